@@ -1,0 +1,113 @@
+// The public face of the processor. CONTRACT STUB: signatures are fixed, bodies follow.
+import type { MachineMemory } from '../machine/memory.ts';
+import type { CpuExit, Exception } from './exit.ts';
+
+/** A segment register with its hidden part, or LDTR/TR. */
+export interface SegmentState {
+  readonly selector: number;
+  readonly base: number;
+  /** Inclusive, in bytes. */
+  readonly limit: number;
+  /** Descriptor bits 40..55 (type, S, DPL, P, AVL, L, D/B, G); 0x10000 = unusable (null). */
+  readonly access: number;
+}
+
+export interface CpuOptions {
+  /**
+   * 'exit': every exception and INT n ends the run as a value (a hypervisor owns the IDT; PV guests).
+   * 'idt': they are delivered through the guest's own IDT (bare metal; oracles, shadow-paging guests).
+   */
+  readonly exceptions: 'exit' | 'idt';
+  /** CPUID as data: returns [eax, ebx, ecx, edx]. Pure. */
+  readonly cpuid: (leaf: number, subleaf: number) => readonly [number, number, number, number];
+  /** 'auto': cold code evaluated, hot code translated. The others are for tests. */
+  readonly tier?: 'auto' | 'evaluate' | 'translate';
+}
+
+export interface Cpu {
+  readonly machine: MachineMemory;
+  /** Linear address of this vCPU's state (state-layout.ts) and TLB (tlb-layout.ts). */
+  readonly stateBase: number;
+  readonly tlbBase: number;
+
+  /** Runs at most `budgetInsns` (1 <= n <= 2^30) instructions. Exact. */
+  run(budgetInsns: number): CpuExit;
+  /** Total retired instructions of this vCPU. */
+  retired(): number;
+  /** Adds instructions that somebody else performed for the guest (emulated instructions, hypercalls). */
+  addRetired(insns: number): void;
+
+  /** GPR by encoding number, 32-bit. 64-bit access by halves: reg(i), regHigh(i). */
+  reg(index: number): number;
+  setReg(index: number, value: number): void;
+  regHigh(index: number): number;
+  setRegHigh(index: number, value: number): void;
+  eip(): number;
+  setEip(value: number): void;
+  /** The complete eflags image (bit 1 set). */
+  eflags(): number;
+  setEflags(value: number): void;
+  cpl(): number;
+  /** Loading CS also sets CPL from the selector's RPL... the caller has done all checks. */
+  segment(index: number): SegmentState;
+  setSegment(index: number, state: SegmentState): void;
+  ldtr(): SegmentState;
+  setLdtr(state: SegmentState): void;
+  tr(): SegmentState;
+  setTr(state: SegmentState): void;
+  /** Linear base and inclusive limit. */
+  gdtr(): { base: number; limit: number };
+  setGdtr(base: number, limit: number): void;
+  idtr(): { base: number; limit: number };
+  setIdtr(base: number, limit: number): void;
+  /** n in 0, 2, 3, 4. setCr3 flushes non-global entries as hardware does; setCr0/4 flush on relevant changes. No reserved-bit checks: those are the instruction's. */
+  cr(n: 0 | 2 | 3 | 4): number;
+  setCr(n: 0 | 2 | 3 | 4, value: number): void;
+  /** IA32_EFER, low 32 bits (NXE bit 11). */
+  efer(): number;
+  setEfer(value: number): void;
+  dr(n: number): number;
+  setDr(n: number, value: number): void;
+  setTsc(baseAtRetiredZero: bigint, perInsn: number): void;
+  tsc(): bigint;
+  setShadow(on: boolean): void;
+
+  /** Loads a data, stack or code segment register as MOV/POP/far transfers do, with all descriptor checks; undefined on success. */
+  loadSegment(index: number, selector: number): Exception | undefined;
+
+  flushTlb(keepGlobal: boolean): void;
+  invlpg(vaddr: number): void;
+  /** Dirty tracking restarted: forget which pages are known dirty. Drops no translation. */
+  dropWriteFastPaths(): void;
+  /** Frames' code was changed behind our back (machine.onCodeWrite does this for you). */
+  invalidateCode(mfn: number): void;
+
+  /** Translation as an access of the given kind by `user` or supervisor would do it, with TLB and A/D effects. */
+  translate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): { ok: true; maddr: number } | { ok: false; exception: Exception };
+  /** Reads/writes guest linear memory through the paging unit with the given privilege; page by page; all or nothing for writes (probed first). */
+  readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception };
+  writeLinear(vaddr: number, bytes: Uint8Array, user: boolean): { ok: true } | { ok: false; exception: Exception };
+
+  /** bare mode: deliver an exception or interrupt through the IDT now. */
+  deliver(exception: Exception, software: boolean): CpuExit | undefined;
+  completeIo(value: number): void;
+
+  /** Architectural state (registers and TLB) as bytes, and back: checkpoints, digests. */
+  saveState(): Uint8Array;
+  restoreState(bytes: Uint8Array): void;
+  /** One line per register that matters, for reports: stable names. */
+  registers(): readonly { readonly name: string; readonly value: number | bigint }[];
+  /** Disassembles up to `count` instructions at linear address (no side effects on TLB). */
+  disassemble(vaddr: number, count: number): readonly { readonly vaddr: number; readonly bytes: string; readonly text: string }[];
+}
+
+/** How the evaluator and translator spend their time; for --profile and the bench. */
+export interface CpuCounters {
+  evaluatedInsns: number;
+  translatedInsns: number;
+  regionsTranslated: number;
+  modulesCompiled: number;
+  translateMs: number;
+}
+
+export type { MachineMemory };

@@ -1,0 +1,50 @@
+// One vCPU's processor state in linear memory: a table of slots that the evaluator, the translator,
+// checkpoints and digests all read. Slots are 8 bytes from the start, so long mode adds no layout.
+// 32-bit code uses the low halves; high halves of GPRs are zero in 32-bit mode.
+
+export const GPR_NAMES = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'] as const;
+/** Segment registers in the encoding order of x86. */
+export const SEG = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5 } as const;
+export const SEG_NAMES = ['es', 'cs', 'ss', 'ds', 'fs', 'gs'] as const;
+
+/** Byte offsets from the vCPU's state base. */
+export const STATE = {
+  gpr: 0, // 16 slots
+  rip: 128,
+  /** System and direction bits of rflags; the six status bits live in flagOp/flagA/flagB/flagR (flags.ts). */
+  eflagsRest: 136,
+  flagOp: 144,
+  flagA: 152,
+  flagB: 160,
+  flagR: 168,
+  /** 6 x { selector u64, base u64, limit u64 (bytes, inclusive), access u64 (descriptor bits 40..55 as in VMX access rights; 0x10000 = unusable) } */
+  seg: 176,
+  ldtr: 368, // the same 32-byte shape
+  tr: 400,
+  gdtrBase: 432, gdtrLimit: 440,
+  idtrBase: 448, idtrLimit: 456,
+  cr0: 464, cr2: 472, cr3: 480, cr4: 488, efer: 496,
+  dr: 504, // 8 slots
+  /** PAE page-directory-pointer entries as loaded by the last CR3 load (4 x u64). */
+  pdpte: 568,
+  cpl: 600,
+  /** Key of everything translated code is specialised for (mode.ts); recomputed when its inputs change. */
+  mode: 608,
+  /** Current fetch page: linear page number (vaddr >>> 12) or -1, and its machine address. See tlb.ts. */
+  fetchVpn: 616, fetchMaddr: 624,
+  /** Instructions retired since the vCPU was made (u64; a double would do: < 2^53). */
+  retired: 632,
+  /** Remaining budget of the current run, i32 (<= 2^31-1 per run). */
+  budget: 640,
+  /** TSC value = tscBase + retired * tscPerInsn (u64 arithmetic); the owner of time sets tscBase. */
+  tscBase: 648, tscPerInsn: 656,
+  /** Interrupt shadow of STI / MOV SS: 1 until the next instruction has retired. */
+  shadow: 664,
+  sysenterCs: 672, sysenterEsp: 680, sysenterEip: 688,
+  /** Scratch words for exits of generated code (reason, operand...): not architectural, not digested. */
+  exitReason: 704, exitArg0: 712, exitArg1: 720, exitArg2: 728,
+} as const;
+export const SEG_SLOT_BYTES = 32;
+export const STATE_BYTES = 1024;
+/** Bytes [0, ARCH_STATE_BYTES) are architectural and go into digests and checkpoints. */
+export const ARCH_STATE_BYTES = 704;
