@@ -1,0 +1,92 @@
+// Domains and vCPUs as plain records: everything here can be written to a checkpoint. Families of
+// state live in their own files (event-channels.ts, grant-table.ts, ...) and hang from here.
+import type { Cpu } from '../x86/cpu.ts';
+import type { Abi, XenBuild } from './personality.ts';
+import type { EventChannels } from './event-channels.ts';
+import type { GrantTable } from './grant-table.ts';
+
+/** One row of a guest's virtual IDT (set_trap_table). */
+export interface TrapGate {
+  readonly cs: number;
+  /** Address of the handler: u32, or signed canonical number for 64-bit guests. */
+  readonly address: number;
+  readonly dpl: number;
+  /** Clear the upcall... i.e. set the event mask on entry (TI_GET_IF). */
+  readonly maskEvents: boolean;
+}
+
+export interface Callback {
+  readonly cs: number;
+  readonly address: number;
+  readonly maskEvents: boolean;
+}
+
+export interface Vcpu {
+  readonly domain: Domain;
+  readonly vcpuId: number;
+  /** The processor; undefined for scripted guests (conformance), which have only tables and memory. */
+  cpu: Cpu | undefined;
+  /** VCPUOP_up state; offline vCPUs do not run. */
+  online: boolean;
+  /** Blocked in SCHEDOP_block or poll. */
+  blocked: boolean;
+  polling: { readonly ports: readonly number[] } | undefined;
+  /** mfn of the loaded kernel base table (and of the user one on pv64), 0 = none. */
+  guestTableMfn: number;
+  userTableMfn: number;
+  /** pv64: in kernel mode. i386: derived from CPL; stays true. */
+  kernelMode: boolean;
+  kernelSs: number;
+  kernelSp: number;
+  traps: (TrapGate | undefined)[];
+  eventCallback: Callback | undefined;
+  failsafeCallback: Callback | undefined;
+  syscallCallback: Callback | undefined;
+  nmiCallback: Callback | undefined;
+  gdtFrames: number[];
+  gdtEntries: number;
+  ldtBase: number;
+  ldtEntries: number;
+  /** Virtual CR0.TS, CR4 as the guest sees them, debug registers. */
+  taskSwitched: boolean;
+  cr0Guest: number;
+  cr4Guest: number;
+  debugRegs: number[];
+  iopl: number;
+  /** Machine address of struct vcpu_info (in shared_info, or where register_vcpu_info placed it). */
+  vcpuInfoMaddr: number;
+  /** Linear address of the registered runstate area and time area, 0 = none. */
+  runstateVaddr: number;
+  timeVaddr: number;
+  runstate: { state: number; sinceNs: number; timesNs: number[] };
+  /** fs/gs bases of 64-bit guests. */
+  segmentBases: { fs: bigint; gsKernel: bigint; gsUser: bigint };
+}
+
+export type DomainLife =
+  | { readonly kind: 'running' }
+  | { readonly kind: 'shutdown'; readonly reason: number }
+  /** Xen killed it; `why` is one sentence. */
+  | { readonly kind: 'crashed'; readonly why: string }
+  | { readonly kind: 'destroyed' };
+
+export interface Domain {
+  readonly domId: number;
+  readonly name: string;
+  readonly abi: Abi;
+  readonly build: XenBuild;
+  readonly privileged: boolean;
+  vcpus: Vcpu[];
+  life: DomainLife;
+  paused: boolean;
+  /** Memory accounting in frames. */
+  totPages: number;
+  maxPages: number;
+  sharedInfoMfn: number;
+  /** VMASST_TYPE_* bits that are on. */
+  vmAssist: number;
+  events: EventChannels;
+  grants: GrantTable;
+  /** 16 bytes. */
+  handle: Uint8Array;
+}
