@@ -123,7 +123,7 @@ export const EVENT_ROWS = [
 
   // -- back ends ---------------------------------------------------------------------------------
   { kind: 40, name: 'consoleOut', role: 'derived', about: 'The console back end took bytes from the guest\'s ring.', fields: [], bytes: { name: 'text', show: 'text' } },
-  { kind: 41, name: 'consoleIn', role: 'input', about: 'Bytes typed at the console.', fields: [], bytes: { name: 'text', show: 'text' } },
+  { kind: 41, name: 'consoleIn', role: 'input', about: 'Bytes typed at the console; they entered at the start of this step of the run loop.', fields: [uint('step')], bytes: { name: 'text', show: 'text' } },
   { kind: 42, name: 'xenConsole', role: 'derived', about: 'Bytes written through console_io.', fields: [], bytes: { name: 'text', show: 'text' } },
   { kind: 43, name: 'xenstoreRequest', role: 'derived', about: 'xenstored took a request from the ring.', fields: [uint('op'), uint('reqId'), uint('txId')], bytes: { name: 'payload', show: 'text' } },
   { kind: 44, name: 'xenstoreReply', role: 'derived', about: 'xenstored answered.', fields: [uint('op'), uint('reqId'), uint('txId')], bytes: { name: 'payload', show: 'text' } },
@@ -131,9 +131,9 @@ export const EVENT_ROWS = [
   { kind: 46, name: 'ringRequest', role: 'derived', about: 'A back end took a request from a device ring; index is the free-running ring index.', fields: [oneOf('device', DEVICE), uint('deviceId'), uint('index'), uint('op'), u64('id'), uint('argument'), uint('sizeBytes')], bytes: { name: 'data', show: 'hex' } },
   { kind: 47, name: 'ringResponse', role: 'derived', about: 'A back end answered on a device ring.', fields: [oneOf('device', DEVICE), uint('deviceId'), uint('index'), uint('op'), u64('id'), sint('status')], bytes: { name: 'data', show: 'hex' } },
   { kind: 48, name: 'blockInput', role: 'input', about: 'Bytes that came from a host file which is not an image of the header.', fields: [uint('deviceId'), uint('firstSector512')], bytes: { name: 'data', show: 'hex' } },
-  { kind: 49, name: 'netIn', role: 'input', about: 'A frame that came from outside.', fields: [uint('deviceId')], bytes: { name: 'frame', show: 'hex' } },
+  { kind: 49, name: 'netIn', role: 'input', about: 'A frame that came from outside.', fields: [uint('step'), uint('deviceId')], bytes: { name: 'frame', show: 'hex' } },
   { kind: 50, name: 'netOut', role: 'derived', about: 'A frame that left for outside.', fields: [uint('deviceId')], bytes: { name: 'frame', show: 'hex' } },
-  { kind: 51, name: 'stopRequested', role: 'input', about: 'The person at the console asked the run to end.', fields: [uint('reason')] },
+  { kind: 51, name: 'stopRequested', role: 'input', about: 'The person at the console asked the run to end.', fields: [uint('step'), uint('reason')] },
 
   // -- the world ---------------------------------------------------------------------------------
   { kind: 55, name: 'nameDefined', role: 'derived', about: 'From here on this number stands for this name (choices, faults).', fields: [uint('index')], bytes: { name: 'text', show: 'text' } },
