@@ -1,0 +1,138 @@
+// Where input from outside comes from. A run takes it from a script (data in the spec) or a person;
+// a replay takes it from the recording, at the very step of the run loop at which it came.
+import type { InputStep } from './spec.ts';
+
+export interface Input {
+  readonly domId: number;
+  readonly bytes: Uint8Array;
+}
+
+/** A recorded input: `step` is the run-loop step, `nowNs` the virtual time at which it entered. */
+export interface RecordedInput extends Input {
+  readonly step: number;
+  readonly nowNs: number;
+}
+
+export interface InputSource {
+  /** What enters at the start of this step, or undefined. Called until it says undefined. */
+  take(step: number, nowNs: number): Input | undefined;
+  /** If nothing else happens: the virtual time at which to go on, Infinity when no input is to come, undefined when only the host can know (a person). */
+  idleUntilNs(step: number): number | undefined;
+  /** The guest printed something. */
+  consoleOutput(domId: number, text: string, nowNs: number): void;
+  save(): unknown;
+  restore(state: unknown): void;
+}
+
+/** Types the steps of a spec, each once its text has appeared after the previous step's. */
+export class ScriptedInput implements InputSource {
+  readonly #steps: readonly InputStep[];
+  readonly #domIdOf: (name: string) => number | undefined;
+  #next = 0;
+  /** Console output since the last step, per domain, cut to what a match can need. */
+  #tails: Record<number, string> = {};
+  #dueNs: number | undefined;
+
+  constructor(steps: readonly InputStep[], domIdOf: (name: string) => number | undefined) {
+    this.#steps = steps;
+    this.#domIdOf = domIdOf;
+  }
+
+  consoleOutput(domId: number, text: string, nowNs: number): void {
+    const step = this.#steps[this.#next];
+    if (step === undefined || this.#dueNs !== undefined || this.#domIdOf(step.domain) !== domId) return;
+    const tail = (this.#tails[domId] ?? '') + text;
+    this.#tails[domId] = tail.slice(-(step.after.length + 4096));
+    if (tail.includes(step.after)) {
+      this.#dueNs = nowNs + (step.delayNs ?? 0);
+      this.#tails[domId] = '';
+    }
+  }
+
+  take(_step: number, nowNs: number): Input | undefined {
+    if (this.#dueNs === undefined || nowNs < this.#dueNs) return undefined;
+    const step = this.#steps[this.#next] as InputStep;
+    this.#next++;
+    this.#dueNs = undefined;
+    return { domId: this.#domIdOf(step.domain) as number, bytes: new TextEncoder().encode(step.send) };
+  }
+
+  idleUntilNs(): number {
+    return this.#dueNs ?? Infinity;
+  }
+
+  /** Steps whose text never came. */
+  remaining(): readonly InputStep[] {
+    return this.#steps.slice(this.#next);
+  }
+
+  save(): unknown {
+    return { next: this.#next, tails: { ...this.#tails }, dueNs: this.#dueNs };
+  }
+
+  restore(state: unknown): void {
+    const saved = state as { next: number; tails: Record<number, string>; dueNs: number | undefined };
+    this.#next = saved.next;
+    this.#tails = { ...saved.tails };
+    this.#dueNs = saved.dueNs;
+  }
+}
+
+/** Takes inputs from a recording. `next` yields them in order, undefined at the end. */
+export class RecordedInputs implements InputSource {
+  readonly #read: (index: number) => RecordedInput | undefined;
+  #index = 0;
+
+  constructor(read: (index: number) => RecordedInput | undefined) {
+    this.#read = read;
+  }
+
+  take(step: number, nowNs: number): Input | undefined {
+    const input = this.#read(this.#index);
+    if (input === undefined || input.step !== step || input.nowNs > nowNs) return undefined;
+    this.#index++;
+    return input;
+  }
+
+  idleUntilNs(step: number): number {
+    const input = this.#read(this.#index);
+    return input !== undefined && input.step === step + 1 ? input.nowNs : Infinity;
+  }
+
+  consoleOutput(): void {}
+
+  save(): unknown {
+    return this.#index;
+  }
+
+  restore(state: unknown): void {
+    this.#index = state as number;
+  }
+}
+
+/** Keys from a person, queued by the host between calls of World.advance(). */
+export class LiveInput implements InputSource {
+  #queued: Input[] = [];
+
+  push(input: Input): void {
+    this.#queued.push(input);
+  }
+
+  take(): Input | undefined {
+    return this.#queued.shift();
+  }
+
+  idleUntilNs(): undefined {
+    return undefined;
+  }
+
+  consoleOutput(): void {}
+
+  save(): unknown {
+    return null;
+  }
+
+  restore(): void {
+    this.#queued = [];
+  }
+}

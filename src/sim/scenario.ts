@@ -1,0 +1,36 @@
+// The vocabulary of scenarios: a title, what it needs, the world as data, and what is expected.
+// Scenario files say why first, in prose; see scenarios/.
+import type { DomainSpec, InputStep, WorldSpec } from './spec.ts';
+import { SPEC_DEFAULTS } from './spec.ts';
+
+export interface Expectation {
+  /** The run's outcome, see outcome.ts; default poweroff. */
+  readonly outcome?: string;
+  /** Texts that must appear on the named domain's console, in this order. */
+  readonly console?: readonly string[];
+}
+
+export interface Scenario {
+  readonly name: string;
+  /** One line, a claim where it can be one. */
+  readonly title: string;
+  /** Names for `rexen fetch` of images that the product does not contain. */
+  readonly needs: readonly string[];
+  readonly spec: WorldSpec;
+  readonly expect: Expectation;
+}
+
+export interface ScenarioInput extends Partial<Omit<WorldSpec, 'domains' | 'input'>> {
+  readonly name: string;
+  readonly title: string;
+  readonly needs?: readonly string[];
+  readonly domains: readonly DomainSpec[];
+  readonly input?: readonly InputStep[];
+  readonly expect?: Expectation;
+}
+
+/** Fills in the defaults. */
+export function defineScenario(input: ScenarioInput): Scenario {
+  const { name, title, needs, expect, ...world } = input;
+  return { name, title, needs: needs ?? [], expect: expect ?? {}, spec: { ...SPEC_DEFAULTS, ...world } };
+}
