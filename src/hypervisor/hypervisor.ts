@@ -1,10 +1,22 @@
-// The hypervisor: domains, frames, and the doors through which guests and the world call it.
-// CONTRACT SKELETON: members are fixed, bodies grow.
+// The hypervisor: domains, frames, and the doors through which guests and the world call it. A value
+// with plain state; every rule lives in the file of its family.
+//
+//   createHypervisor   places Xen's own frames, fills the free pool
+//   createDomain       an empty domain: no frames, no vCPUs
+//   allocFrames        gives a domain frames from the pool, in an order the world may choose
+//   destroyDomain      takes everything back (page-types.ts: relinquish)
+import { assert } from '../base/assert.ts';
+import { DOMID } from '../abi/domid.ts';
 import type { MachineMemory } from '../machine/memory.ts';
-import type { FrameTable } from './frame-table.ts';
+import { FRAME, FRAME_TYPE, FREE_OWNER, FrameTable, INVALID_M2P } from './frame-table.ts';
+import { GuestAccess } from './guest-access.ts';
 import type { Domain, Vcpu } from './domain.ts';
 import type { WorldPort } from './world-port.ts';
-import type { XenBuild } from './personality.ts';
+import type { Abi, XenBuild } from './personality.ts';
+import type { EventChannels } from './event-channels.ts';
+import type { GrantTable } from './grant-table.ts';
+import type { HypercallRow } from './hypercall.ts';
+import { buildXenTables, type XenTables } from './xen-tables.ts';
 
 export interface Hypervisor {
   readonly machine: MachineMemory;
@@ -12,6 +24,172 @@ export interface Hypervisor {
   readonly domains: Map<number, Domain>;
   readonly world: WorldPort;
   readonly build: XenBuild;
+  readonly access: GuestAccess;
+  /** Xen's page tables that every guest root shares: they map the machine-to-phys tables. */
+  readonly xenTables: XenTables;
+  /** By hypercall number. Tests may replace a row. */
+  hypercallRows: Record<number, HypercallRow>;
   domain(domId: number): Domain | undefined;
   vcpu(domId: number, vcpuId: number): Vcpu | undefined;
+}
+
+export interface HypervisorOptions {
+  readonly machine: MachineMemory;
+  readonly world: WorldPort;
+  readonly build: XenBuild;
+  readonly hypercallRows: Record<number, HypercallRow>;
+  /** A frame table of the same machine to use again (it is cleared), instead of a new one. */
+  readonly frames?: FrameTable;
+}
+
+/** Frames below 1 MiB: frame 0 and the I/O area are not given to domains. */
+export const LOW_FRAMES = 0x100;
+/** First and last+1 frame of the legacy video and ROM area, owned by DOMID_IO. */
+const LOW_IO = { first: 0xa0, end: 0x100 } as const;
+
+/** Frame 0 to 1 MiB: low memory; then Xen's frames; then the pool. */
+export function createHypervisor(options: HypervisorOptions): Hypervisor {
+  const { machine, world, build } = options;
+  const frames = options.frames ?? new FrameTable(machine);
+  if (options.frames !== undefined) frames.clear();
+  assert(frames.frameCount > LOW_FRAMES + 64, `a machine of ${frames.frameCount} frames is too small for Xen`);
+  for (let mfn = LOW_IO.first; mfn < LOW_IO.end; mfn++) {
+    frames.owner[mfn] = DOMID.IO;
+    frames.refCount[mfn] = 1;
+    frames.flags[mfn] = FRAME.allocated;
+    frames.type[mfn] = FRAME_TYPE.writable;
+    frames.typeCount[mfn] = 1;
+  }
+  const { tables, nextMfn } = buildXenTables(frames, LOW_FRAMES);
+  // Highest first on the stack, so that the lowest free frame is drawn first.
+  let free = 0;
+  for (let mfn = frames.frameCount - 1; mfn >= nextMfn; mfn--) frames.freeList[free++] = mfn;
+  frames.freeCount = free;
+  const domains = new Map<number, Domain>();
+  return {
+    machine, frames, domains, world, build,
+    access: new GuestAccess(machine),
+    xenTables: tables,
+    hypercallRows: options.hypercallRows,
+    domain: (domId) => domains.get(domId),
+    vcpu: (domId, vcpuId) => domains.get(domId)?.vcpus[vcpuId],
+  };
+}
+
+export interface DomainOptions {
+  readonly domId: number;
+  readonly name: string;
+  readonly abi: Abi;
+  readonly privileged: boolean;
+  readonly maxPages: number;
+  readonly events: EventChannels;
+  readonly grants: GrantTable;
+  readonly handle?: Uint8Array;
+}
+
+/** A domain without memory and vCPUs, registered under its id. */
+export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
+  assert(!hv.domains.has(options.domId), `domain ${options.domId} exists already`);
+  const domain: Domain = {
+    domId: options.domId, name: options.name, abi: options.abi, build: hv.build, privileged: options.privileged,
+    vcpus: [], life: { kind: 'running' }, paused: false,
+    totPages: 0, maxPages: options.maxPages, sharedInfoMfn: 0,
+    // Only 32-bit PAE domains start with an assist on (pae_extended_cr3): set by the domain builder.
+    vmAssist: 0,
+    events: options.events, grants: options.grants,
+    handle: options.handle ?? new Uint8Array(16),
+  };
+  hv.domains.set(domain.domId, domain);
+  return domain;
+}
+
+/** A vCPU of the domain, not yet loaded with anything; appended to domain.vcpus. */
+export function createVcpu(domain: Domain): Vcpu {
+  const vcpu: Vcpu = {
+    domain, vcpuId: domain.vcpus.length, cpu: undefined, online: false, blocked: false, polling: undefined,
+    guestTableMfn: 0, userTableMfn: 0, kernelMode: true, kernelSs: 0, kernelSp: 0,
+    traps: [], eventCallback: undefined, failsafeCallback: undefined, syscallCallback: undefined, nmiCallback: undefined,
+    gdtFrames: [], gdtEntries: 0, ldtBase: 0, ldtEntries: 0,
+    taskSwitched: false, cr0Guest: 0, cr4Guest: 0, debugRegs: [0, 0, 0, 0, 0, 0, 0, 0], iopl: 0,
+    vcpuInfoMaddr: 0, runstateVaddr: 0, timeVaddr: 0,
+    runstate: { state: 0, sinceNs: 0, timesNs: [0, 0, 0, 0] },
+    segmentBases: { fs: 0n, gsKernel: 0n, gsUser: 0n },
+  };
+  domain.vcpus.push(vcpu);
+  return vcpu;
+}
+
+/**
+ * Takes one frame from the pool: the world's choice among the `window` next ones (1: no choice).
+ * undefined when the pool is empty. The frame is zero and belongs to nobody yet.
+ */
+export function takeFreeFrame(hv: Hypervisor, window = 1): number | undefined {
+  const { frames } = hv;
+  const count = frames.freeCount;
+  if (count === 0) return undefined;
+  const options = Math.min(window, count);
+  const at = count - 1 - (options > 1 ? hv.world.choose('frame', options) : 0);
+  const mfn = frames.freeList[at] as number;
+  frames.freeList.copyWithin(at, at + 1, count);
+  frames.freeCount = count - 1;
+  return mfn;
+}
+
+/** The frame becomes the domain's: allocated, no type (assign_pages). Not counted against maxPages. */
+export function assignFrame(hv: Hypervisor, domain: Domain, mfn: number): void {
+  const { frames } = hv;
+  assert(frames.owner[mfn] === FREE_OWNER, `mfn ${mfn} already belongs to ${frames.owner[mfn]}`);
+  frames.owner[mfn] = domain.domId;
+  frames.type[mfn] = FRAME_TYPE.none;
+  frames.typeCount[mfn] = 0;
+  frames.refCount[mfn] = 1;
+  frames.flags[mfn] = FRAME.allocated;
+  domain.totPages++;
+}
+
+/** Gives the domain `count` frames; the order is the world's choice (`window` > 1). undefined: not enough memory, nothing taken. */
+export function allocFrames(hv: Hypervisor, domain: Domain, count: number, window = 1): number[] | undefined {
+  if (hv.frames.freeCount < count) return undefined;
+  const mfns: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const mfn = takeFreeFrame(hv, window) as number;
+    assignFrame(hv, domain, mfn);
+    mfns.push(mfn);
+  }
+  return mfns;
+}
+
+/** A frame of Xen's, shared writable with the domain (share_xen_page_with_guest): shared_info, grant frames. Not counted in totPages. */
+export function allocSharedFrame(hv: Hypervisor, domain: Domain): number | undefined {
+  const mfn = takeFreeFrame(hv);
+  if (mfn === undefined) return undefined;
+  const { frames } = hv;
+  frames.owner[mfn] = domain.domId;
+  frames.type[mfn] = FRAME_TYPE.writable;
+  frames.typeCount[mfn] = 1;
+  frames.refCount[mfn] = 1;
+  frames.flags[mfn] = FRAME.allocated | FRAME.xenHeap | FRAME.validated;
+  return mfn;
+}
+
+/** The frame goes back to the pool, scrubbed, without owner or m2p entry. */
+export function releaseFrame(hv: Hypervisor, mfn: number): void {
+  const { frames } = hv;
+  frames.owner[mfn] = FREE_OWNER;
+  frames.type[mfn] = FRAME_TYPE.none;
+  frames.typeCount[mfn] = 0;
+  frames.refCount[mfn] = 0;
+  frames.flags[mfn] = 0;
+  frames.validEntries[mfn] = 0;
+  frames.partialFlags[mfn] = 0;
+  frames.linearCount[mfn] = 0;
+  frames.setM2p(mfn, INVALID_M2P);
+  hv.machine.fillFrame(mfn, 0);
+  frames.freeList[frames.freeCount] = mfn;
+  frames.freeCount++;
+}
+
+/** Xen flushes the TLB of every processor that may hold translations of the domain. */
+export function flushDomainTlb(domain: Domain, keepGlobal = false): void {
+  for (const vcpu of domain.vcpus) vcpu.cpu?.flushTlb(keepGlobal);
 }

@@ -1,0 +1,123 @@
+// The one door to guest memory for hypercall arguments: check the range, translate, copy once; the
+// caller decides on the copy and never reads again. Xen copies as supervisor: a read-only page
+// refuses writes, the USER bit does not matter (copy_from_guest/copy_to_guest, xen/arch/x86/usercopy.c).
+// Translation comes from the vCPU's processor, or for scripted guests without one from a walker in
+// software over the same tables (page-walk.ts). Not here: permissions of grants and foreign frames.
+import { PAGE_SIZE } from '../base/brand.ts';
+import type { MachineMemory } from '../machine/memory.ts';
+import type { Abi } from './personality.ts';
+import type { Vcpu } from './domain.ts';
+import { walkAsProcessor } from './page-walk.ts';
+
+export type GuestAccessKind = 'read' | 'write';
+
+/** Longest single copy; longer requests of guests are refused by their handlers long before. */
+const SCRATCH_BYTES = 65536;
+
+/**
+ * Machine address for an access by Xen (supervisor) or by the guest itself (`user` decides), or
+ * -1 - errorCode when it faults.
+ */
+export function translateGuest(machine: MachineMemory, vcpu: Vcpu, vaddr: number, access: GuestAccessKind, user: boolean): number {
+  const cpu = vcpu.cpu;
+  if (cpu === undefined) return walkAsProcessor(machine, vcpu, vaddr, access === 'write', user);
+  const found = cpu.translate(vaddr, access, user);
+  return found.ok ? found.maddr : -1 - (found.exception.errorCode ?? 0);
+}
+
+/** May a hypercall argument of that size lie there? Outside Xen's range, and no wrap (access_ok). */
+export function guestRangeOk(abi: Abi, vaddr: number, sizeBytes: number): boolean {
+  const end = vaddr + sizeBytes;
+  if (abi.wordBits === 32) return vaddr >= 0 && end <= abi.hypervisorVirtStart;
+  if (vaddr < 0) return vaddr >= -0x7800_0000_0000 && end <= 0;
+  return end <= 0x8000_0000_0000;
+}
+
+export class GuestAccess {
+  readonly machine: MachineMemory;
+  /** What read() copied last. */
+  readonly bytes = new Uint8Array(SCRATCH_BYTES);
+  readonly view = new DataView(this.bytes.buffer);
+
+  constructor(machine: MachineMemory) {
+    this.machine = machine;
+  }
+
+  /** Copies into `bytes` (from 0). False: a fault or a range that guests may not name (EFAULT). */
+  read(vcpu: Vcpu, vaddr: number, sizeBytes: number): boolean {
+    if (sizeBytes > SCRATCH_BYTES || !guestRangeOk(vcpu.domain.abi, vaddr, sizeBytes)) return false;
+    let done = 0;
+    while (done < sizeBytes) {
+      const at = vaddr + done;
+      const chunk = Math.min(sizeBytes - done, PAGE_SIZE - pageOffset(at));
+      const maddr = translateGuest(this.machine, vcpu, at, 'read', false);
+      if (maddr < 0 || !this.machine.contains(maddr, chunk)) return false;
+      const from = this.machine.ramBase + maddr;
+      if (chunk <= 32) for (let i = 0; i < chunk; i++) this.bytes[done + i] = this.machine.u8[from + i] as number;
+      else this.bytes.set(this.machine.u8.subarray(from, from + chunk), done);
+      done += chunk;
+    }
+    return true;
+  }
+
+  /** Writes page by page, as Xen does: pages before a fault keep what was written. */
+  write(vcpu: Vcpu, vaddr: number, data: Uint8Array, sizeBytes = data.length): boolean {
+    if (!guestRangeOk(vcpu.domain.abi, vaddr, sizeBytes)) return false;
+    let done = 0;
+    while (done < sizeBytes) {
+      const at = vaddr + done;
+      const chunk = Math.min(sizeBytes - done, PAGE_SIZE - pageOffset(at));
+      const maddr = translateGuest(this.machine, vcpu, at, 'write', false);
+      if (maddr < 0 || !this.machine.contains(maddr, chunk)) return false;
+      this.machine.writeBytes(maddr, data.subarray(done, done + chunk));
+      done += chunk;
+    }
+    return true;
+  }
+
+  /** A copy of guest memory, or undefined (EFAULT). */
+  copyFromGuest(vcpu: Vcpu, vaddr: number, sizeBytes: number): Uint8Array | undefined {
+    return this.read(vcpu, vaddr, sizeBytes) ? this.bytes.slice(0, sizeBytes) : undefined;
+  }
+  copyToGuest(vcpu: Vcpu, vaddr: number, data: Uint8Array): boolean {
+    return this.write(vcpu, vaddr, data);
+  }
+
+  readU8(vcpu: Vcpu, vaddr: number): number | undefined {
+    return this.read(vcpu, vaddr, 1) ? this.view.getUint8(0) : undefined;
+  }
+  readU16(vcpu: Vcpu, vaddr: number): number | undefined {
+    return this.read(vcpu, vaddr, 2) ? this.view.getUint16(0, true) : undefined;
+  }
+  readU32(vcpu: Vcpu, vaddr: number): number | undefined {
+    return this.read(vcpu, vaddr, 4) ? this.view.getUint32(0, true) : undefined;
+  }
+  /** u64 as a number; exact below 2^53. */
+  readU64(vcpu: Vcpu, vaddr: number): number | undefined {
+    return this.read(vcpu, vaddr, 8) ? this.view.getUint32(4, true) * 0x1_0000_0000 + this.view.getUint32(0, true) : undefined;
+  }
+  /** A guest `unsigned long`: 4 bytes unsigned, or 8 bytes as a signed canonical number. */
+  readWord(vcpu: Vcpu, vaddr: number): number | undefined {
+    if (vcpu.domain.abi.wordBits === 32) return this.readU32(vcpu, vaddr);
+    return this.read(vcpu, vaddr, 8) ? this.view.getInt32(4, true) * 0x1_0000_0000 + this.view.getUint32(0, true) : undefined;
+  }
+  writeU8(vcpu: Vcpu, vaddr: number, value: number): boolean {
+    return this.write(vcpu, vaddr, Uint8Array.of(value));
+  }
+  writeU32(vcpu: Vcpu, vaddr: number, value: number): boolean {
+    const data = new Uint8Array(4);
+    new DataView(data.buffer).setUint32(0, value, true);
+    return this.write(vcpu, vaddr, data);
+  }
+  /** `value` a non-negative integer below 2^53, or a signed number (sign-extended). */
+  writeU64(vcpu: Vcpu, vaddr: number, value: number): boolean {
+    const data = new Uint8Array(8);
+    new DataView(data.buffer).setBigInt64(0, BigInt(value), true);
+    return this.write(vcpu, vaddr, data);
+  }
+  writeWord(vcpu: Vcpu, vaddr: number, value: number): boolean {
+    return vcpu.domain.abi.wordBits === 32 ? this.writeU32(vcpu, vaddr, value) : this.writeU64(vcpu, vaddr, value);
+  }
+}
+
+const pageOffset = (vaddr: number): number => ((vaddr % PAGE_SIZE) + PAGE_SIZE) % PAGE_SIZE;
