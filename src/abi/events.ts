@@ -9,6 +9,8 @@
 // is made on the hot path. Numbers and names of kinds and fields are for ever: rows and fields are
 // only added (fields at the end of their row), or old recordings would change their meaning.
 //
+// Chance and the outside have roles of their own: see EventRow.role.
+//
 // Not here: positions (domain, vCPU, retired instructions, time), which every event has, and state
 // digests, which are packets of the recording and not events, so that two engine revisions with
 // different layouts of state can still be compared event by event.
@@ -16,9 +18,9 @@ import { assert } from '../base/assert.ts';
 import { HYPERCALL } from './hypercall-numbers.ts';
 
 /**
- * uint: 0 <= n < 2^53. sint: |n| < 2^53 (results, guest addresses as signed canonical numbers).
- * u64 and s64: any 64 bits as two values (low, high); s64 is written in zigzag form, which is
- * short for kernel addresses.
+ * uint: an integer 0 <= n < 2^53. sint: an integer, exact below 2^53 (results; guest addresses as
+ * signed canonical numbers, or unsigned 32-bit ones). u64 and s64: any 64 bits as two values (low,
+ * high); s64 is written in zigzag form, which is short for kernel addresses.
  */
 export type EventFieldType = 'uint' | 'sint' | 'u64' | 's64';
 
@@ -35,8 +37,12 @@ export interface EventRow {
   /** 1.., for ever. In Event the body has field number `kind + 4`: kinds 1..11 have one-byte tags. */
   readonly kind: number;
   readonly name: string;
-  /** input: replay takes it from the recording. derived: replay makes it again and compares. */
-  readonly role: 'input' | 'derived';
+  /**
+   * input: came from outside; replay takes it from the recording and applies it at its position.
+   * choice: the world asked; replay takes the answer from the recording when it asks again.
+   * derived: replay makes it again and compares.
+   */
+  readonly role: 'input' | 'choice' | 'derived';
   /** One sentence for the schema. */
   readonly about: string;
   readonly fields: readonly EventField[];
@@ -80,7 +86,7 @@ export const EVENT_ROWS = [
   { kind: 3, name: 'evtchnSend', role: 'derived', about: 'A domain sent an event through its port.', fields: [uint('port'), uint('remoteDomId'), uint('remotePort'), result] },
   { kind: 4, name: 'evtchnPending', role: 'derived', about: 'A port of this domain became pending; vcpu is the one notified.', fields: [uint('port')] },
   { kind: 5, name: 'ptUpdate', role: 'derived', about: 'A page-table entry changed, or was refused, as Xen saw it.', fields: [oneOf('how', PT_UPDATE_HOW), uint('level'), hex('pteMaddr'), u64('oldPte'), u64('newPte'), result] },
-  { kind: 6, name: 'choice', role: 'input', about: 'The scheduler was asked to choose: picked is 0..options-1, name refers to an earlier nameDefined.', fields: [uint('name', 'name'), uint('options'), uint('picked')] },
+  { kind: 6, name: 'choice', role: 'choice', about: 'The scheduler was asked to choose: picked is 0..options-1, name refers to an earlier nameDefined.', fields: [uint('name', 'name'), uint('options'), uint('picked')] },
   { kind: 7, name: 'exception', role: 'derived', about: 'An exception was delivered to the guest\'s trap handler.', fields: [uint('vector'), hex('errorCode'), vaddr('ip'), vaddr('cr2'), vaddr('handler')] },
   { kind: 8, name: 'emulated', role: 'derived', about: 'Xen carried out a privileged instruction; operand is the port, MSR, register number or leaf.', fields: [oneOf('what', EMULATED), vaddr('ip'), hex('operand'), s64('value')] },
   { kind: 9, name: 'multicallEntry', role: 'derived', about: 'One entry of a multicall batch.', fields: [uint('index'), uint('nr', 'hypercall'), result, oneOf('end', HYPERCALL_END), ...ARGS] },
@@ -104,8 +110,8 @@ export const EVENT_ROWS = [
   { kind: 23, name: 'evtchnUnmask', role: 'derived', about: 'A port was unmasked by hypercall.', fields: [uint('port'), result] },
   { kind: 24, name: 'evtchnBindVcpu', role: 'derived', about: 'A port was bound to another vCPU.', fields: [uint('port'), uint('vcpuId'), result] },
   { kind: 25, name: 'grantSetup', role: 'derived', about: 'The grant table was sized, mapped or switched to another version.', fields: [uint('version'), uint('frames'), result] },
-  { kind: 26, name: 'grantMap', role: 'derived', about: 'A granted frame was mapped.', fields: [uint('granterDomId'), uint('gref'), hex('flags'), hex('hostAddr'), uint('handle'), hex('mfn'), result] },
-  { kind: 27, name: 'grantUnmap', role: 'derived', about: 'A grant mapping was undone.', fields: [uint('handle'), hex('hostAddr'), uint('granterDomId'), uint('gref'), hex('mfn'), result] },
+  { kind: 26, name: 'grantMap', role: 'derived', about: 'A granted frame was mapped.', fields: [uint('granterDomId'), uint('gref'), hex('flags'), vaddr('hostAddr'), uint('handle'), hex('mfn'), result] },
+  { kind: 27, name: 'grantUnmap', role: 'derived', about: 'A grant mapping was undone.', fields: [uint('handle'), vaddr('hostAddr'), uint('granterDomId'), uint('gref'), hex('mfn'), result] },
   { kind: 28, name: 'grantCopy', role: 'derived', about: 'Bytes were copied through a grant.', fields: [uint('sourceDomId'), hex('source'), uint('sourceOffset'), uint('destDomId'), hex('dest'), uint('destOffset'), uint('sizeBytes'), hex('flags'), result] },
   { kind: 29, name: 'grantTransfer', role: 'derived', about: 'A frame was given to another domain through a grant.', fields: [hex('mfn'), uint('toDomId'), uint('gref'), result] },
 
@@ -137,7 +143,7 @@ export const EVENT_ROWS = [
 
   // -- the world ---------------------------------------------------------------------------------
   { kind: 55, name: 'nameDefined', role: 'derived', about: 'From here on this number stands for this name (choices, faults).', fields: [uint('index')], bytes: { name: 'text', show: 'text' } },
-  { kind: 56, name: 'fault', role: 'input', about: 'A fault was injected; name refers to an earlier nameDefined.', fields: [uint('name', 'name'), uint('argument')] },
+  { kind: 56, name: 'fault', role: 'choice', about: 'A fault was injected; name refers to an earlier nameDefined.', fields: [uint('name', 'name'), uint('argument')] },
   { kind: 57, name: 'domainCreated', role: 'derived', about: 'A domain was built.', fields: [uint('pages'), uint('vcpus'), uint('levels')], bytes: { name: 'name', show: 'text' } },
   { kind: 58, name: 'domainShutdown', role: 'derived', about: 'A domain shut down (SHUTDOWN_*).', fields: [uint('reason')], bytes: { name: 'text', show: 'text' } },
   { kind: 59, name: 'domainCrashed', role: 'derived', about: 'Xen killed a domain, and why.', fields: [vaddr('ip')], bytes: { name: 'text', show: 'text' } },
