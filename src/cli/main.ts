@@ -1,0 +1,70 @@
+#!/usr/bin/env node
+// The command line: one thin file per command, and the one place where errors become exit codes.
+// 0 done or exact · 1 diverged, crashed or limit · 2 bad input or usage · 3 a bug of Rexen itself.
+import { Command, CommanderError } from 'commander';
+import { UsageError } from '../base/assert.ts';
+import { register as conform } from './commands/conform.ts';
+import { register as dump } from './commands/dump.ts';
+import { register as fetch } from './commands/fetch.ts';
+import { register as info } from './commands/info.ts';
+import { register as pack } from './commands/pack.ts';
+import { register as record } from './commands/record.ts';
+import { register as replay } from './commands/replay.ts';
+import { register as scenarios } from './commands/scenarios.ts';
+import { register as tour } from './commands/tour.ts';
+import { version } from '../node/package-info.ts';
+
+const COMMANDS = [record, replay, info, dump, pack, scenarios, fetch, conform, tour];
+
+async function main(argv: readonly string[]): Promise<void> {
+  const program = new Command('rexen')
+    .description('Deterministic record/replay simulation of Xen paravirtual guests.')
+    .version(version())
+    .exitOverride()
+    .showHelpAfterError('(rexen --help lists the commands, rexen COMMAND --help the options)');
+  for (const register of COMMANDS) register(program);
+  for (const command of program.commands) command.exitOverride();
+  try {
+    await program.parseAsync([...argv]);
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      process.exitCode = error.exitCode === 0 ? 0 : 2;
+      return;
+    }
+    if (error instanceof UsageError) {
+      process.stderr.write(`rexen: ${error.message}\n`);
+      process.exitCode = 2;
+      return;
+    }
+    const host = hostProblem(error);
+    if (host !== undefined) {
+      process.stderr.write(`rexen: ${host}\n`);
+      process.exitCode = 2;
+      return;
+    }
+    process.stderr.write(`rexen: this is a bug in Rexen, not in your input; please report it with the command line.\n${error instanceof Error ? error.stack : String(error)}\n`);
+    process.exitCode = 3;
+  }
+}
+
+/** What the host's file system has to say, as one sentence. */
+function hostProblem(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined;
+  const path = 'path' in error && typeof error.path === 'string' ? error.path : 'a file';
+  const texts: Record<string, string> = {
+    ENOENT: `${path} does not exist`,
+    EACCES: `${path} may not be accessed; check its permissions`,
+    EISDIR: `${path} is a directory, not a file`,
+    ENOSPC: `the disk is full while writing ${path}; what is there already can be replayed up to its last whole chunk`,
+    EROFS: `${path} is on a read-only file system; choose another place with -o`,
+    ENOTDIR: `${path}: a part of this path is not a directory`,
+    EPIPE: 'the reader of the output went away',
+  };
+  return texts[error.code];
+}
+
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+await main(process.argv);

@@ -1,0 +1,70 @@
+// Finds scenarios: those that the product ships (by name), a scenario file (by path), or a kernel
+// image (by path), which makes a scenario of its own.
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { basename, extname, join, relative, resolve, sep } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { UsageError } from '../base/assert.ts';
+import { defineScenario, type Scenario } from '../sim/scenario.ts';
+import { packageRoot } from './package-info.ts';
+
+const RUNS_FROM_SOURCE = fileURLToPath(import.meta.url).endsWith('.ts');
+const CODE_ENDINGS = new Set(['.ts', '.mts', '.js', '.mjs']);
+
+function shippedFolder(): string {
+  return RUNS_FROM_SOURCE ? join(packageRoot(), 'scenarios') : join(packageRoot(), 'dist', 'scenarios');
+}
+
+async function loadFile(path: string): Promise<Scenario> {
+  let module: { scenario?: Scenario };
+  try {
+    module = (await import(pathToFileURL(path).href)) as { scenario?: Scenario };
+  } catch (error) {
+    if (error instanceof UsageError || !(error instanceof Error)) throw error;
+    throw new UsageError(`${path}: this scenario file could not be loaded: ${error.message.split('\n')[0]}`);
+  }
+  if (module.scenario === undefined || typeof module.scenario !== 'object') {
+    throw new UsageError(`${path}: a scenario file exports \`scenario\`; write: export const scenario = defineScenario({ ... })`);
+  }
+  return module.scenario;
+}
+
+/** All shipped scenarios, ordered by name. */
+export async function shippedScenarios(): Promise<Scenario[]> {
+  const folder = shippedFolder();
+  if (!existsSync(folder)) return [];
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => (name.endsWith('.ts') && !name.endsWith('.d.ts')) || name.endsWith('.js'));
+  const loaded = await Promise.all(files.map((name) => loadFile(join(folder, name))));
+  return loaded.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** A name as in scenarios/, the path of a scenario file, or the path of a kernel. Throws UsageError. */
+export async function findScenario(name: string): Promise<Scenario> {
+  const shipped = await shippedScenarios();
+  const found = shipped.find((scenario) => scenario.name === name);
+  if (found !== undefined) return found;
+  if (!existsSync(name)) {
+    const close = shipped.filter((scenario) => scenario.name.includes(name) || name.includes(scenario.name)).map((scenario) => scenario.name);
+    const hint = close.length > 0 ? `; did you mean ${close.join(' or ')}?` : '; `rexen scenarios` lists what there is';
+    throw new UsageError(`${name}: neither a scenario nor a file${hint}`);
+  }
+  if (!statSync(name).isFile()) throw new UsageError(`${name}: is not a file; give a scenario file or a kernel image`);
+  if (CODE_ENDINGS.has(extname(name))) return loadFile(builtVersionOf(resolve(name)));
+  return kernelScenario(name);
+}
+
+/** A scenario of the checkout is loaded in its compiled form: Node 20 does not read TypeScript. */
+function builtVersionOf(path: string): string {
+  const inTree = relative(join(packageRoot(), 'scenarios'), path);
+  if (RUNS_FROM_SOURCE || inTree.startsWith(`..${sep}`) || !path.endsWith('.ts')) return path;
+  const built = join(packageRoot(), 'dist', 'scenarios', inTree.replace(/\.ts$/, '.js'));
+  return existsSync(built) ? built : path;
+}
+
+/** A user's own kernel, with the defaults of a small domain. */
+function kernelScenario(path: string): Scenario {
+  return defineScenario({
+    name: basename(path),
+    title: `Boot ${path}`,
+    domains: [{ name: 'guest', kernel: { name: path }, cmdline: '', memoryMib: 128 }],
+  });
+}

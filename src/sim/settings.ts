@@ -1,0 +1,66 @@
+// What `--set key=value` can change in a world's spec: one row a key.
+import { UsageError } from '../base/assert.ts';
+import type { DomainSpec, WorldSpec } from './spec.ts';
+
+interface Setting {
+  readonly about: string;
+  /** Returns the changed spec, or a sentence that says what the value must be. */
+  readonly apply: (spec: WorldSpec, value: string) => WorldSpec | string;
+}
+
+const integer = (value: string, least: number, most: number): number | undefined => {
+  if (!/^[0-9_]+$/.test(value)) return undefined;
+  const parsed = Number(value.replaceAll('_', ''));
+  return Number.isSafeInteger(parsed) && parsed >= least && parsed <= most ? parsed : undefined;
+};
+
+const onFirstDomain = (spec: WorldSpec, change: (domain: DomainSpec) => DomainSpec): WorldSpec => ({
+  ...spec,
+  domains: spec.domains.map((domain, index) => (index === 0 ? change(domain) : domain)),
+});
+
+const number = (about: string, least: number, most: number, change: (spec: WorldSpec, value: number) => WorldSpec): Setting => ({
+  about,
+  apply: (spec, value) => {
+    const parsed = integer(value, least, most);
+    return parsed === undefined ? `a whole number from ${least} to ${most}` : change(spec, parsed);
+  },
+});
+
+export const SETTINGS: Readonly<Record<string, Setting>> = {
+  memory: number('MiB of memory of the first domain', 4, 3500, (spec, memoryMib) => onFirstDomain(spec, (domain) => ({ ...domain, memoryMib }))),
+  cmdline: { about: "the first domain's command line", apply: (spec, cmdline) => onFirstDomain(spec, (domain) => ({ ...domain, cmdline })) },
+  'max-instructions': number('instruction limit of the whole run', 1, Number.MAX_SAFE_INTEGER, (spec, maxInstructions) => ({ ...spec, maxInstructions })),
+  timeslice: number('instructions between two looks of the scheduler', 1_000, 1_000_000_000, (spec, timesliceInsns) => ({ ...spec, timesliceInsns })),
+  'digest-every': number('instructions between two state digests, 0 for none', 0, Number.MAX_SAFE_INTEGER, (spec, digestEveryInsns) => ({ ...spec, digestEveryInsns })),
+  'wall-clock': number('seconds since 1970 at virtual time zero', 0, 0xffff_ffff, (spec, wallClockAtZeroSec) => ({ ...spec, wallClockAtZeroSec })),
+  'ns-per-insn': {
+    about: 'virtual nanoseconds per instruction, N or N/D',
+    apply: (spec, value) => {
+      const [num, den] = value.split('/').map((part) => integer(part, 1, 1_000_000));
+      if (num === undefined || (value.includes('/') && den === undefined)) return 'a whole number or a fraction such as 1/2';
+      return { ...spec, nsPerInsn: { num, den: den ?? 1 } };
+    },
+  },
+  'xen-build': {
+    about: 'release or debug build of Xen',
+    apply: (spec, value) => (value === 'release' || value === 'debug' ? { ...spec, xenBuild: value } : 'release or debug'),
+  },
+};
+
+/** Applies `key=value` texts in order. Throws UsageError with the known keys. */
+export function applySettings(spec: WorldSpec, assignments: readonly string[]): WorldSpec {
+  let changed = spec;
+  for (const assignment of assignments) {
+    const equals = assignment.indexOf('=');
+    if (equals <= 0) throw new UsageError(`--set ${assignment}: write it as key=value; the keys are ${Object.keys(SETTINGS).join(', ')}`);
+    const key = assignment.slice(0, equals);
+    const value = assignment.slice(equals + 1);
+    const row = Object.hasOwn(SETTINGS, key) ? SETTINGS[key] : undefined;
+    if (row === undefined) throw new UsageError(`--set ${assignment}: there is no setting ${key}; the keys are ${Object.keys(SETTINGS).join(', ')}`);
+    const result = row.apply(changed, value);
+    if (typeof result === 'string') throw new UsageError(`--set ${assignment}: ${key} (${row.about}) must be ${result}`);
+    changed = result;
+  }
+  return changed;
+}

@@ -1,0 +1,355 @@
+// One world on one virtual clock. The run loop, step by step:
+//
+//   1. what came from outside enters      (inputs: script, person or recording)
+//   2. what is due happens                (timers, back ends: plain records in the agenda)
+//   3. the scheduler picks a vCPU         (a choice if several can run); none: the clock jumps
+//   4. the vCPU runs until its budget is used up or it leaves with a CpuExit
+//   5. the hypervisor acts on the exit
+//
+// A step is counted whenever 1 to 3 are passed; all three are functions of the state alone, so a
+// replay makes the same steps. Not here: the log (a sink is handed in) and the host's clock.
+import { assert } from '../base/assert.ts';
+import { EVENT, TIMER_KIND, valueIndex } from '../abi/events.ts';
+import type { MachineMemory } from '../machine/memory.ts';
+import type { Hypervisor } from '../hypervisor/hypervisor.ts';
+import type { Vcpu } from '../hypervisor/domain.ts';
+import type { TimerKind, WorldPort } from '../hypervisor/world-port.ts';
+import { enterGuest, handleExit, timerFired } from '../hypervisor/vcpu-run.ts';
+import { CHOICE_NAMES, type ChoiceName, type Choices } from './choices.ts';
+import { VirtualClock } from './clock.ts';
+import { EventQueue, type Agenda } from './event-queue.ts';
+import type { InputSource } from './input.ts';
+import { SHUTDOWN_OUTCOME, type Outcome } from './outcome.ts';
+import type { WorldSpec } from './spec.ts';
+
+/** Takes every event in order. The recorder, the replay's comparison and tests are sinks. */
+export interface EventSink {
+  event(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): void;
+  /** The state after `eventCount` events; called at deterministic points. */
+  stateDigest?(eventCount: number, insns: number): void;
+}
+
+/** A back end of dom0 as the world sees it. */
+export interface Service {
+  readonly name: string;
+  /** The guest notified, or earlier work is due. */
+  run(): void;
+  /** Bytes typed by somebody, for services that take them. */
+  input?(bytes: Uint8Array): void;
+  save(): unknown;
+  restore(state: unknown): void;
+}
+
+export interface Observers {
+  consoleOut?(domId: number, bytes: Uint8Array): void;
+}
+
+export type Advance =
+  /** The instruction allowance of this call is used up. */
+  | { readonly kind: 'running' }
+  /** Nothing can run before a person types or this virtual time has come (Infinity: nothing is due). */
+  | { readonly kind: 'idle'; readonly untilNs: number }
+  | { readonly kind: 'ended'; readonly outcome: Outcome; readonly text: string };
+
+/** Latencies of back ends are drawn as one of this many multiples of LATENCY_UNIT_NS. */
+const LATENCY_STEPS = 16;
+const LATENCY_UNIT_NS = 500;
+/** A hypercall may be preempted after this much counted work plus a choice of up to as much again. */
+const PREEMPT_WORK_UNITS = 512;
+
+export class World implements WorldPort {
+  readonly spec: WorldSpec;
+  readonly machine: MachineMemory;
+  readonly clock: VirtualClock;
+  readonly queue = new EventQueue();
+  readonly choices: Choices;
+  readonly observers: Observers;
+  /** Set once, right after construction: the hypervisor needs the world as its port. */
+  hv!: Hypervisor;
+  sink: EventSink | undefined;
+  input: InputSource;
+  eventCount = 0;
+  /** Passes through the top of the run loop. */
+  steps = 0;
+  ended: { outcome: Outcome; text: string } | undefined;
+  #services = new Map<string, Service>();
+  #servicePorts = new Map<string, string>();
+  #definedNames = new Set<number>();
+  #current: Vcpu | undefined;
+  #last: Vcpu | undefined;
+  #sliceLeft = 0;
+  #otherInsns = 0;
+  #workUnits = 0;
+  #preemptAt = 0;
+  #nextDigestInsns: number;
+  #runnable: Vcpu[] = [];
+
+  constructor(spec: WorldSpec, machine: MachineMemory, choices: Choices, input: InputSource, observers: Observers) {
+    this.spec = spec;
+    this.machine = machine;
+    this.choices = choices;
+    this.input = input;
+    this.observers = observers;
+    this.clock = new VirtualClock(spec.nsPerInsn);
+    this.#nextDigestInsns = spec.digestEveryInsns > 0 ? spec.digestEveryInsns : Infinity;
+  }
+
+  /** Instructions retired by all vCPUs. */
+  insns(): number {
+    return this.#otherInsns + (this.#current?.cpu?.retired() ?? 0);
+  }
+
+  /** Runs at most `insnsAllowed` instructions. Call again after 'running', or after 'idle' once there is input. */
+  advance(insnsAllowed: number): Advance {
+    const stopAt = this.insns() + insnsAllowed;
+    for (;;) {
+      if (this.ended !== undefined) return { kind: 'ended', ...this.ended };
+      if (this.#sliceLeft === 0) {
+        const idle = this.#step();
+        if (idle !== undefined) return idle;
+        if (this.ended !== undefined) continue;
+      }
+      const insns = this.insns();
+      if (insns >= stopAt) return { kind: 'running' };
+      if (insns >= this.spec.maxInstructions) {
+        this.end('limit', `${this.spec.maxInstructions} instructions were run without an end; allow more with --max-instructions`);
+        continue;
+      }
+      if (insns >= this.#nextDigestInsns) {
+        this.#nextDigestInsns += this.spec.digestEveryInsns;
+        this.sink?.stateDigest?.(this.eventCount, insns);
+      }
+      this.#runSlice(Math.min(this.#sliceLeft, stopAt - insns, this.spec.maxInstructions - insns, this.#nextDigestInsns - insns));
+    }
+  }
+
+  /** 1 to 3 of the run loop. Returns an idle answer if only the host can go on. */
+  #step(): Advance | undefined {
+    for (;;) {
+      this.steps++;
+      this.#takeInputs();
+      this.#fireDue();
+      if (this.ended !== undefined) return undefined;
+      const vcpu = this.#pick();
+      if (vcpu !== undefined) {
+        this.#makeCurrent(vcpu);
+        const deadline = this.queue.nextAtNs();
+        this.#sliceLeft = deadline === Infinity ? this.spec.timesliceInsns : Math.min(this.spec.timesliceInsns, this.clock.insnsUntil(deadline, this.insns()));
+        return undefined;
+      }
+      const inputNs = this.input.idleUntilNs(this.steps);
+      const untilNs = Math.min(this.queue.nextAtNs(), inputNs ?? Infinity);
+      if (inputNs === undefined) return { kind: 'idle', untilNs };
+      if (untilNs === Infinity) {
+        this.#endIdle();
+        return undefined;
+      }
+      this.jumpTo(untilNs);
+    }
+  }
+
+  /** Lets idle time pass; never backwards. */
+  jumpTo(untilNs: number): void {
+    const now = this.nowNs();
+    if (untilNs <= now) return;
+    this.#emitWorld(EVENT.idle, [untilNs]);
+    this.clock.idleNs += untilNs - now;
+    this.#updateTsc();
+  }
+
+  #takeInputs(): void {
+    for (;;) {
+      const input = this.input.take(this.steps, this.nowNs());
+      if (input === undefined) return;
+      this.emit(EVENT.consoleIn, input.domId, 0, [this.steps], input.bytes);
+      this.#services.get(`console:${input.domId}`)?.input?.(input.bytes);
+    }
+  }
+
+  #fireDue(): void {
+    for (;;) {
+      const due = this.queue.takeDue(this.nowNs());
+      if (due === undefined) return;
+      this.#perform(due.what, due.atNs);
+    }
+  }
+
+  #perform(what: Agenda, atNs: number): void {
+    switch (what.kind) {
+      case 'timer':
+        this.emit(EVENT.timerFired, what.domId, what.vcpuId, [valueIndex(TIMER_KIND, what.timer), atNs]);
+        timerFired(this.hv, what.domId, what.vcpuId, what.timer);
+        return;
+      case 'backend':
+        this.#services.get(`${what.service}:${what.domId}`)?.run();
+        return;
+    }
+  }
+
+  #pick(): Vcpu | undefined {
+    const runnable = this.#runnable;
+    if (runnable.length <= 1) return runnable[0];
+    return runnable[this.choose('scheduler.next', runnable.length)];
+  }
+
+  #makeCurrent(vcpu: Vcpu): void {
+    if (this.#current === vcpu) return;
+    if (this.#current !== undefined) this.#otherInsns += this.#current.cpu?.retired() ?? 0;
+    this.#current = vcpu;
+    this.#otherInsns -= vcpu.cpu?.retired() ?? 0;
+    this.#updateTsc();
+    if (this.#last !== undefined && this.#last !== vcpu) this.emit(EVENT.vcpuSwitch, vcpu.domain.domId, vcpu.vcpuId, []);
+    this.#last = vcpu;
+  }
+
+  /** The TSC is num ticks an instruction plus den ticks a nanosecond of idle time: exact integers. */
+  #updateTsc(): void {
+    const cpu = this.#current?.cpu;
+    if (cpu === undefined) return;
+    cpu.setTsc(BigInt(this.#otherInsns) * BigInt(this.clock.num) + BigInt(this.clock.idleNs) * BigInt(this.clock.den), this.clock.num);
+  }
+
+  #runSlice(budget: number): void {
+    const vcpu = this.#current as Vcpu;
+    const cpu = vcpu.cpu;
+    assert(cpu !== undefined, `d${vcpu.domain.domId}v${vcpu.vcpuId} has no processor`);
+    enterGuest(this.hv, vcpu);
+    const before = cpu.retired();
+    const exit = cpu.run(budget);
+    if (exit.kind !== 'budget') {
+      this.#workUnits = 0;
+      const next = handleExit(this.hv, vcpu, exit);
+      if (next !== 'run') this.#sliceLeft = 0;
+    }
+    const ran = cpu.retired() - before;
+    // What a slice ends at may have changed: a timer set nearer, a back end that is due.
+    const deadline = this.queue.nextAtNs();
+    const left = this.#sliceLeft - ran;
+    this.#sliceLeft = this.#sliceLeft === 0 || left <= 0 || this.nowNs() >= deadline ? 0 : Math.min(left, this.clock.insnsUntil(deadline, this.insns()));
+  }
+
+  end(outcome: Outcome, text: string): void {
+    this.ended ??= { outcome, text };
+    this.#sliceLeft = 0;
+  }
+
+  #endIdle(): void {
+    const live = [...this.hv.domains.values()].filter((domain) => domain.life.kind === 'running');
+    const halted = live.every((domain) => domain.vcpus.every((vcpu) => !vcpu.online || vcpu.polling === undefined) && this.#eventsMasked(domain.vcpus));
+    if (halted) this.end('halted', 'every vCPU is blocked with events masked');
+    else this.end('stuck', 'every vCPU is blocked, no timer is set and no back end has anything to say');
+  }
+
+  #eventsMasked(vcpus: readonly Vcpu[]): boolean {
+    return vcpus.every((vcpu) => !vcpu.online || this.machine.readU8(vcpu.vcpuInfoMaddr + 1) !== 0);
+  }
+
+  // -- services ------------------------------------------------------------------------------------
+
+  /** `ports` of the domain lead to this service. */
+  addService(domId: number, service: Service, ports: readonly number[]): void {
+    this.#services.set(`${service.name}:${domId}`, service);
+    for (const port of ports) this.#servicePorts.set(`${domId}:${port}`, service.name);
+  }
+
+  service(domId: number, name: string): Service | undefined {
+    return this.#services.get(`${name}:${domId}`);
+  }
+
+  /** A service asks to be run later. */
+  schedule(domId: number, service: string, delayNs: number): void {
+    this.queue.add(this.nowNs() + delayNs, { kind: 'backend', domId, service });
+  }
+
+  // -- WorldPort -----------------------------------------------------------------------------------
+
+  nowNs(): number {
+    return this.clock.atInsns(this.insns());
+  }
+
+  wallClockAtZeroSec(): number {
+    return this.spec.wallClockAtZeroSec;
+  }
+
+  tscKhz(): number {
+    return this.clock.tscKhz();
+  }
+
+  setTimer(domId: number, vcpuId: number, kind: TimerKind, deadlineNs: number | undefined): void {
+    this.queue.cancel((what) => what.kind === 'timer' && what.domId === domId && what.vcpuId === vcpuId && what.timer === kind);
+    if (deadlineNs !== undefined) this.queue.add(Math.max(deadlineNs, this.nowNs()), { kind: 'timer', domId, vcpuId, timer: kind });
+  }
+
+  vcpuRunnable(domId: number, vcpuId: number, runnable: boolean): void {
+    const at = this.#runnable.findIndex((vcpu) => vcpu.domain.domId === domId && vcpu.vcpuId === vcpuId);
+    if (runnable && at < 0) {
+      const vcpu = this.hv.vcpu(domId, vcpuId);
+      assert(vcpu !== undefined, `d${domId}v${vcpuId} does not exist`);
+      this.#runnable.push(vcpu);
+      this.#runnable.sort((a, b) => a.domain.domId - b.domain.domId || a.vcpuId - b.vcpuId);
+    }
+    if (!runnable && at >= 0) this.#runnable.splice(at, 1);
+  }
+
+  yielded(): void {
+    this.#sliceLeft = 0;
+  }
+
+  notifyBackend(domId: number, port: number): void {
+    const service = this.#servicePorts.get(`${domId}:${port}`);
+    if (service !== undefined) this.schedule(domId, service, (1 + this.choose('backend.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS);
+  }
+
+  domainShutdown(_domId: number, reason: number, text: string): void {
+    const alive = [...this.hv.domains.values()].some((domain) => domain.life.kind === 'running');
+    const outcome = SHUTDOWN_OUTCOME[reason] ?? 'crash';
+    if (!alive || outcome === 'crash') this.end(outcome, text);
+  }
+
+  preempt(workUnits: number): boolean {
+    if (this.#workUnits === 0) this.#preemptAt = PREEMPT_WORK_UNITS;
+    this.#workUnits += workUnits;
+    if (this.#workUnits < this.#preemptAt) return false;
+    if (this.#preemptAt === PREEMPT_WORK_UNITS) {
+      this.#preemptAt += this.choose('hypercall.preempt', PREEMPT_WORK_UNITS);
+      if (this.#workUnits < this.#preemptAt) return false;
+    }
+    this.#workUnits = 0;
+    return true;
+  }
+
+  choose(name: string, options: number): number {
+    if (options <= 1) return 0;
+    const picked = this.choices.pick(name as ChoiceName, options);
+    const index = CHOICE_NAMES.indexOf(name as ChoiceName);
+    assert(index >= 0, `choice ${name} has no row`);
+    if (!this.#definedNames.has(index)) {
+      this.#definedNames.add(index);
+      this.#emitWorld(EVENT.nameDefined, [index], new TextEncoder().encode(name));
+    }
+    this.#emitWorld(EVENT.choice, [index, options, picked]);
+    return picked;
+  }
+
+  emit(kind: number, domId: number, vcpuId: number, values: readonly number[], bytes?: Uint8Array): void {
+    this.eventCount++;
+    this.sink?.event(kind, domId, vcpuId, this.#retiredOf(domId, vcpuId), this.nowNs(), values, bytes);
+  }
+
+  /** An event of the world itself: it stands at the current vCPU's position, or at d0v0:0 before any ran. */
+  #emitWorld(kind: number, values: readonly number[], bytes?: Uint8Array): void {
+    const vcpu = this.#current;
+    this.emit(kind, vcpu?.domain.domId ?? 0, vcpu?.vcpuId ?? 0, values, bytes);
+  }
+
+  #retiredOf(domId: number, vcpuId: number): number {
+    const current = this.#current;
+    if (current !== undefined && current.vcpuId === vcpuId && current.domain.domId === domId) return current.cpu?.retired() ?? 0;
+    return this.hv?.vcpu(domId, vcpuId)?.cpu?.retired() ?? 0;
+  }
+
+  consoleOut(domId: number, bytes: Uint8Array): void {
+    this.observers.consoleOut?.(domId, bytes);
+    this.input.consoleOutput(domId, new TextDecoder('latin1').decode(bytes), this.nowNs());
+  }
+}
