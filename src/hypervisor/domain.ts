@@ -4,6 +4,7 @@ import type { Cpu } from '../x86/cpu.ts';
 import type { Abi, XenBuild } from './personality.ts';
 import type { EventChannels } from './event-channels.ts';
 import type { GrantTable } from './grant-table.ts';
+import type { VcpuTimers } from './time.ts';
 
 /** One row of a guest's virtual IDT (set_trap_table). */
 export interface TrapGate {
@@ -28,6 +29,8 @@ export interface Vcpu {
   cpu: Cpu | undefined;
   /** VCPUOP_up state; offline vCPUs do not run. */
   online: boolean;
+  /** VCPUOP_initialise was done (vCPU 0: by the domain builder). */
+  initialised: boolean;
   /** Blocked in SCHEDOP_block or poll. */
   blocked: boolean;
   polling: { readonly ports: readonly number[] } | undefined;
@@ -42,7 +45,10 @@ export interface Vcpu {
   eventCallback: Callback | undefined;
   failsafeCallback: Callback | undefined;
   syscallCallback: Callback | undefined;
-  nmiCallback: Callback | undefined;
+  /** sysenter and 32-bit syscall entry points: kept because guests register them. */
+  syscall32Callback: Callback | undefined;
+  sysenterCallback: Callback | undefined;
+  nmiPending: boolean;
   gdtFrames: number[];
   gdtEntries: number;
   ldtBase: number;
@@ -52,13 +58,20 @@ export interface Vcpu {
   cr0Guest: number;
   cr4Guest: number;
   debugRegs: number[];
+  cr2Guest: number;
+  /** Virtual I/O privilege level (0..3) and I/O bitmap (linear address, ports covered), PHYSDEVOP_set_iopl/iobitmap. */
   iopl: number;
+  ioBitmapVaddr: number;
+  ioBitmapPorts: number;
   /** Machine address of struct vcpu_info (in shared_info, or where register_vcpu_info placed it). */
   vcpuInfoMaddr: number;
+  /** The frame held by register_vcpu_info, 0 = still in the shared page. */
+  vcpuInfoMfn: number;
   /** Linear address of the registered runstate area and time area, 0 = none. */
   runstateVaddr: number;
   timeVaddr: number;
   runstate: { state: number; sinceNs: number; timesNs: number[] };
+  timers: VcpuTimers;
   /** fs/gs bases of 64-bit guests. */
   segmentBases: { fs: bigint; gsKernel: bigint; gsUser: bigint };
 }
@@ -89,4 +102,10 @@ export interface Domain {
   grants: GrantTable;
   /** 16 bytes. */
   handle: Uint8Array;
+  /** SCHEDOP_shutdown_code: reported instead of the reason given later. */
+  shutdownCode: number | undefined;
+  /** SCHEDOP_watchdog timers: deadline in ns, undefined = free. Two, as Xen has. */
+  watchdogs: (number | undefined)[];
+  /** CONSOLEIO_write output since the last newline. */
+  consoleLine: string;
 }

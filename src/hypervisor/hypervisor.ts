@@ -16,6 +16,7 @@ import type { Abi, XenBuild } from './personality.ts';
 import type { EventChannels } from './event-channels.ts';
 import type { GrantTable } from './grant-table.ts';
 import type { HypercallRow } from './hypercall.ts';
+import { newVcpu } from './vcpu.ts';
 import { buildXenTables, type XenTables } from './xen-tables.ts';
 
 export interface Hypervisor {
@@ -98,6 +99,7 @@ export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
     vmAssist: 0,
     events: options.events, grants: options.grants,
     handle: options.handle ?? new Uint8Array(16),
+    shutdownCode: undefined, watchdogs: [undefined, undefined], consoleLine: '',
   };
   hv.domains.set(domain.domId, domain);
   return domain;
@@ -105,16 +107,7 @@ export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
 
 /** A vCPU of the domain, not yet loaded with anything; appended to domain.vcpus. */
 export function createVcpu(domain: Domain): Vcpu {
-  const vcpu: Vcpu = {
-    domain, vcpuId: domain.vcpus.length, cpu: undefined, online: false, blocked: false, polling: undefined,
-    guestTableMfn: 0, userTableMfn: 0, kernelMode: true, kernelSs: 0, kernelSp: 0,
-    traps: [], eventCallback: undefined, failsafeCallback: undefined, syscallCallback: undefined, nmiCallback: undefined,
-    gdtFrames: [], gdtEntries: 0, ldtBase: 0, ldtEntries: 0,
-    taskSwitched: false, cr0Guest: 0, cr4Guest: 0, debugRegs: [0, 0, 0, 0, 0, 0, 0, 0], iopl: 0,
-    vcpuInfoMaddr: 0, runstateVaddr: 0, timeVaddr: 0,
-    runstate: { state: 0, sinceNs: 0, timesNs: [0, 0, 0, 0] },
-    segmentBases: { fs: 0n, gsKernel: 0n, gsUser: 0n },
-  };
+  const vcpu = newVcpu(domain, domain.vcpus.length);
   domain.vcpus.push(vcpu);
   return vcpu;
 }
