@@ -7,6 +7,8 @@ export type TimerKind = 'singleshot' | 'periodic' | 'poll';
 export interface WorldPort {
   /** Virtual system time in nanoseconds since the world began; an integer below 2^53. */
   nowNs(): number;
+  /** The virtual TSC's frequency in kHz: the TSC is nowNs() in units of 1/tscKhz ms. */
+  tscKhz(): number;
   /** Wall clock (seconds since 1970 at virtual time 0): an option of the world, never the host's clock. */
   wallClockAtZeroSec(): number;
   /** Replaces the vCPU's timer of that kind; undefined cancels it. */
