@@ -4,6 +4,7 @@ import type { Cpu } from '../x86/cpu.ts';
 import type { Abi, XenBuild } from './personality.ts';
 import type { EventChannels } from './event-channels.ts';
 import type { GrantTable } from './grant-table.ts';
+import type { PerDomain } from './per-domain.ts';
 import type { VcpuTimers } from './time.ts';
 
 /** One row of a guest's virtual IDT (set_trap_table). */
@@ -20,6 +21,14 @@ export interface Callback {
   readonly cs: number;
   readonly address: number;
   readonly maskEvents: boolean;
+}
+
+/** A table whose type reference is to be dropped; `partial`: it is half torn down already. */
+export interface OldTable {
+  readonly mfn: number;
+  /** The table that held it as an entry (linear tables are counted), or -1. */
+  readonly parentMfn: number;
+  readonly partial: boolean;
 }
 
 export interface Vcpu {
@@ -72,6 +81,14 @@ export interface Vcpu {
   timeVaddr: number;
   runstate: { state: number; sinceNs: number; timesNs: number[] };
   timers: VcpuTimers;
+  /** A page table whose teardown was interrupted or is still due: done first by the next MMU hypercall (old_guest_table). */
+  oldTable: OldTable | undefined;
+  /** Frames of the LDT that Xen has mapped, by page of the LDT; 0 = not mapped. */
+  ldtFrames: number[];
+  /** Inside HYPERVISOR_multicall, which may not nest. */
+  inMulticall: boolean;
+  /** Value of the TLB clock at this vCPU's last full flush (tlb-clock in page-types.ts). */
+  tlbFlushedAt: number;
   /** fs/gs bases of 64-bit guests. */
   segmentBases: { fs: bigint; gsKernel: bigint; gsUser: bigint };
 }
@@ -100,6 +117,8 @@ export interface Domain {
   vmAssist: number;
   events: EventChannels;
   grants: GrantTable;
+  /** Xen's windows on descriptor tables; undefined for scripted guests. */
+  perDomain: PerDomain | undefined;
   /** 16 bytes. */
   handle: Uint8Array;
   /** SCHEDOP_shutdown_code: reported instead of the reason given later. */

@@ -97,7 +97,7 @@ export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
     totPages: 0, maxPages: options.maxPages, sharedInfoMfn: 0,
     // Only 32-bit PAE domains start with an assist on (pae_extended_cr3): set by the domain builder.
     vmAssist: 0,
-    events: options.events, grants: options.grants,
+    events: options.events, grants: options.grants, perDomain: undefined,
     handle: options.handle ?? new Uint8Array(16),
     shutdownCode: undefined, watchdogs: [undefined, undefined], consoleLine: '',
   };
