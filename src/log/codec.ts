@@ -1,0 +1,26 @@
+// Compression as a port: raw DEFLATE (RFC 1951), by fflate where nothing better is given. Digests
+// never cover compressed bytes, so which library and which level wrote them does not matter.
+import { deflateSync, inflateSync } from 'fflate';
+
+export interface Codec {
+  deflate(bytes: Uint8Array): Uint8Array;
+  /** Exactly `rawBytes` bytes, or undefined if the input is damaged or yields another size. */
+  inflate(bytes: Uint8Array, rawBytes: number): Uint8Array | undefined;
+}
+
+export type Compression = 'none' | 'deflate';
+
+export const fflateCodec: Codec = {
+  deflate: (bytes) => deflateSync(bytes, { level: 4 }),
+  inflate: (bytes, rawBytes) => {
+    try {
+      // A given output stops the expansion of a crafted file at the size that it promised.
+      const out = inflateSync(bytes, { out: new Uint8Array(rawBytes) });
+      return out.length === rawBytes ? out : undefined;
+    } catch (error) {
+      // fflate's own errors are plain Errors with a numeric code; anything else is not about the data.
+      if (error instanceof Error && 'code' in error) return undefined;
+      throw error;
+    }
+  },
+};

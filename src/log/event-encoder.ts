@@ -1,0 +1,300 @@
+// Events to protobuf bytes, on the hot path of every run that records or replays. Rows from
+// abi/events.ts become short lists of tags and types; an event is then a handful of stores into a
+// growing buffer. protobufjs's Writer is not used here: it builds a linked list of
+// operations for each event and measured 80 to 560 ns an event (collecting that garbage), against 55
+// for this file; protobufjs encodes the packets, and the tests decode these events with it.
+//
+// The encoding is canonical (fields in order, zeros left out, shortest lengths), so two events are
+// the same if and only if their bytes are: replay compares bytes.
+//
+// Not checked here: that positions make sense beyond "a vCPU's count does not go back".
+import { BODY_FIELD_OFFSET, BYTES_FIELD_NUMBER, EVENT, EVENT_ROWS, MAX_KIND, eventRow, type EventRow } from '../abi/events.ts';
+import { assert } from '../base/assert.ts';
+import { MAX_VARINT_BYTES, highHalf, writeVarint32, writeVarint64, writeZigzag64 } from '../base/varint.ts';
+
+/** Every multiple of this is a chunk boundary: an event count, so that it is the same in every run. */
+export const EVENTS_PER_CHUNK = 8192;
+/** A chunk that has grown past this ends early; likewise a function of the events alone. */
+export const CHUNK_BYTES_LIMIT = 1 << 20;
+
+/** Where a vCPU's retired count stood before the chunk's first event. */
+export interface VcpuBase {
+  readonly domId: number;
+  readonly vcpuId: number;
+  readonly retired: number;
+}
+
+/** A finished chunk of canonical event bytes (the encoding of a message Events). */
+export interface RawChunk {
+  readonly firstEvent: number;
+  readonly eventCount: number;
+  readonly nowNs: number;
+  readonly vcpus: readonly VcpuBase[];
+  /** Offsets in `bytes` of the events whose role is input. */
+  readonly inputOffsets: readonly number[];
+  /** Owned by the sink from here on. */
+  readonly bytes: Uint8Array;
+}
+
+/** Takes finished chunks: the writer, or a worker that runs one. */
+export interface ChunkSink {
+  chunk(chunk: RawChunk): void;
+}
+
+/** What recording and replaying have in common: events go in. */
+export interface EventEmitter {
+  emit(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void;
+}
+
+/** Virtual nanoseconds per retired instruction, as a fraction of positive integers. */
+export interface TimeRate {
+  readonly numerator: number;
+  readonly denominator: number;
+}
+
+interface VcpuSlot {
+  readonly domId: number;
+  readonly vcpuId: number;
+  retired: number;
+}
+
+// One list per kind: [type, tag] pairs. Types: 0 uint, 1 sint, 2 u64, 3 s64.
+const TYPE_CODE = { uint: 0, sint: 1, u64: 2, s64: 3 } as const;
+const PLANS: (Uint8Array | undefined)[] = [];
+const IS_INPUT = new Uint8Array(MAX_KIND + 1);
+const HAS_BYTES = new Uint8Array(MAX_KIND + 1);
+for (const row of EVENT_ROWS as readonly EventRow[]) {
+  PLANS[row.kind] = Uint8Array.from(row.fields.flatMap((field, index) => [TYPE_CODE[field.type], (index + 1) << 3]));
+  IS_INPUT[row.kind] = row.role === 'input' ? 1 : 0;
+  HAS_BYTES[row.kind] = row.bytes === undefined ? 0 : 1;
+}
+const BYTES_TAG = (BYTES_FIELD_NUMBER << 3) | 2;
+const EVENT_TAG = (1 << 3) | 2;
+/** Room that an event without bytes can need: 4 position fields, tags, lengths, 14 fields. */
+const EVENT_ROOM = 64 + 14 * (MAX_VARINT_BYTES + 1);
+
+export class EventEncoder {
+  /** The bytes of the current chunk are buffer[0..position). Replaced when it grows or a chunk ends. */
+  buffer: Uint8Array;
+  position = 0;
+  /** Where the last event begins in `buffer`; -1 if the chunk is empty. */
+  lastStart = -1;
+  /** Events encoded since the beginning. */
+  eventCount = 0;
+  readonly #sink: ChunkSink | undefined;
+  readonly #numerator: number;
+  readonly #denominator: number;
+  readonly #slots = new Map<number, VcpuSlot>();
+  #slot: VcpuSlot | undefined;
+  #nowNs = 0;
+  #firstEvent = 0;
+  #chunkNowNs = 0;
+  #chunkVcpus: VcpuBase[] = [];
+  #inputOffsets: number[] = [];
+  /** The event count at which the chunk ends at the latest. */
+  #chunkEnd = EVENTS_PER_CHUNK;
+  readonly #names = new Map<string, number>();
+
+  /** Without a sink the bytes are dropped at each chunk's end: for replay, which compares them first. */
+  constructor(sink: ChunkSink | undefined, rate: TimeRate = { numerator: 1, denominator: 1 }) {
+    assert(Number.isInteger(rate.numerator) && Number.isInteger(rate.denominator) && rate.numerator > 0 && rate.denominator > 0, `time rate ${rate.numerator}/${rate.denominator}`);
+    this.#sink = sink;
+    this.#numerator = rate.numerator;
+    this.#denominator = rate.denominator;
+    this.buffer = new Uint8Array(256 * 1024);
+  }
+
+  /**
+   * Appends one event. `retired` is the count of that vCPU (0 where there is no vCPU, as in dom0),
+   * `nowNs` the world's time; both integers that never go back. `values` as in abi/events.ts.
+   */
+  emit(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void {
+    const plan = PLANS[kind];
+    assert(plan !== undefined, `event kind ${kind} has no row`);
+    if (this.eventCount === this.#chunkEnd || this.position >= CHUNK_BYTES_LIMIT) this.endChunk();
+
+    let slot = this.#slot;
+    if (slot === undefined || slot.domId !== domId || slot.vcpuId !== vcpuId) slot = this.#findSlot(domId, vcpuId);
+    const insnsDelta = retired - slot.retired;
+    if (insnsDelta < 0) assert(false, `d${domId}v${vcpuId} went back from ${slot.retired} to ${retired} retired instructions at event ${this.eventCount}`);
+    slot.retired = retired;
+    const skewNs = nowNs - this.#nowNs - (this.#denominator === 1 ? insnsDelta * this.#numerator : Math.floor((insnsDelta * this.#numerator) / this.#denominator));
+    this.#nowNs = nowNs;
+
+    const start = this.position;
+    const needed = start + EVENT_ROOM + (bytes === undefined ? 0 : bytes.length);
+    if (needed > this.buffer.length) this.#grow(needed);
+    const buffer = this.buffer;
+    let at = start;
+    buffer[at] = EVENT_TAG;
+    at += 2; // The length goes to start + 1, one byte unless the event turns out longer.
+    if (domId !== 0) {
+      buffer[at++] = 8;
+      at = writeVarint32(buffer, at, domId);
+    }
+    if (vcpuId !== 0) {
+      buffer[at++] = 16;
+      at = writeVarint32(buffer, at, vcpuId);
+    }
+    if (insnsDelta !== 0) {
+      buffer[at++] = 24;
+      at = writeUint(buffer, at, insnsDelta);
+    }
+    if (skewNs !== 0) {
+      buffer[at++] = 32;
+      at = writeSint(buffer, at, skewNs);
+    }
+    const field = kind + BODY_FIELD_OFFSET;
+    if (field < 16) buffer[at++] = (field << 3) | 2;
+    else at = writeVarint32(buffer, at, (field << 3) | 2);
+    const bodyStart = ++at; // one byte for the body's length
+    const count = values.length;
+    let value = 0;
+    for (let step = 0; step < plan.length && value < count; step += 2) {
+      const type = plan[step] as number;
+      const lo = values[value++] as number;
+      if (type < 2) {
+        if (lo === 0) continue;
+        buffer[at++] = plan[step + 1] as number;
+        if (type === 0) at = writeUint(buffer, at, lo);
+        else at = writeSint(buffer, at, lo);
+      } else {
+        const hi = values[value++] as number;
+        if (lo === 0 && hi === 0) continue;
+        buffer[at++] = plan[step + 1] as number;
+        at = type === 2 ? writeVarint64(buffer, at, lo, hi) : writeZigzag64(buffer, at, lo, hi);
+      }
+    }
+    assert(value === count, `event ${eventRow(kind)?.name} has room for ${value} values, not ${count}`);
+    if (bytes !== undefined && bytes.length > 0) {
+      assert(HAS_BYTES[kind] === 1, `event ${eventRow(kind)?.name} has no byte string`);
+      buffer[at++] = BYTES_TAG;
+      at = writeVarint32(buffer, at, bytes.length);
+      buffer.set(bytes, at);
+      at += bytes.length;
+    }
+    const bodyLength = at - bodyStart;
+    if (bodyLength < 128) buffer[bodyStart - 1] = bodyLength;
+    else at = insertLength(buffer, bodyStart, at);
+    const length = at - start - 2;
+    if (length < 128) buffer[start + 1] = length;
+    else at = insertLength(buffer, start + 2, at);
+
+    if (IS_INPUT[kind] === 1) this.#inputOffsets.push(start);
+    this.lastStart = start;
+    this.position = at;
+    this.eventCount++;
+  }
+
+  /**
+   * The number that stands for a name (of a choice, of a fault). The first use of a name puts a
+   * nameDefined event into the stream, at the given position (by way of `emitter`, if something
+   * stands before the encoder).
+   */
+  nameNumber(name: string, domId: number, vcpuId: number, retired: number, nowNs: number, emitter: EventEmitter = this): number {
+    let number = this.#names.get(name);
+    if (number === undefined) {
+      number = this.#names.size + 1;
+      this.#names.set(name, number);
+      emitter.emit(EVENT.nameDefined, domId, vcpuId, retired, nowNs, [number], new TextEncoder().encode(name));
+    }
+    return number;
+  }
+
+  /** Hands the events so far to the sink: at the end, and before a guest sees an input. */
+  endChunk(): void {
+    if (this.position === 0) return;
+    const chunk: RawChunk | undefined = this.#sink && {
+      firstEvent: this.#firstEvent,
+      eventCount: this.eventCount - this.#firstEvent,
+      nowNs: this.#chunkNowNs,
+      vcpus: this.#chunkVcpus,
+      inputOffsets: this.#inputOffsets,
+      bytes: this.buffer.slice(0, this.position),
+    };
+    this.position = 0;
+    this.lastStart = -1;
+    this.#firstEvent = this.eventCount;
+    this.#chunkEnd = (Math.floor(this.eventCount / EVENTS_PER_CHUNK) + 1) * EVENTS_PER_CHUNK;
+    this.#chunkNowNs = this.#nowNs;
+    this.#chunkVcpus = [...this.#slots.values()].filter((slot) => slot.retired > 0).map((slot) => ({ ...slot }));
+    this.#inputOffsets = [];
+    if (chunk !== undefined) this.#sink?.chunk(chunk);
+  }
+
+  /** Everything that a checkpoint must hold to go on after the events so far; the chunk must have ended. */
+  saveState(): EncoderState {
+    assert(this.position === 0, 'an encoder is saved between chunks: call endChunk() first');
+    return { eventCount: this.eventCount, nowNs: this.#nowNs, vcpus: [...this.#slots.values()].map((slot) => ({ ...slot })), names: [...this.#names.keys()] };
+  }
+
+  restoreState(state: EncoderState): void {
+    this.position = 0;
+    this.lastStart = -1;
+    this.eventCount = state.eventCount;
+    this.#firstEvent = state.eventCount;
+    this.#chunkEnd = (Math.floor(state.eventCount / EVENTS_PER_CHUNK) + 1) * EVENTS_PER_CHUNK;
+    this.#nowNs = this.#chunkNowNs = state.nowNs;
+    this.#inputOffsets = [];
+    this.#slot = undefined;
+    this.#slots.clear();
+    for (const base of state.vcpus) this.#slots.set(slotKey(base.domId, base.vcpuId), { ...base });
+    this.#chunkVcpus = state.vcpus.filter((base) => base.retired > 0).map((base) => ({ ...base }));
+    this.#names.clear();
+    state.names.forEach((name, index) => this.#names.set(name, index + 1));
+  }
+
+  #findSlot(domId: number, vcpuId: number): VcpuSlot {
+    const key = slotKey(domId, vcpuId);
+    let slot = this.#slots.get(key);
+    if (slot === undefined) {
+      slot = { domId, vcpuId, retired: 0 };
+      this.#slots.set(key, slot);
+    }
+    this.#slot = slot;
+    return slot;
+  }
+
+  #grow(needed: number): void {
+    const grown = new Uint8Array(Math.max(needed, this.buffer.length * 2));
+    grown.set(this.buffer.subarray(0, this.position));
+    this.buffer = grown;
+  }
+}
+
+export interface EncoderState {
+  readonly eventCount: number;
+  readonly nowNs: number;
+  readonly vcpus: readonly VcpuBase[];
+  readonly names: readonly string[];
+}
+
+const slotKey = (domId: number, vcpuId: number): number => domId * 0x1_0000 + vcpuId;
+
+/** Makes room for a length of more than one byte before buffer[from..to); returns the new end. */
+function insertLength(buffer: Uint8Array, from: number, to: number): number {
+  const length = to - from;
+  const extra = length < 1 << 14 ? 1 : length < 1 << 21 ? 2 : length < 1 << 28 ? 3 : 4;
+  buffer.copyWithin(from + extra, from, to);
+  writeVarint32(buffer, from - 1, length);
+  return to + extra;
+}
+
+/** An unsigned number; out of range (a wild guest value) it is written as its 64-bit two's complement. */
+function writeUint(buffer: Uint8Array, at: number, value: number): number {
+  if (value >>> 0 === value) {
+    if (value < 128) {
+      buffer[at] = value;
+      return at + 1;
+    }
+    return writeVarint32(buffer, at, value);
+  }
+  assert(Number.isInteger(value), `event value ${value} is not an integer`);
+  return writeVarint64(buffer, at, value >>> 0, highHalf(value));
+}
+
+function writeSint(buffer: Uint8Array, at: number, value: number): number {
+  if ((value << 1) >> 1 === value) return writeVarint32(buffer, at, (value << 1) ^ (value >> 31));
+  assert(Number.isInteger(value), `event value ${value} is not an integer`);
+  return writeZigzag64(buffer, at, value >>> 0, highHalf(value));
+}

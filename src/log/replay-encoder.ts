@@ -1,0 +1,126 @@
+// The recording seen from a replay. The world runs again and emits its events here instead of into
+// a new recording; each is encoded by the same encoder, and its bytes must be the recorded ones.
+// Since the encoding is canonical, equal bytes are equal events, positions and times included, and
+// the first unequal event is the first divergence, noticed at that very event.
+//
+// Choices are answered from the recording: the next recorded event must be that choice. Inputs are
+// the caller's business: `recording.inputs()` tells where they come, and the caller emits them as it
+// applies them.
+import { EVENT } from '../abi/events.ts';
+import { assert } from '../base/assert.ts';
+import { EventsDigest } from './digest.ts';
+import { decodeEvent, type DecodedEvent } from './event-decoder.ts';
+import { EventEncoder } from './event-encoder.ts';
+import { sameBytes } from '../base/hash.ts';
+import type { PositionedEvent, Recording } from './reader.ts';
+
+/** The first event in which replay and recording differ. One side is absent where that one had ended. */
+export interface Divergence {
+  readonly index: number;
+  readonly expected: PositionedEvent | undefined;
+  readonly actual: PositionedEvent | undefined;
+}
+
+export class ReplayEncoder {
+  readonly recording: Recording;
+  /** Set at the first event that differs; from there on nothing is compared. */
+  divergence: Divergence | undefined;
+  /** All recorded events have been matched and the recording was cut short: what comes now is new. */
+  pastEnd = false;
+  readonly #encoder: EventEncoder;
+  readonly #digest: EventsDigest | undefined;
+  #chunk = -1;
+  #expected: Uint8Array = new Uint8Array(0);
+  #cursor = 0;
+
+  /** `checkDigests` recomputes each chunk's digest as it is loaded. */
+  constructor(recording: Recording, checkDigests = true) {
+    this.recording = recording;
+    this.#encoder = new EventEncoder(undefined, { numerator: recording.world.nsPerInsnNumerator, denominator: recording.world.nsPerInsnDenominator });
+    this.#digest = checkDigests ? new EventsDigest() : undefined;
+  }
+
+  /** Events that the replay has made so far. */
+  get eventCount(): number {
+    return this.#encoder.eventCount;
+  }
+
+  /** Encodes and compares one event; arguments as EventEncoder.emit. */
+  emit(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void {
+    const encoder = this.#encoder;
+    encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
+    if (this.divergence !== undefined || this.pastEnd) return;
+    if (this.#cursor === this.#expected.length && !this.#nextChunk()) {
+      if (this.recording.truncated) this.pastEnd = true;
+      else this.#diverge(retired, nowNs);
+      return;
+    }
+    const actual = encoder.buffer;
+    const expected = this.#expected;
+    const to = encoder.position;
+    let cursor = this.#cursor;
+    for (let at = encoder.lastStart; at < to; at++, cursor++) {
+      if (actual[at] !== expected[cursor]) {
+        this.#diverge(retired, nowNs);
+        return;
+      }
+    }
+    this.#cursor = cursor;
+  }
+
+  /**
+   * Answers a choice from the recording and compares it like any event. After a divergence, and
+   * past the end of a truncated recording, the answer is undefined: ask a seeded stream, or stop.
+   */
+  choice(name: string, options: number, domId: number, vcpuId: number, retired: number, nowNs: number): number | undefined {
+    const number = this.#encoder.nameNumber(name, domId, vcpuId, retired, nowNs, this);
+    const next = this.#peek();
+    const picked = next?.kind === EVENT.choice ? (next.values[2] as number) : 0;
+    this.emit(EVENT.choice, domId, vcpuId, retired, nowNs, [number, options, picked]);
+    return this.divergence !== undefined || this.pastEnd ? undefined : picked;
+  }
+
+  /** As EventEncoder.nameNumber; its nameDefined event is compared too. */
+  nameNumber(name: string, domId: number, vcpuId: number, retired: number, nowNs: number): number {
+    return this.#encoder.nameNumber(name, domId, vcpuId, retired, nowNs, this);
+  }
+
+  /** The run is over: if the recording goes on, that is a divergence too. */
+  finish(): Divergence | undefined {
+    if (this.divergence === undefined && !this.pastEnd && this.eventCount < this.recording.eventCount) {
+      this.divergence = { index: this.eventCount, expected: this.recording.eventAt(this.eventCount), actual: undefined };
+    }
+    return this.divergence;
+  }
+
+  /** Every readable event of the recording has been made again. */
+  get matchedAll(): boolean {
+    return this.divergence === undefined && (this.pastEnd || this.eventCount === this.recording.eventCount);
+  }
+
+  /** The next recorded event. */
+  #peek(): DecodedEvent | undefined {
+    if (this.divergence !== undefined || this.pastEnd) return undefined;
+    if (this.#cursor === this.#expected.length && !this.#nextChunk()) return undefined;
+    return decodeEvent(this.#expected, this.#cursor);
+  }
+
+  #nextChunk(): boolean {
+    const chunk = this.recording.chunks[this.#chunk + 1];
+    if (chunk === undefined) return false;
+    this.#expected = this.recording.chunkBytes(++this.#chunk);
+    this.#cursor = 0;
+    if (this.#digest !== undefined && !sameBytes(this.#digest.add(this.#expected), chunk.eventsDigest)) {
+      throw this.recording.damaged(chunk.payloadOffset, `the events from ${chunk.firstEvent} on do not have the digest that was written with them`);
+    }
+    return true;
+  }
+
+  #diverge(retired: number, nowNs: number): void {
+    const encoder = this.#encoder;
+    const index = encoder.eventCount - 1;
+    const actual = decodeEvent(encoder.buffer.subarray(0, encoder.position), encoder.lastStart);
+    assert(actual !== undefined, `event ${index} was encoded but cannot be decoded`);
+    this.divergence = { index, expected: this.recording.eventAt(index), actual: { ...actual, bytes: actual.bytes?.slice(), index, retired, nowNs } };
+  }
+}

@@ -1,0 +1,142 @@
+// Chunks to a recording, front to back, never going back. It may run beside the simulation (inline)
+// or in a worker thread (node/recording-worker.ts): it takes only plain data and gives only bytes.
+//
+// Not here: files and segments (the ByteSink's business), events (the encoder's).
+import { ENGINE_REVISION } from '../abi/revision.ts';
+import { assert } from '../base/assert.ts';
+import type { Codec, Compression } from './codec.ts';
+import { fflateCodec } from './codec.ts';
+import { EventsDigest, recordingDigest } from './digest.ts';
+import type { ChunkSink, RawChunk } from './event-encoder.ts';
+import { encodeMessage, framePacket, type BodyName, type Named, type RunEnd, type StateDigest, type World } from './packets.ts';
+import { writeVarint32 } from '../base/varint.ts';
+import { FORMAT_VERSION, MAGIC } from './schema.ts';
+
+/** Takes the file's bytes, whole packets at a time. */
+export interface ByteSink {
+  write(packet: Uint8Array): void;
+}
+
+/** Collects the bytes in memory: tests, browsers, small recordings. */
+export class MemorySink implements ByteSink {
+  readonly packets: Uint8Array[] = [];
+  write(packet: Uint8Array): void {
+    this.packets.push(packet);
+  }
+  bytes(): Uint8Array {
+    const all = new Uint8Array(this.packets.reduce((sum, packet) => sum + packet.length, 0));
+    let at = 0;
+    for (const packet of this.packets) {
+      all.set(packet, at);
+      at += packet.length;
+    }
+    return all;
+  }
+}
+
+/** What a finished recording comes to. */
+export interface RecordingTotals {
+  readonly events: number;
+  readonly bytes: number;
+  readonly rawBytes: number;
+  readonly digest: Uint8Array;
+}
+
+export interface WriterOptions {
+  readonly world: World;
+  /** Remarks (command line, package version): kept, but not part of the digest. */
+  readonly info?: readonly Named[];
+  readonly compression?: Compression;
+  readonly codec?: Codec;
+  readonly engineRevision?: number;
+}
+
+const PAYLOAD_TAG = { deflated: (14 << 3) | 2, events: (15 << 3) | 2 };
+
+/** A byte field: tag, length, then the bytes themselves as the next part. */
+function fieldHead(tag: number, length: number): Uint8Array {
+  const head = new Uint8Array(8);
+  return head.subarray(0, writeVarint32(head, writeVarint32(head, 0, tag), length));
+}
+
+export class RecordingWriter implements ChunkSink {
+  readonly #sink: ByteSink;
+  readonly #compression: Compression;
+  readonly #codec: Codec;
+  readonly #world: Uint8Array;
+  readonly #digest = new EventsDigest();
+  readonly #places: { offset: number; firstEvent: number; eventsDigest: Uint8Array }[] = [];
+  readonly #stateDigestOffsets: number[] = [];
+  #offset = 0;
+  #events = 0;
+  #rawBytes = 0;
+  #lastStateDigestAt = 0;
+  #finished = false;
+
+  /** Writes the header at once. */
+  constructor(sink: ByteSink, options: WriterOptions) {
+    this.#sink = sink;
+    this.#compression = options.compression ?? 'deflate';
+    this.#codec = options.codec ?? fflateCodec;
+    this.#world = encodeMessage('World', options.world);
+    const head = encodeMessage('Header', { magic: MAGIC, formatVersion: FORMAT_VERSION, engineRevision: options.engineRevision ?? ENGINE_REVISION });
+    const info = encodeMessage('Header', { info: options.info ?? [] });
+    this.#write('header', [head, fieldHead((4 << 3) | 2, this.#world.length), this.#world, info]);
+  }
+
+  chunk(chunk: RawChunk): void {
+    assert(!this.#finished, 'a chunk came after the recording was finished');
+    assert(chunk.firstEvent === this.#events, `chunk begins at event ${chunk.firstEvent}, not ${this.#events}`);
+    assert(chunk.eventCount > 0, 'an empty chunk came');
+    this.#events += chunk.eventCount;
+    this.#rawBytes += chunk.bytes.length;
+    const eventsDigest = this.#digest.add(chunk.bytes);
+    this.#places.push({ offset: this.#offset, firstEvent: chunk.firstEvent, eventsDigest });
+    const head = encodeMessage('Chunk', {
+      firstEvent: chunk.firstEvent,
+      eventCount: chunk.eventCount,
+      nowNs: chunk.nowNs,
+      vcpus: chunk.vcpus.map(({ domId, vcpuId, retired }) => ({ domain: domId, vcpu: vcpuId, retired })),
+      inputOffsets: chunk.inputOffsets,
+      rawBytes: chunk.bytes.length,
+      eventsDigest,
+    });
+    const deflate = this.#compression === 'deflate';
+    const payload = deflate ? this.#codec.deflate(chunk.bytes) : chunk.bytes;
+    this.#write('chunk', [head, fieldHead(deflate ? PAYLOAD_TAG.deflated : PAYLOAD_TAG.events, payload.length), payload]);
+  }
+
+  /** What the state hashed to after `digest.atEvent` events; those may still be in the encoder. */
+  stateDigest(digest: StateDigest): void {
+    assert(digest.atEvent >= this.#lastStateDigestAt, `state digest at event ${digest.atEvent} after one at ${this.#lastStateDigestAt}`);
+    this.#lastStateDigestAt = digest.atEvent;
+    this.#stateDigestOffsets.push(this.#offset);
+    this.#write('stateDigest', [encodeMessage('StateDigest', digest)]);
+  }
+
+  /** Embeds an image that the header names by this hash. */
+  image(hash: Uint8Array, bytes: Uint8Array): void {
+    const head = encodeMessage('Image', { blake3: hash });
+    const deflated = this.#compression === 'deflate' ? this.#codec.deflate(bytes) : undefined;
+    const smaller = deflated !== undefined && deflated.length < bytes.length;
+    const payload = smaller ? deflated : bytes;
+    this.#write('image', [head, fieldHead(((smaller ? 3 : 2) << 3) | 2, payload.length), payload]);
+  }
+
+  /** Writes index and trailer. Nothing may follow. */
+  finish(end: RunEnd): RecordingTotals {
+    assert(!this.#finished, 'the recording is finished twice');
+    const digest = recordingDigest(this.#world, this.#digest.last);
+    const indexOffset = this.#offset;
+    this.#write('index', [encodeMessage('Index', { chunks: this.#places, stateDigestOffsets: this.#stateDigestOffsets })]);
+    this.#write('trailer', [encodeMessage('Trailer', { ...end, events: this.#events, digest, indexOffset })]);
+    this.#finished = true;
+    return { events: this.#events, bytes: this.#offset, rawBytes: this.#rawBytes, digest };
+  }
+
+  #write(body: BodyName, parts: readonly Uint8Array[]): void {
+    const packet = framePacket(body, parts);
+    this.#sink.write(packet);
+    this.#offset += packet.length;
+  }
+}

@@ -1,0 +1,19 @@
+// Node's zlib behind the recording's compression port: several times as fast as a library in
+// JavaScript.
+import { deflateRawSync, inflateRawSync } from 'node:zlib';
+import type { Codec } from '../log/codec.ts';
+
+/** Level 1 costs half of level 3; a recording's file grows by a few percent. */
+export const zlibCodec = (level = 1): Codec => ({
+  deflate: (bytes) => deflateRawSync(bytes, { level, memLevel: 9 }),
+  inflate: (bytes, rawBytes) => {
+    try {
+      const out = inflateRawSync(bytes, { maxOutputLength: Math.max(rawBytes, 1) });
+      return out.length === rawBytes ? new Uint8Array(out.buffer, out.byteOffset, out.length) : undefined;
+    } catch (error) {
+      // Z_DATA_ERROR, Z_BUF_ERROR, ERR_BUFFER_TOO_LARGE: all say that the data is bad.
+      if (error instanceof Error && 'code' in error) return undefined;
+      throw error;
+    }
+  },
+});
