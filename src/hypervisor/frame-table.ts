@@ -10,7 +10,7 @@
 // guests map read-only in Xen's range. Source of the rules: xen/arch/x86/include/asm/mm.h.
 // Not here: when a type may be taken (page-types.ts).
 import { assert } from '../base/assert.ts';
-import { PAGE_SHIFT, PAGE_SIZE } from '../base/brand.ts';
+import { PAGE_SIZE } from '../base/brand.ts';
 import { DOMID } from '../abi/domid.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 
@@ -53,6 +53,8 @@ export class FrameTable {
   readonly partialFlags: Uint8Array;
   /** Uses as a linear page table (> 0) or as an entry of one (< 0); both must not mix. */
   readonly linearCount: Int32Array;
+  /** TLB clock when the last use as the current type was dropped. */
+  readonly tlbStamp: Uint32Array;
   /** Free frames, as a stack: `freeList[0..freeCount-1]`. */
   readonly freeList: Uint32Array;
   readonly #scalars: Uint32Array;
@@ -65,7 +67,7 @@ export class FrameTable {
   constructor(machine: MachineMemory) {
     const n = machine.frameCount;
     const align4 = (bytes: number): number => Math.ceil(bytes / 64) * 64;
-    const sizes = [2, 1, 1, 4, 4, 2, 1, 4, 4].map((bytes) => align4(bytes * n));
+    const sizes = [2, 1, 1, 4, 4, 2, 1, 4, 4, 4].map((bytes) => align4(bytes * n));
     this.#areaBytes = sizes.reduce((sum, size) => sum + size, 64);
     this.#areaBase = machine.reserve(this.#areaBytes);
     let at = this.#areaBase;
@@ -85,6 +87,7 @@ export class FrameTable {
     this.validEntries = new Uint16Array(buffer, take(), n);
     this.partialFlags = new Uint8Array(buffer, take(), n);
     this.linearCount = new Int32Array(buffer, take(), n);
+    this.tlbStamp = new Uint32Array(buffer, take(), n);
     this.freeList = new Uint32Array(buffer, take(), n);
     this.#scalars = new Uint32Array(buffer, at, 4);
     this.owner.fill(FREE_OWNER);
@@ -106,6 +109,14 @@ export class FrameTable {
   }
   set freeCount(count: number) {
     this.#scalars[0] = count;
+  }
+
+  /** Counts full TLB flushes of vCPUs; a stamp at or above a vCPU's last flush means it may hold stale translations. */
+  get tlbClock(): number {
+    return this.#scalars[1] as number;
+  }
+  set tlbClock(clock: number) {
+    this.#scalars[1] = clock;
   }
 
   /** True for RAM and other frames that have a record (mfn_valid). */
@@ -130,14 +141,14 @@ export class FrameTable {
   }
 
   getM2p(mfn: number): number {
-    return this.machine.readU32((this.m2p32Mfn << PAGE_SHIFT) + mfn * 4);
+    return this.machine.readU32(this.m2p32Mfn * PAGE_SIZE + mfn * 4);
   }
 
   /** Sets both tables. `pfn` is u32; INVALID_M2P marks "none" (all ones in the 8-byte table). */
-  setM2p(mfn: number, pfn: number): void {
-    this.machine.writeU32((this.m2p32Mfn << PAGE_SHIFT) + mfn * 4, pfn);
-    this.machine.writeU32((this.m2p64Mfn << PAGE_SHIFT) + mfn * 8, pfn);
-    this.machine.writeU32((this.m2p64Mfn << PAGE_SHIFT) + mfn * 8 + 4, pfn === INVALID_M2P ? 0xffff_ffff : 0);
+  setM2p(mfn: number, pfn: number, hi = pfn === INVALID_M2P ? 0xffff_ffff : 0): void {
+    this.machine.writeU32(this.m2p32Mfn * PAGE_SIZE + mfn * 4, pfn);
+    this.machine.writeU32(this.m2p64Mfn * PAGE_SIZE + mfn * 8, pfn);
+    this.machine.writeU32(this.m2p64Mfn * PAGE_SIZE + mfn * 8 + 4, hi);
   }
 
   /** One line for reports: `mfn 1a2b d1 l2 types 1 refs 2 validated pinned`. */

@@ -10,7 +10,8 @@ import { DOMID } from '../abi/domid.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 import { FRAME, FRAME_TYPE, FREE_OWNER, FrameTable, INVALID_M2P } from './frame-table.ts';
 import { GuestAccess } from './guest-access.ts';
-import type { Domain, Vcpu } from './domain.ts';
+import type { Domain, OldTable, Vcpu } from './domain.ts';
+import { PAGE_RULES, type PageRules } from './pte-rules.ts';
 import type { WorldPort } from './world-port.ts';
 import type { Abi, XenBuild } from './personality.ts';
 import type { EventChannels } from './event-channels.ts';
@@ -28,6 +29,14 @@ export interface Hypervisor {
   readonly access: GuestAccess;
   /** Xen's page tables that every guest root shares: they map the machine-to-phys tables. */
   readonly xenTables: XenTables;
+  /** The rules of page-table entries, as rows. Tests may replace them. */
+  rules: PageRules;
+  /** The vCPU whose hypercall or fault is being handled; undefined while Xen acts for nobody. */
+  current: Vcpu | undefined;
+  /** Stands for a vCPU when none is current. */
+  readonly idle: { oldTable: OldTable | undefined };
+  /** The running hypercall owes the guest a #GP(0) (debug builds: a grant entry was overwritten). */
+  pendingGp: boolean;
   /** By hypercall number. Tests may replace a row. */
   hypercallRows: Record<number, HypercallRow>;
   domain(domId: number): Domain | undefined;
@@ -71,6 +80,10 @@ export function createHypervisor(options: HypervisorOptions): Hypervisor {
     machine, frames, domains, world, build,
     access: new GuestAccess(machine),
     xenTables: tables,
+    rules: PAGE_RULES,
+    current: undefined,
+    idle: { oldTable: undefined },
+    pendingGp: false,
     hypercallRows: options.hypercallRows,
     domain: (domId) => domains.get(domId),
     vcpu: (domId, vcpuId) => domains.get(domId)?.vcpus[vcpuId],
@@ -176,13 +189,9 @@ export function releaseFrame(hv: Hypervisor, mfn: number): void {
   frames.validEntries[mfn] = 0;
   frames.partialFlags[mfn] = 0;
   frames.linearCount[mfn] = 0;
+  frames.tlbStamp[mfn] = frames.tlbClock;
   frames.setM2p(mfn, INVALID_M2P);
   hv.machine.fillFrame(mfn, 0);
   frames.freeList[frames.freeCount] = mfn;
   frames.freeCount++;
-}
-
-/** Xen flushes the TLB of every processor that may hold translations of the domain. */
-export function flushDomainTlb(domain: Domain, keepGlobal = false): void {
-  for (const vcpu of domain.vcpus) vcpu.cpu?.flushTlb(keepGlobal);
 }
