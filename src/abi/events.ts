@@ -136,7 +136,7 @@ export const EVENT_ROWS = [
   { kind: 45, name: 'xenstoreWatch', role: 'derived', about: 'A watch fired: path and token, each ended by NUL.', fields: [], bytes: { name: 'payload', show: 'text' } },
   { kind: 46, name: 'ringRequest', role: 'derived', about: 'A back end took a request from a device ring; index is the free-running ring index.', fields: [oneOf('device', DEVICE), uint('deviceId'), uint('index'), uint('op'), u64('id'), uint('argument'), uint('sizeBytes')], bytes: { name: 'data', show: 'hex' } },
   { kind: 47, name: 'ringResponse', role: 'derived', about: 'A back end answered on a device ring.', fields: [oneOf('device', DEVICE), uint('deviceId'), uint('index'), uint('op'), u64('id'), sint('status')], bytes: { name: 'data', show: 'hex' } },
-  { kind: 48, name: 'blockInput', role: 'input', about: 'Bytes that came from a host file which is not an image of the header.', fields: [uint('deviceId'), uint('firstSector512')], bytes: { name: 'data', show: 'hex' } },
+  { kind: 48, name: 'blockInput', role: 'input', about: 'Bytes that came from a host file which is not an image of the header.', fields: [uint('step'), uint('deviceId'), uint('firstSector512')], bytes: { name: 'data', show: 'hex' } },
   { kind: 49, name: 'netIn', role: 'input', about: 'A frame that came from outside.', fields: [uint('step'), uint('deviceId')], bytes: { name: 'frame', show: 'hex' } },
   { kind: 50, name: 'netOut', role: 'derived', about: 'A frame that left for outside.', fields: [uint('deviceId')], bytes: { name: 'frame', show: 'hex' } },
   { kind: 51, name: 'stopRequested', role: 'input', about: 'The person at the console asked the run to end.', fields: [uint('step'), uint('reason')] },

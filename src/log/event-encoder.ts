@@ -30,8 +30,8 @@ export interface RawChunk {
   readonly eventCount: number;
   readonly nowNs: number;
   readonly vcpus: readonly VcpuBase[];
-  /** Offsets in `bytes` of the events whose role is input. */
-  readonly inputOffsets: readonly number[];
+  /** Offsets in `bytes` of inputs and of nameDefined events. */
+  readonly landmarks: readonly number[];
   /** Owned by the sink from here on. */
   readonly bytes: Uint8Array;
 }
@@ -61,11 +61,11 @@ interface VcpuSlot {
 // One list per kind: [type, tag] pairs. Types: 0 uint, 1 sint, 2 u64, 3 s64.
 const TYPE_CODE = { uint: 0, sint: 1, u64: 2, s64: 3 } as const;
 const PLANS: (Uint8Array | undefined)[] = [];
-const IS_INPUT = new Uint8Array(MAX_KIND + 1);
+const IS_LANDMARK = new Uint8Array(MAX_KIND + 1);
 const HAS_BYTES = new Uint8Array(MAX_KIND + 1);
 for (const row of EVENT_ROWS as readonly EventRow[]) {
   PLANS[row.kind] = Uint8Array.from(row.fields.flatMap((field, index) => [TYPE_CODE[field.type], (index + 1) << 3]));
-  IS_INPUT[row.kind] = row.role === 'input' ? 1 : 0;
+  IS_LANDMARK[row.kind] = row.role === 'input' || row.kind === EVENT.nameDefined ? 1 : 0;
   HAS_BYTES[row.kind] = row.bytes === undefined ? 0 : 1;
 }
 const BYTES_TAG = (BYTES_FIELD_NUMBER << 3) | 2;
@@ -90,7 +90,7 @@ export class EventEncoder {
   #firstEvent = 0;
   #chunkNowNs = 0;
   #chunkVcpus: VcpuBase[] = [];
-  #inputOffsets: number[] = [];
+  #landmarks: number[] = [];
   /** The event count at which the chunk ends at the latest. */
   #chunkEnd = EVENTS_PER_CHUNK;
   readonly #names = new Map<string, number>();
@@ -180,7 +180,7 @@ export class EventEncoder {
     if (length < 128) buffer[start + 1] = length;
     else at = insertLength(buffer, start + 2, at);
 
-    if (IS_INPUT[kind] === 1) this.#inputOffsets.push(start);
+    if (IS_LANDMARK[kind] === 1) this.#landmarks.push(start);
     this.lastStart = start;
     this.position = at;
     this.eventCount++;
@@ -209,7 +209,7 @@ export class EventEncoder {
       eventCount: this.eventCount - this.#firstEvent,
       nowNs: this.#chunkNowNs,
       vcpus: this.#chunkVcpus,
-      inputOffsets: this.#inputOffsets,
+      landmarks: this.#landmarks,
       bytes: this.buffer.slice(0, this.position),
     };
     this.position = 0;
@@ -218,7 +218,7 @@ export class EventEncoder {
     this.#chunkEnd = (Math.floor(this.eventCount / EVENTS_PER_CHUNK) + 1) * EVENTS_PER_CHUNK;
     this.#chunkNowNs = this.#nowNs;
     this.#chunkVcpus = [...this.#slots.values()].filter((slot) => slot.retired > 0).map((slot) => ({ ...slot }));
-    this.#inputOffsets = [];
+    this.#landmarks = [];
     if (chunk !== undefined) this.#sink?.chunk(chunk);
   }
 
@@ -235,7 +235,7 @@ export class EventEncoder {
     this.#firstEvent = state.eventCount;
     this.#chunkEnd = (Math.floor(state.eventCount / EVENTS_PER_CHUNK) + 1) * EVENTS_PER_CHUNK;
     this.#nowNs = this.#chunkNowNs = state.nowNs;
-    this.#inputOffsets = [];
+    this.#landmarks = [];
     this.#slot = undefined;
     this.#slots.clear();
     for (const base of state.vcpus) this.#slots.set(slotKey(base.domId, base.vcpuId), { ...base });

@@ -47,7 +47,7 @@ export interface ChunkHead {
   readonly eventCount: number;
   readonly nowNs: number;
   readonly vcpus: readonly { readonly domain: number; readonly vcpu: number; readonly retired: number }[];
-  readonly inputOffsets: readonly number[];
+  readonly landmarks: readonly number[];
   readonly rawBytes: number;
   readonly eventsDigest: Uint8Array;
 }

@@ -7,12 +7,12 @@
 // damaged anywhere is refused.
 //
 // Not checked: that events make sense; replay does that by making them again.
-import { eventRow } from '../abi/events.ts';
+import { EVENT, eventRow } from '../abi/events.ts';
 import { assert } from '../base/assert.ts';
 import { blake3, bytesToHex, sameBytes } from '../base/hash.ts';
 import { fflateCodec, type Codec } from './codec.ts';
 import { EventsDigest, recordingDigest } from './digest.ts';
-import { decodeEvent, eventEnd, type DecodedEvent } from './event-decoder.ts';
+import { decodeEvent, eventEnd, eventKind, type DecodedEvent } from './event-decoder.ts';
 import type { ImageRef, Named, StateDigest, Trailer, World } from './packets.ts';
 import { RecordingError } from './recording-error.ts';
 import { scanPackets, type ScannedChunk, type ScannedRecording } from './scan.ts';
@@ -164,10 +164,23 @@ export class Recording {
 
   /** The events that came from outside, in order. Chunks without any are not inflated. */
   *inputs(): Generator<PositionedEvent> {
-    for (const chunk of this.chunks) {
-      if (chunk.inputOffsets.length === 0) continue;
+    for (const [index, chunk] of this.chunks.entries()) {
+      const bytes = chunk.landmarks.length === 0 ? undefined : this.chunkBytes(index);
+      if (bytes === undefined || !chunk.landmarks.some((at) => eventRow(eventKind(bytes, at))?.role === 'input')) continue;
       for (const event of this.events(chunk.firstEvent, chunk.firstEvent + chunk.eventCount)) if (eventRow(event.kind)?.role === 'input') yield event;
     }
+  }
+
+  /** The names that events refer to by number (nameDefined): of choices and faults. */
+  names(): ReadonlyMap<number, string> {
+    const names = new Map<number, string>();
+    for (const [index, chunk] of this.chunks.entries()) {
+      for (const at of chunk.landmarks) {
+        const event = decodeEvent(this.chunkBytes(index), at);
+        if (event?.kind === EVENT.nameDefined) names.set(event.values[0] as number, new TextDecoder().decode(event.bytes));
+      }
+    }
+    return names;
   }
 
   *#chunkEvents(index: number): Generator<DecodedEvent> {

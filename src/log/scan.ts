@@ -180,7 +180,7 @@ function readChunk(place: Place, previous: ScannedChunk | undefined): ScannedChu
   if (head.eventCount < 1 || head.rawBytes < head.eventCount || head.rawBytes > MAX_PACKET_BYTES) throw damaged(place, `a chunk claims ${head.eventCount} events in ${head.rawBytes} bytes`);
   if (!payload.compressed && payload.payloadBytes !== head.rawBytes) throw damaged(place, 'a chunk has another size than it claims');
   return {
-    firstEvent: head.firstEvent, eventCount: head.eventCount, nowNs: head.nowNs, vcpus: head.vcpus, inputOffsets: head.inputOffsets, rawBytes: head.rawBytes,
+    firstEvent: head.firstEvent, eventCount: head.eventCount, nowNs: head.nowNs, vcpus: head.vcpus, landmarks: head.landmarks, rawBytes: head.rawBytes,
     eventsDigest: head.eventsDigest.slice(), offset: place.offset, payloadOffset: payload.payloadOffset, payloadBytes: payload.payloadBytes, compressed: payload.compressed,
   };
 }

@@ -101,8 +101,8 @@ message Chunk {
   // Virtual time and retired instructions before the first event: where the deltas begin.
   uint64 now_ns = 3;
   repeated VcpuBase vcpus = 4;
-  // Where in the uncompressed bytes the events begin that came from outside.
-  repeated uint32 input_offsets = 5;
+  // Where in the uncompressed bytes the events begin that a reader looks for: inputs, and names.
+  repeated uint32 landmarks = 5;
   // Bytes of Events before compression.
   uint32 raw_bytes = 6;
   // BLAKE3 of the encoded Events of this and all chunks before, joined.

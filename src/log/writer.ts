@@ -97,7 +97,7 @@ export class RecordingWriter implements ChunkSink {
       eventCount: chunk.eventCount,
       nowNs: chunk.nowNs,
       vcpus: chunk.vcpus.map(({ domId, vcpuId, retired }) => ({ domain: domId, vcpu: vcpuId, retired })),
-      inputOffsets: chunk.inputOffsets,
+      landmarks: chunk.landmarks,
       rawBytes: chunk.bytes.length,
       eventsDigest,
     });
