@@ -1,6 +1,6 @@
 // Time as a guest sees it: the pvclock record, runstate accounting, and the timers that Xen keeps
-// for a vCPU. The virtual TSC counts nanoseconds of virtual time (1 GHz), so that a time record is
-// the identity and any two reads of either clock agree.
+// for a vCPU. The virtual TSC is virtual time in the world's unit, so that any two reads of either
+// clock agree; the world sets it.
 // Sources: xen/arch/x86/time.c, xen/common/sched/core.c, xen/common/domain.c.
 import { EVENT, TIMER_KIND, valueIndex } from '../abi/events.ts';
 import type { Domain, Vcpu } from './domain.ts';
@@ -29,14 +29,28 @@ export const MILLISECOND_NS = 1e6;
 /** Longest delay that Xen believes (STIME_DELTA_MAX): about 13 days for one-shot timers. */
 export const HUGE_TIMEOUT_NS = 2 ** 50;
 
-/** 1 GHz: ns = ((tsc << 1) * 0x80000000) >> 32. */
-const IDENTITY = { tscToSystemMul: 0x8000_0000, tscShift: 1 };
+/** set_time_scale(): ns = ((ticks << shift) * mul) >> 32 for a clock of that many ticks a second. */
+export function timeScale(ticksPerSecond: number): { mul: number; shift: number } {
+  let shift = 0;
+  let ticks = ticksPerSecond;
+  while (ticks > 2e9) {
+    ticks = Math.floor(ticks / 2);
+    shift--;
+  }
+  while (ticks <= 1e9) {
+    ticks *= 2;
+    shift++;
+  }
+  return { mul: Number((1_000_000_000n << 32n) / BigInt(ticks)), shift };
+}
 
 /** Writes the vCPU's time record: vcpu_info, and the registered copy if there is one. */
 export function updateTimeRecord(hv: Hypervisor, vcpu: Vcpu): void {
   if (vcpu.vcpuInfoMaddr === 0) return;
   const nowNs = hv.world.nowNs();
-  const record: TimeRecord = { tscTimestamp: nowNs, systemTimeNs: nowNs, ...IDENTITY };
+  const khz = hv.world.tscKhz();
+  const { mul, shift } = timeScale(khz * 1000);
+  const record: TimeRecord = { tscTimestamp: Math.floor((nowNs * khz) / 1e6), systemTimeNs: nowNs, tscToSystemMul: mul, tscShift: shift };
   vcpu.timers.timeRecordNs = nowNs;
   const bytes = writeTimeRecord(hv, vcpu, record);
   if (vcpu.timeVaddr !== 0) hv.access.copyToGuest(vcpu, vcpu.timeVaddr, bytes);
@@ -46,13 +60,6 @@ export function updateTimeRecord(hv: Hypervisor, vcpu: Vcpu): void {
 export function refreshTimeRecord(hv: Hypervisor, vcpu: Vcpu): void {
   const last = vcpu.timers.timeRecordNs;
   if (last < 0 || hv.world.nowNs() - last >= RECORD_LIFE_NS) updateTimeRecord(hv, vcpu);
-}
-
-/** The virtual TSC shows nanoseconds: `nsPerInsn` virtual ns pass for each retired instruction. */
-export function syncTsc(hv: Hypervisor, vcpu: Vcpu, nsPerInsn: number): void {
-  const cpu = vcpu.cpu;
-  if (cpu === undefined) return;
-  cpu.setTsc(BigInt(hv.world.nowNs()) - BigInt(cpu.retired()) * BigInt(nsPerInsn), nsPerInsn);
 }
 
 // ---- runstate --------------------------------------------------------------------------------
@@ -134,8 +141,6 @@ function periodicWork(hv: Hypervisor, vcpu: Vcpu): void {
 export function timerFired(hv: Hypervisor, domId: number, vcpuId: number, kind: TimerKind): void {
   const vcpu = hv.vcpu(domId, vcpuId);
   if (vcpu === undefined || vcpu.domain.life.kind !== 'running') return;
-  const nowNs = hv.world.nowNs();
-  hv.world.emit(EVENT.timerFired, domId, vcpuId, [valueIndex(TIMER_KIND, kind), nowNs]);
   if (kind === 'periodic') {
     if (vcpu.timers.periodicNs !== 0) periodicWork(hv, vcpu);
   } else if (kind === 'singleshot') {

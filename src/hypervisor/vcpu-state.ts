@@ -3,6 +3,7 @@
 import { EVENT } from '../abi/events.ts';
 import type { Domain, Vcpu } from './domain.ts';
 import type { Hypervisor } from './hypervisor.ts';
+import { changeRunstate, RUNSTATE } from './time.ts';
 
 /** SHUTDOWN_* of xen/include/public/sched.h. */
 export const SHUTDOWN = { poweroff: 0, reboot: 1, suspend: 2, crash: 3, watchdog: 4, soft_reset: 5 } as const;
@@ -16,6 +17,7 @@ export function blockVcpu(hv: Hypervisor, vcpu: Vcpu, ports: readonly number[] |
   const { domId } = vcpu.domain;
   vcpu.blocked = true;
   vcpu.polling = ports === undefined ? undefined : { ports };
+  changeRunstate(hv, vcpu, RUNSTATE.blocked);
   hv.world.emit(EVENT.vcpuBlocked, domId, vcpu.vcpuId, [ports === undefined ? 0 : 1]);
   hv.world.vcpuRunnable(domId, vcpu.vcpuId, false);
 }
@@ -30,9 +32,17 @@ export function wakeVcpu(hv: Hypervisor, vcpu: Vcpu): void {
     hv.world.setTimer(domId, vcpu.vcpuId, 'poll', undefined);
   }
   vcpu.polling = undefined;
+  changeRunstate(hv, vcpu, RUNSTATE.runnable);
   if (!isRunnable(vcpu)) return;
   hv.world.emit(EVENT.vcpuRunnable, domId, vcpu.vcpuId, []);
   hv.world.vcpuRunnable(domId, vcpu.vcpuId, true);
+}
+
+/** SCHEDOP_yield: the turn goes to somebody else. */
+export function yieldVcpu(hv: Hypervisor, vcpu: Vcpu): void {
+  changeRunstate(hv, vcpu, RUNSTATE.runnable);
+  hv.world.emit(EVENT.vcpuYielded, vcpu.domain.domId, vcpu.vcpuId, []);
+  hv.world.yielded(vcpu.domain.domId, vcpu.vcpuId);
 }
 
 /** VCPUOP_up and _down. */
@@ -40,6 +50,7 @@ export function setVcpuOnline(hv: Hypervisor, vcpu: Vcpu, online: boolean): void
   if (vcpu.online === online) return;
   const { domId } = vcpu.domain;
   vcpu.online = online;
+  changeRunstate(hv, vcpu, online ? RUNSTATE.runnable : RUNSTATE.offline);
   hv.world.emit(online ? EVENT.vcpuUp : EVENT.vcpuDown, domId, vcpu.vcpuId, online ? [vcpu.cpu?.eip() ?? 0] : []);
   hv.world.vcpuRunnable(domId, vcpu.vcpuId, isRunnable(vcpu));
 }

@@ -14,6 +14,6 @@ export function newVcpu(domain: Domain, vcpuId: number): Vcpu {
     iopl: 0, ioBitmapVaddr: 0, ioBitmapPorts: 0,
     vcpuInfoMaddr: vcpuId < 32 ? domain.sharedInfoMfn * 4096 + vcpuId * 64 : 0, vcpuInfoMfn: 0,
     runstateVaddr: 0, timeVaddr: 0, runstate: { state: 3, sinceNs: 0, timesNs: [0, 0, 0, 0] },
-    timers: newVcpuTimers(), segmentBases: { fs: 0n, gsKernel: 0n, gsUser: 0n },
+    timers: newVcpuTimers(), oldTable: undefined, ldtFrames: [], inMulticall: false, tlbFlushedAt: 0, segmentBases: { fs: 0n, gsKernel: 0n, gsUser: 0n },
   };
 }

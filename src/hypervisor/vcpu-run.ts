@@ -1,0 +1,174 @@
+// Around each run of a vCPU: what is delivered before it, and what the end of the run means.
+//
+//   enterGuest   time record, NMI, event upcall
+//   handleExit   int 0x82 → hypercall · other int n → the guest's gate · exceptions → emulation, page
+//                tables, the guest's handler · what the core lacks → the domain stops with a sentence
+//
+// Source: test_all_events in xen/arch/x86/x86_64/compat/entry.S, traps.c, pv/hypercall.c.
+import { EVENT, hypercallValues, type HYPERCALL_END } from '../abi/events.ts';
+import type { Cpu } from '../x86/cpu.ts';
+import { VECTOR, type CpuExit, type Exception } from '../x86/exit.ts';
+import { dispatchHypercall } from './dispatch.ts';
+import type { Vcpu } from './domain.ts';
+import { emulateInvalidOp, emulatePrivilegedOp } from './emulate.ts';
+import { HypercallArgs, type HypercallOutcome } from './hypercall.ts';
+import type { Hypervisor } from './hypervisor.ts';
+import { handlePageFault } from './mm-doors.ts';
+import { upcallMask, upcallPending } from './shared-info.ts';
+import { changeRunstate, checkWatchdogs, refreshTimeRecord, RUNSTATE, updateRunstateArea } from './time.ts';
+import { deliverUpcall, GPR, inGuestKernel, injectException } from './traps.ts';
+import { crashDomain } from './vcpu-state.ts';
+
+export { timerFired } from './time.ts';
+
+/** What the scheduler is to do with the vCPU: go on, or give the turn to somebody else. */
+export type AfterExit = 'run' | 'blocked' | 'yielded' | 'stopped';
+
+/** int 0x82 (HYPERCALL_VECTOR). */
+const HYPERCALL_VECTOR = 0x82;
+const ARG_REGS = [GPR.ebx, GPR.ecx, GPR.edx, GPR.esi, GPR.edi, GPR.ebp] as const;
+/** What a debug build leaves in argument registers that a hypercall used. */
+const CLOBBERED = 0xdead_f00d;
+/** An event that the event row logs for an unknown number: all five registers. */
+const UNKNOWN_ARG_COUNT = 5;
+
+/** Delivers what is pending. Call before every run of the vCPU. */
+export function enterGuest(hv: Hypervisor, vcpu: Vcpu): void {
+  if (vcpu.runstate.state !== RUNSTATE.running) {
+    changeRunstate(hv, vcpu, RUNSTATE.running);
+    updateRunstateArea(hv, vcpu);
+  }
+  refreshTimeRecord(hv, vcpu);
+  checkWatchdogs(hv, vcpu.domain);
+  if (vcpu.nmiPending && vcpu.domain.life.kind === 'running') {
+    vcpu.nmiPending = false;
+    if (vcpu.traps[VECTOR.NMI] !== undefined) injectException(hv, vcpu, { vector: VECTOR.NMI });
+  }
+  deliverPendingUpcall(hv, vcpu);
+}
+
+/** compat_test_guest_events: pending, and a mask byte of exactly zero. */
+function deliverPendingUpcall(hv: Hypervisor, vcpu: Vcpu): void {
+  if (vcpu.vcpuInfoMaddr === 0 || vcpu.domain.life.kind !== 'running') return;
+  if (upcallPending(hv, vcpu) && upcallMask(hv, vcpu) === 0) deliverUpcall(hv, vcpu);
+}
+
+/** Acts on the end of a run. */
+export function handleExit(hv: Hypervisor, vcpu: Vcpu, exit: CpuExit): AfterExit {
+  switch (exit.kind) {
+    case 'budget':
+      break;
+    case 'softint':
+      onSoftwareInterrupt(hv, vcpu, exit.vector, exit.insnBytes);
+      break;
+    case 'exception':
+      onException(hv, vcpu, exit.exception);
+      break;
+    case 'unimplemented':
+      stopForEngine(hv, vcpu, `this processor model does not have the instruction ${exit.text}`);
+      break;
+    case 'syscall':
+      stopForEngine(hv, vcpu, 'this processor model does not have SYSCALL yet');
+      break;
+    // A PV guest never runs in ring 0 and has I/O privilege level 0: these cannot be.
+    case 'halt':
+    case 'io':
+    case 'tripleFault':
+      stopForEngine(hv, vcpu, `the processor left with '${exit.kind}', which a PV guest cannot cause`);
+      break;
+  }
+  if (vcpu.domain.life.kind !== 'running' || !vcpu.online) return leave(hv, vcpu, 'stopped');
+  if (vcpu.blocked) return leave(hv, vcpu, 'blocked');
+  // SCHEDOP_yield leaves the vCPU runnable but no longer running.
+  return vcpu.runstate.state === RUNSTATE.running ? 'run' : 'yielded';
+}
+
+function leave(hv: Hypervisor, vcpu: Vcpu, why: 'blocked' | 'stopped'): AfterExit {
+  changeRunstate(hv, vcpu, why === 'blocked' ? RUNSTATE.blocked : RUNSTATE.offline);
+  return why;
+}
+
+function stopForEngine(hv: Hypervisor, vcpu: Vcpu, what: string): void {
+  const ip = vcpu.cpu?.eip() ?? 0;
+  const why = `domain ${vcpu.domain.name} at 0x${(ip >>> 0).toString(16)}: ${what}`;
+  hv.world.emit(EVENT.engineLimit, vcpu.domain.domId, vcpu.vcpuId, [ip], Uint8Array.from(why, (char) => char.charCodeAt(0) & 0x7f));
+  crashDomain(hv, vcpu.domain, why, vcpu);
+}
+
+// ---- software interrupts -----------------------------------------------------------------------
+
+function onSoftwareInterrupt(hv: Hypervisor, vcpu: Vcpu, vector: number, insnBytes: number): void {
+  const fromKernel = inGuestKernel(vcpu);
+  if (vector === HYPERCALL_VECTOR && fromKernel) return runHypercall(hv, vcpu);
+  const gate = vcpu.traps[vector];
+  // Breakpoint and overflow have gates of their own: the guest's DPL is not checked.
+  const permitted = vector === VECTOR.BP || vector === VECTOR.OF || (gate?.dpl ?? 0) >= (fromKernel ? 1 : 3);
+  if (permitted) return injectException(hv, vcpu, { vector });
+  const cpu = vcpu.cpu as Cpu;
+  cpu.setEip((cpu.eip() - insnBytes) >>> 0);
+  injectException(hv, vcpu, { vector: VECTOR.GP, errorCode: vector * 8 + 2 });
+}
+
+/** _pv_hypercall() for i386: number in EAX, arguments in EBX ECX EDX ESI EDI, result in EAX. */
+function runHypercall(hv: Hypervisor, vcpu: Vcpu): void {
+  const cpu = vcpu.cpu as Cpu;
+  const number = cpu.reg(GPR.eax) >>> 0;
+  const args = new HypercallArgs();
+  ARG_REGS.forEach((register, index) => {
+    args.lo[index] = cpu.reg(register);
+  });
+  const outcome = dispatchHypercall(hv, vcpu, number, args);
+  logHypercall(hv, vcpu, number, args, outcome);
+  applyOutcome(hv, vcpu, number, outcome);
+}
+
+function logHypercall(hv: Hypervisor, vcpu: Vcpu, number: number, args: HypercallArgs, outcome: HypercallOutcome): void {
+  const argCount = hv.hypercallRows[number]?.args.length ?? UNKNOWN_ARG_COUNT;
+  const end: (typeof HYPERCALL_END)[number] = outcome.kind;
+  hv.world.emit(EVENT.hypercall, vcpu.domain.domId, vcpu.vcpuId, hypercallValues(number, outcome.kind === 'done' ? outcome.rc : 0, end, args, argCount));
+}
+
+function applyOutcome(hv: Hypervisor, vcpu: Vcpu, number: number, outcome: HypercallOutcome): void {
+  const cpu = vcpu.cpu as Cpu;
+  switch (outcome.kind) {
+    case 'done': {
+      cpu.setReg(GPR.eax, outcome.rc >>> 0);
+      const used = vcpu.domain.build.clobbersArguments && outcome.rc !== -38 ? (hv.hypercallRows[number]?.args.length ?? 0) : 0;
+      for (let index = 0; index < Math.min(used, ARG_REGS.length - 1); index++) cpu.setReg(ARG_REGS[index] as number, CLOBBERED);
+      return;
+    }
+    case 'continuation':
+      // EAX keeps the number; the instruction runs again: int 0x82 is two bytes.
+      outcome.args.forEach((value, index) => cpu.setReg(ARG_REGS[index] as number, value >>> 0));
+      cpu.setEip((cpu.eip() - 2) >>> 0);
+      return;
+    case 'noReturn':
+      return;
+    case 'fault':
+      injectException(hv, vcpu, { vector: outcome.vector, errorCode: outcome.errorCode });
+      return;
+  }
+}
+
+// ---- exceptions --------------------------------------------------------------------------------
+
+function onException(hv: Hypervisor, vcpu: Vcpu, exception: Exception): void {
+  const cpu = vcpu.cpu as Cpu;
+  switch (exception.vector) {
+    case VECTOR.PF:
+      if (handlePageFault(hv, vcpu, exception)) return;
+      break;
+    case VECTOR.GP:
+      if ((exception.errorCode ?? 0) === 0 && emulatePrivilegedOp(hv, vcpu)) return;
+      break;
+    case VECTOR.UD:
+      if (emulateInvalidOp(hv, vcpu)) return;
+      break;
+    case VECTOR.NM:
+      // Xen clears TS before it tells the guest; classic Linux relies on that.
+      cpu.setCr(0, cpu.cr(0) & ~0x8);
+      vcpu.taskSwitched = false;
+      break;
+  }
+  injectException(hv, vcpu, exception);
+}
