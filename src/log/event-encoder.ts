@@ -9,7 +9,7 @@
 //
 // Not checked here: that positions make sense beyond "a vCPU's count does not go back".
 import { BODY_FIELD_OFFSET, BYTES_FIELD_NUMBER, EVENT, EVENT_ROWS, MAX_KIND, eventRow, type EventRow } from '../abi/events.ts';
-import { assert } from '../base/assert.ts';
+import { InvariantViolation, assert } from '../base/assert.ts';
 import { MAX_VARINT_BYTES, highHalf, writeVarint32, writeVarint64, writeZigzag64 } from '../base/varint.ts';
 
 /** Every multiple of this is a chunk boundary: an event count, so that it is the same in every run. */
@@ -110,13 +110,13 @@ export class EventEncoder {
    */
   emit(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void {
     const plan = PLANS[kind];
-    assert(plan !== undefined, `event kind ${kind} has no row`);
+    if (plan === undefined) return bad(`event kind ${kind} has no row`);
     if (this.eventCount === this.#chunkEnd || this.position >= CHUNK_BYTES_LIMIT) this.endChunk();
 
     let slot = this.#slot;
     if (slot === undefined || slot.domId !== domId || slot.vcpuId !== vcpuId) slot = this.#findSlot(domId, vcpuId);
     const insnsDelta = retired - slot.retired;
-    if (insnsDelta < 0) assert(false, `d${domId}v${vcpuId} went back from ${slot.retired} to ${retired} retired instructions at event ${this.eventCount}`);
+    if (!(insnsDelta >= 0)) return bad(`d${domId}v${vcpuId} went back from ${slot.retired} to ${retired} retired instructions at event ${this.eventCount}`);
     slot.retired = retired;
     const skewNs = nowNs - this.#nowNs - (this.#denominator === 1 ? insnsDelta * this.#numerator : Math.floor((insnsDelta * this.#numerator) / this.#denominator));
     this.#nowNs = nowNs;
@@ -162,12 +162,12 @@ export class EventEncoder {
         const hi = values[value++] as number;
         if (lo === 0 && hi === 0) continue;
         buffer[at++] = plan[step + 1] as number;
-        at = type === 2 ? writeVarint64(buffer, at, lo, hi) : writeZigzag64(buffer, at, lo, hi);
+        at = type === 2 ? writeVarint64(buffer, at, lo, hi) : writeHalvesSigned(buffer, at, lo, hi);
       }
     }
-    assert(value === count, `event ${eventRow(kind)?.name} has room for ${value} values, not ${count}`);
+    if (value !== count) return bad(`event ${eventRow(kind)?.name} has room for ${value} values, not ${count}`);
     if (bytes !== undefined && bytes.length > 0) {
-      assert(HAS_BYTES[kind] === 1, `event ${eventRow(kind)?.name} has no byte string`);
+      if (HAS_BYTES[kind] !== 1) return bad(`event ${eventRow(kind)?.name} has no byte string`);
       buffer[at++] = BYTES_TAG;
       at = writeVarint32(buffer, at, bytes.length);
       buffer.set(bytes, at);
@@ -269,6 +269,11 @@ export interface EncoderState {
   readonly names: readonly string[];
 }
 
+/** A failed assertion. Called after the test, so that messages are only made when they are needed. */
+const bad = (message: string): never => {
+  throw new InvariantViolation(message);
+};
+
 const slotKey = (domId: number, vcpuId: number): number => domId * 0x1_0000 + vcpuId;
 
 /** Makes room for a length of more than one byte before buffer[from..to); returns the new end. */
@@ -282,19 +287,62 @@ function insertLength(buffer: Uint8Array, from: number, to: number): number {
 
 /** An unsigned number; out of range (a wild guest value) it is written as its 64-bit two's complement. */
 function writeUint(buffer: Uint8Array, at: number, value: number): number {
-  if (value >>> 0 === value) {
-    if (value < 128) {
-      buffer[at] = value;
+  const low = value >>> 0;
+  if (low === value) {
+    if (low < 0x80) {
+      buffer[at] = low;
       return at + 1;
     }
-    return writeVarint32(buffer, at, value);
+    return writeLongVarint32(buffer, at, low);
   }
-  assert(Number.isInteger(value), `event value ${value} is not an integer`);
-  return writeVarint64(buffer, at, value >>> 0, highHalf(value));
+  if (!Number.isInteger(value)) bad(`event value ${value} is not an integer`);
+  return writeVarint64(buffer, at, low, highHalf(value));
 }
 
+/** A signed number in zigzag form; out of range likewise. */
 function writeSint(buffer: Uint8Array, at: number, value: number): number {
-  if ((value << 1) >> 1 === value) return writeVarint32(buffer, at, (value << 1) ^ (value >> 31));
-  assert(Number.isInteger(value), `event value ${value} is not an integer`);
-  return writeZigzag64(buffer, at, value >>> 0, highHalf(value));
+  const low = value >>> 0;
+  if (low === value) {
+    // Twice the value; an i386 kernel address needs 33 bits.
+    if (low < 0x40) {
+      buffer[at] = low << 1;
+      return at + 1;
+    }
+    if (low < 0x8000_0000) return writeLongVarint32(buffer, at, (low << 1) >>> 0);
+    buffer[at] = ((low << 1) & 127) | 128;
+    buffer[at + 1] = ((low >>> 6) & 127) | 128;
+    buffer[at + 2] = ((low >>> 13) & 127) | 128;
+    buffer[at + 3] = ((low >>> 20) & 127) | 128;
+    buffer[at + 4] = low >>> 27;
+    return at + 5;
+  }
+  if (!Number.isInteger(value)) bad(`event value ${value} is not an integer`);
+  return writeZigzag64(buffer, at, low, highHalf(value));
+}
+
+/** 128 <= value < 2^32, spelled out because most events hold an address. */
+function writeLongVarint32(buffer: Uint8Array, at: number, value: number): number {
+  buffer[at] = (value & 127) | 128;
+  if (value < 0x4000) {
+    buffer[at + 1] = value >>> 7;
+    return at + 2;
+  }
+  buffer[at + 1] = ((value >>> 7) & 127) | 128;
+  if (value < 0x20_0000) {
+    buffer[at + 2] = value >>> 14;
+    return at + 3;
+  }
+  buffer[at + 2] = ((value >>> 14) & 127) | 128;
+  if (value < 0x1000_0000) {
+    buffer[at + 3] = value >>> 21;
+    return at + 4;
+  }
+  buffer[at + 3] = ((value >>> 21) & 127) | 128;
+  buffer[at + 4] = value >>> 28;
+  return at + 5;
+}
+
+/** A 64-bit pattern from its halves, in zigzag form; u32 values take the short way. */
+function writeHalvesSigned(buffer: Uint8Array, at: number, lo: number, hi: number): number {
+  return hi === 0 ? writeSint(buffer, at, lo) : writeZigzag64(buffer, at, lo, hi);
 }

@@ -74,7 +74,7 @@ export class ReplayEncoder {
    */
   choice(name: string, options: number, domId: number, vcpuId: number, retired: number, nowNs: number): number | undefined {
     const number = this.#encoder.nameNumber(name, domId, vcpuId, retired, nowNs, this);
-    const next = this.#peek();
+    const next = this.peek();
     const picked = next?.kind === EVENT.choice ? (next.values[2] as number) : 0;
     this.emit(EVENT.choice, domId, vcpuId, retired, nowNs, [number, options, picked]);
     return this.divergence !== undefined || this.pastEnd ? undefined : picked;
@@ -99,7 +99,7 @@ export class ReplayEncoder {
   }
 
   /** The next recorded event. */
-  #peek(): DecodedEvent | undefined {
+  peek(): DecodedEvent | undefined {
     if (this.divergence !== undefined || this.pastEnd) return undefined;
     if (this.#cursor === this.#expected.length && !this.#nextChunk()) return undefined;
     return decodeEvent(this.#expected, this.#cursor);

@@ -15,6 +15,11 @@ import { FORMAT_VERSION, MAGIC } from './schema.ts';
 /** Takes the file's bytes, whole packets at a time. */
 export interface ByteSink {
   write(packet: Uint8Array): void;
+  /**
+   * Asked after each packet: is this file full? Then the sink has opened the next one and gives its
+   * number (1 for FILE.001), and the writer begins it with a Segment packet.
+   */
+  nextSegment?(): number | undefined;
 }
 
 /** Collects the bytes in memory: tests, browsers, small recordings. */
@@ -68,6 +73,7 @@ export class RecordingWriter implements ChunkSink {
   readonly #places: { offset: number; firstEvent: number; eventsDigest: Uint8Array }[] = [];
   readonly #stateDigestOffsets: number[] = [];
   #offset = 0;
+  #headerCrc32c = 0;
   #events = 0;
   #rawBytes = 0;
   #lastStateDigestAt = 0;
@@ -136,7 +142,10 @@ export class RecordingWriter implements ChunkSink {
 
   #write(body: BodyName, parts: readonly Uint8Array[]): void {
     const packet = framePacket(body, parts);
+    if (body === 'header') this.#headerCrc32c = new DataView(packet.buffer).getUint32(packet.length - 4, true);
     this.#sink.write(packet);
     this.#offset += packet.length;
+    const segment = body === 'trailer' ? undefined : this.#sink.nextSegment?.();
+    if (segment !== undefined) this.#write('segment', [encodeMessage('Segment', { number: segment, headerCrc32c: this.#headerCrc32c })]);
   }
 }

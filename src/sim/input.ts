@@ -2,15 +2,17 @@
 // a replay takes it from the recording, at the very step of the run loop at which it came.
 import type { InputStep } from './spec.ts';
 
-export interface Input {
-  readonly domId: number;
-  readonly bytes: Uint8Array;
-}
+export type Input =
+  /** Keys typed at a domain's console. */
+  | { readonly kind: 'console'; readonly domId: number; readonly bytes: Uint8Array }
+  /** The person at the host asked the run to end. */
+  | { readonly kind: 'stop' };
 
-/** A recorded input: `step` is the run-loop step, `nowNs` the virtual time at which it entered. */
-export interface RecordedInput extends Input {
+/** `step` is the run-loop step at which the input entered, `nowNs` the virtual time. */
+export interface RecordedInput {
   readonly step: number;
   readonly nowNs: number;
+  readonly input: Input;
 }
 
 export interface InputSource {
@@ -54,7 +56,7 @@ export class ScriptedInput implements InputSource {
     const step = this.#steps[this.#next] as InputStep;
     this.#next++;
     this.#dueNs = undefined;
-    return { domId: this.#domIdOf(step.domain) as number, bytes: new TextEncoder().encode(step.send) };
+    return { kind: 'console', domId: this.#domIdOf(step.domain) as number, bytes: new TextEncoder().encode(step.send) };
   }
 
   idleUntilNs(): number {
@@ -88,15 +90,15 @@ export class RecordedInputs implements InputSource {
   }
 
   take(step: number, nowNs: number): Input | undefined {
-    const input = this.#read(this.#index);
-    if (input === undefined || input.step !== step || input.nowNs > nowNs) return undefined;
+    const recorded = this.#read(this.#index);
+    if (recorded === undefined || recorded.step !== step || recorded.nowNs > nowNs) return undefined;
     this.#index++;
-    return input;
+    return recorded.input;
   }
 
   idleUntilNs(step: number): number {
-    const input = this.#read(this.#index);
-    return input !== undefined && input.step === step + 1 ? input.nowNs : Infinity;
+    const recorded = this.#read(this.#index);
+    return recorded !== undefined && recorded.step === step + 1 ? recorded.nowNs : Infinity;
   }
 
   consoleOutput(): void {}
@@ -118,6 +120,11 @@ export class LiveInput implements InputSource {
     this.#queued.push(input);
   }
 
+  /** Something is there to be taken. */
+  waiting(): boolean {
+    return this.#queued.length > 0;
+  }
+
   take(): Input | undefined {
     return this.#queued.shift();
   }
@@ -134,5 +141,41 @@ export class LiveInput implements InputSource {
 
   restore(): void {
     this.#queued = [];
+  }
+}
+
+/** Another source that the host may end at any time (Ctrl-C). */
+export class StoppableInput implements InputSource {
+  readonly #source: InputSource;
+  #stop = false;
+
+  constructor(source: InputSource) {
+    this.#source = source;
+  }
+
+  requestStop(): void {
+    this.#stop = true;
+  }
+
+  take(step: number, nowNs: number): Input | undefined {
+    if (!this.#stop) return this.#source.take(step, nowNs);
+    this.#stop = false;
+    return { kind: 'stop' };
+  }
+
+  idleUntilNs(step: number): number | undefined {
+    return this.#source.idleUntilNs(step);
+  }
+
+  consoleOutput(domId: number, text: string, nowNs: number): void {
+    this.#source.consoleOutput(domId, text, nowNs);
+  }
+
+  save(): unknown {
+    return this.#source.save();
+  }
+
+  restore(state: unknown): void {
+    this.#source.restore(state);
   }
 }

@@ -161,6 +161,11 @@ export class World implements WorldPort {
     for (;;) {
       const input = this.input.take(this.steps, this.nowNs());
       if (input === undefined) return;
+      if (input.kind === 'stop') {
+        this.#emitWorld(EVENT.stopRequested, [this.steps]);
+        this.end('quit', 'ended by the user');
+        return;
+      }
       this.emit(EVENT.consoleIn, input.domId, 0, [this.steps], input.bytes);
       this.#services.get(`console:${input.domId}`)?.input?.(input.bytes);
     }
@@ -256,6 +261,23 @@ export class World implements WorldPort {
     return this.#services.get(`${name}:${domId}`);
   }
 
+  /** State of all back ends, ordered as they were added. */
+  saveServices(): unknown {
+    return [...this.#services].map(([key, service]) => [key, service.save()]);
+  }
+
+  /** What decides who runs next and when, apart from the domains' own records. */
+  saveScheduler(): unknown {
+    return {
+      queue: this.queue.save(),
+      idleNs: this.clock.idleNs,
+      steps: this.steps,
+      sliceLeft: this.#sliceLeft,
+      runnable: this.#runnable.map((vcpu) => [vcpu.domain.domId, vcpu.vcpuId]),
+      current: this.#current === undefined ? null : [this.#current.domain.domId, this.#current.vcpuId],
+    };
+  }
+
   /** A service asks to be run later. */
   schedule(domId: number, service: string, delayNs: number): void {
     this.queue.add(this.nowNs() + delayNs, { kind: 'backend', domId, service });
@@ -320,14 +342,14 @@ export class World implements WorldPort {
 
   choose(name: string, options: number): number {
     if (options <= 1) return 0;
-    const picked = this.choices.pick(name as ChoiceName, options);
-    const index = CHOICE_NAMES.indexOf(name as ChoiceName);
-    assert(index >= 0, `choice ${name} has no row`);
-    if (!this.#definedNames.has(index)) {
-      this.#definedNames.add(index);
-      this.#emitWorld(EVENT.nameDefined, [index], new TextEncoder().encode(name));
+    const number = CHOICE_NAMES.indexOf(name as ChoiceName) + 1;
+    assert(number > 0, `choice ${name} has no row`);
+    if (!this.#definedNames.has(number)) {
+      this.#definedNames.add(number);
+      this.#emitWorld(EVENT.nameDefined, [number], new TextEncoder().encode(name));
     }
-    this.#emitWorld(EVENT.choice, [index, options, picked]);
+    const picked = this.choices.pick(name as ChoiceName, options);
+    this.#emitWorld(EVENT.choice, [number, options, picked]);
     return picked;
   }
 

@@ -1,0 +1,20 @@
+// Arguments that several commands take.
+import { UsageError } from '../base/assert.ts';
+
+/** A seed is a whole number; it is kept as text, so that no digit is lost. */
+export function parseSeed(text: string): string {
+  if (!/^[0-9]{1,20}$/.test(text)) throw new UsageError(`--seed ${text}: a seed is a whole number of at most 20 digits`);
+  return text.replace(/^0+(?=\d)/, '');
+}
+
+export interface PositionArgument {
+  readonly event: number;
+  readonly retired?: number;
+}
+
+/** `118` or `118:d1v0:4021`. */
+export function parsePosition(text: string): PositionArgument {
+  const match = /^(\d{1,15})(?::d\d+v\d+:(\d{1,15}))?$/.exec(text);
+  if (match === null) throw new UsageError(`--until ${text}: a position is an event number such as 118, or 118:d1v0:4021 as dump prints it`);
+  return { event: Number(match[1]), ...(match[2] === undefined ? {} : { retired: Number(match[2]) }) };
+}

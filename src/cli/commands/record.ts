@@ -1,0 +1,84 @@
+// `rexen record` and `rexen run`: the same world, with and without a recording.
+import { Option, type Command } from 'commander';
+import { loadHashes } from '../../node/load-hashes.ts';
+import { findScenario } from '../../node/scenario-files.ts';
+import { applySettings } from '../../sim/settings.ts';
+import type { Scenario } from '../../sim/scenario.ts';
+import { runLive } from '../live-run.ts';
+import { report } from '../report.ts';
+import { parseSeed } from '../arguments.ts';
+
+export interface RunOptions {
+  readonly output?: string;
+  readonly seed: string;
+  readonly set: readonly string[];
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+  readonly interactive?: boolean;
+  readonly cmdline?: string;
+  readonly ramdisk?: string;
+  readonly memory?: string;
+  readonly maxInstructions?: string;
+  readonly compress?: 'none' | 'deflate';
+  readonly profile?: boolean;
+}
+
+const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
+
+function withRunOptions(command: Command): Command {
+  return command
+    .argument('<scenario>', 'a name from `rexen scenarios`, a scenario file, or a kernel image')
+    .option('--seed <n>', 'seed of every choice: a whole number', '1')
+    .option('--set <key=value>', 'change a setting of the world; may be given several times', collect, [])
+    .option('--cmdline <text>', "the first domain's command line")
+    .option('--ramdisk <file>', "the first domain's ramdisk")
+    .option('--memory <mib>', "the first domain's memory in MiB")
+    .option('--max-instructions <n>', 'end the run after this many instructions (default 20,000,000,000)')
+    .option('--interactive', 'type at the console yourself instead of following the script (Ctrl-] ends)')
+    .option('--json', 'print one JSON object and nothing else')
+    .option('--quiet', "do not show the guest's console")
+    .option('--profile', 'say where the time went');
+}
+
+export function register(program: Command): void {
+  withRunOptions(program.command('record').description('run a scenario and write down everything that happens'))
+    .option('-o, --output <file>', 'the recording (default: SCENARIO.rxr)')
+    .addOption(new Option('--compress <how>', 'how chunks of events are stored').choices(['none', 'deflate']).default('deflate'))
+    .action((scenario: string, options: RunOptions) => execute(scenario, options, true));
+  withRunOptions(program.command('run').description('run a scenario without recording it')).action((scenario: string, options: RunOptions) => execute(scenario, options, false));
+}
+
+async function execute(name: string, options: RunOptions, recording: boolean): Promise<void> {
+  await loadHashes();
+  const scenario = withOptions(await findScenario(name), options);
+  const seed = parseSeed(options.seed);
+  const file = recording ? (options.output ?? `${scenario.name.replaceAll('/', '-')}.rxr`) : undefined;
+  const result = await runLive({
+    scenario,
+    seed,
+    file,
+    compression: options.compress ?? 'deflate',
+    interactive: options.interactive === true,
+    showConsole: options.json !== true && options.quiet !== true,
+    progress: options.json !== true && options.quiet === true,
+    profile: options.profile === true,
+  });
+  process.exitCode = report(result, { json: options.json === true, what: recording ? 'recorded' : 'ran' });
+}
+
+/** Options that are shorthands for settings. */
+function withOptions(scenario: Scenario, options: RunOptions): Scenario {
+  const shorthands: [string, string | undefined][] = [
+    ['memory', options.memory],
+    ['cmdline', options.cmdline],
+    ['max-instructions', options.maxInstructions],
+  ];
+  const settings = shorthands.flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${value}`]));
+  let spec = applySettings(scenario.spec, [...settings, ...options.set]);
+  if (options.ramdisk !== undefined) {
+    const ramdisk = { name: options.ramdisk };
+    spec = { ...spec, domains: spec.domains.map((domain, index) => (index === 0 ? { ...domain, ramdisk } : domain)) };
+  }
+  if (options.interactive === true) spec = { ...spec, input: [] };
+  return { ...scenario, spec };
+}

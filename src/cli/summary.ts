@@ -1,0 +1,51 @@
+// What a run, recording or replay says at its end, for people and as JSON.
+
+export interface Summary {
+  readonly scenario: string;
+  readonly seed: string;
+  readonly outcome: string;
+  readonly text: string;
+  readonly events: number;
+  readonly instructions: number;
+  readonly virtualTimeNs: number;
+  readonly wallMs: number;
+  readonly mips: number;
+  readonly digest: string;
+  /** Size of the recording; absent for `run`. */
+  readonly bytes?: number;
+  readonly file?: string;
+  readonly exact?: boolean;
+  /** Expectations of the scenario that were not met. */
+  readonly unmet?: readonly string[];
+  readonly eventsByKind: Readonly<Record<string, number>>;
+}
+
+const thousands = (value: number): string => value.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ',');
+
+export function durationText(ns: number): string {
+  if (ns >= 1e9) return `${(ns / 1e9).toFixed(2)} s`;
+  if (ns >= 1e6) return `${(ns / 1e6).toFixed(2)} ms`;
+  return `${(ns / 1e3).toFixed(1)} µs`;
+}
+
+/** Lines for a terminal; the last one is the verdict. */
+export function summaryLines(summary: Summary, verdict: string): string[] {
+  const kinds = Object.entries(summary.eventsByKind).sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+  const shown = kinds.slice(0, 8).map(([name, count]) => `${thousands(count)} ${name}`);
+  const rest = kinds.slice(8).reduce((sum, [, count]) => sum + count, 0);
+  const lines = [
+    `outcome        ${summary.outcome}: ${summary.text}`,
+    `events         ${thousands(summary.events)}`,
+    `               ${[...shown, ...(rest > 0 ? [`${thousands(rest)} others`] : [])].join(', ')}`,
+    `instructions   ${thousands(summary.instructions)}`,
+    `time           ${durationText(summary.virtualTimeNs)} virtual, ${durationText(summary.wallMs * 1e6)} wall, ${summary.mips.toFixed(0)} MIPS`,
+  ];
+  if (summary.bytes !== undefined) {
+    const perEvent = summary.events > 0 ? ` (${(summary.bytes / summary.events).toFixed(2)} bytes an event)` : '';
+    lines.push(`recording      ${summary.file ?? ''}, ${thousands(summary.bytes)} bytes${perEvent}`);
+  }
+  lines.push(`digest         ${summary.digest}`);
+  for (const unmet of summary.unmet ?? []) lines.push(`not met        ${unmet}`);
+  lines.push(verdict);
+  return lines;
+}

@@ -1,0 +1,58 @@
+// A run that is written down: the sink that encodes every event into chunks for a writer.
+import { MAX_KIND, eventRow } from '../abi/events.ts';
+import { EventEncoder, type ChunkSink } from '../log/event-encoder.ts';
+import type { StateDigest } from '../log/packets.ts';
+import type { EventSink } from '../sim/world.ts';
+
+export interface RecorderTarget extends ChunkSink {
+  stateDigest(digest: StateDigest): void;
+}
+
+/** Counts events by kind: what every summary shows. */
+export class KindCounts {
+  readonly #counts = new Float64Array(MAX_KIND + 1);
+
+  add(kind: number): void {
+    this.#counts[kind] = (this.#counts[kind] as number) + 1;
+  }
+
+  byName(): Record<string, number> {
+    const named: Record<string, number> = {};
+    this.#counts.forEach((count, kind) => {
+      const row = eventRow(kind);
+      if (row !== undefined && count > 0) named[row.name] = count;
+    });
+    return named;
+  }
+}
+
+export class Recorder implements EventSink {
+  readonly counts = new KindCounts();
+  readonly #encoder: EventEncoder;
+  readonly #target: RecorderTarget;
+  readonly #digestState: () => StateDigest['parts'];
+  readonly #flushInputs: boolean;
+
+  /** `flushInputs`: an input is in the log before the guest sees it (a person is typing). */
+  constructor(target: RecorderTarget, nsPerInsn: { num: number; den: number }, digestState: () => StateDigest['parts'], flushInputs: boolean) {
+    this.#encoder = new EventEncoder(target, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
+    this.#target = target;
+    this.#digestState = digestState;
+    this.#flushInputs = flushInputs;
+  }
+
+  event(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): void {
+    this.counts.add(kind);
+    this.#encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
+    if (this.#flushInputs && eventRow(kind)?.role === 'input') this.#encoder.endChunk();
+  }
+
+  stateDigest(eventCount: number): void {
+    this.#target.stateDigest({ atEvent: eventCount, parts: this.#digestState() });
+  }
+
+  /** Hands over the last events. The writer's finish() comes next. */
+  finish(): void {
+    this.#encoder.endChunk();
+  }
+}

@@ -1,0 +1,102 @@
+// A run that is compared with a recording. Choices and inputs come out of it; every event that the
+// world makes must be the recorded one, bytes and position; state digests must be the recorded ones.
+import { EVENT } from '../abi/events.ts';
+import { bytesToHex, sameBytes } from '../base/hash.ts';
+import type { Recording, PositionedEvent } from '../log/reader.ts';
+import { ReplayEncoder, type Divergence } from '../log/replay-encoder.ts';
+import type { StateDigest } from '../log/packets.ts';
+import { SeededChoices, type ChoiceName, type Choices } from '../sim/choices.ts';
+import { RecordedInputs, type RecordedInput } from '../sim/input.ts';
+import type { EventSink } from '../sim/world.ts';
+import { KindCounts } from './recorder.ts';
+
+/** A state digest that came out differently although all events before it were the same. */
+export interface StateDivergence {
+  readonly atEvent: number;
+  readonly parts: readonly { readonly name: string; readonly expected: string; readonly actual: string }[];
+}
+
+/** Answers from the recording; beyond its end, or after a divergence, from the seed. */
+export class RecordedChoices implements Choices {
+  readonly #encoder: ReplayEncoder;
+  readonly #fallback: SeededChoices;
+
+  constructor(encoder: ReplayEncoder, seed: string) {
+    this.#encoder = encoder;
+    this.#fallback = new SeededChoices(seed);
+  }
+
+  pick(name: ChoiceName, options: number): number {
+    // The seeded stream is drawn in any case: a truncated recording goes on as the run would have.
+    const seeded = this.#fallback.pick(name, options);
+    const next = this.#encoder.peek();
+    if (next === undefined || next.kind !== EVENT.choice) return seeded;
+    const picked = next.values[2] as number;
+    return picked < options ? picked : seeded;
+  }
+
+  save(): unknown {
+    return this.#fallback.save();
+  }
+
+  restore(state: unknown): void {
+    this.#fallback.restore(state);
+  }
+}
+
+function recordedInput(event: PositionedEvent): RecordedInput | undefined {
+  const step = event.values[0] as number;
+  if (event.kind === EVENT.consoleIn) return { step, nowNs: event.nowNs, input: { kind: 'console', domId: event.domId, bytes: event.bytes ?? new Uint8Array(0) } };
+  if (event.kind === EVENT.stopRequested) return { step, nowNs: event.nowNs, input: { kind: 'stop' } };
+  return undefined;
+}
+
+export class Replayer implements EventSink {
+  readonly counts = new KindCounts();
+  readonly recording: Recording;
+  readonly encoder: ReplayEncoder;
+  readonly choices: RecordedChoices;
+  readonly input: RecordedInputs;
+  stateDivergence: StateDivergence | undefined;
+  readonly #digestState: () => StateDigest['parts'];
+  readonly #expectedDigests: readonly StateDigest[];
+  #digestsSeen = 0;
+
+  constructor(recording: Recording, digestState: () => StateDigest['parts']) {
+    this.recording = recording;
+    this.encoder = new ReplayEncoder(recording);
+    this.choices = new RecordedChoices(this.encoder, recording.world.seed);
+    const inputs: RecordedInput[] = [];
+    for (const event of recording.inputs()) {
+      const input = recordedInput(event);
+      if (input !== undefined) inputs.push(input);
+    }
+    this.input = new RecordedInputs((index) => inputs[index]);
+    this.#digestState = digestState;
+    this.#expectedDigests = recording.stateDigests;
+  }
+
+  get divergence(): Divergence | undefined {
+    return this.encoder.divergence;
+  }
+
+  /** Nothing is left to compare: the replay may stop. */
+  get over(): boolean {
+    return this.encoder.divergence !== undefined || this.stateDivergence !== undefined || this.encoder.pastEnd;
+  }
+
+  event(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): void {
+    this.counts.add(kind);
+    this.encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
+  }
+
+  stateDigest(eventCount: number): void {
+    const expected = this.#expectedDigests[this.#digestsSeen++];
+    if (expected === undefined || expected.atEvent !== eventCount || this.over) return;
+    const actual = new Map(this.#digestState().map((part) => [part.name, part.digest]));
+    const different = expected.parts.filter((part) => !sameBytes(part.digest, actual.get(part.name) ?? new Uint8Array(0)));
+    if (different.length === 0) return;
+    const hex = (digest: Uint8Array | undefined): string => (digest === undefined ? 'absent' : bytesToHex(digest).slice(0, 16));
+    this.stateDivergence = { atEvent: eventCount, parts: different.map((part) => ({ name: part.name, expected: hex(part.digest), actual: hex(actual.get(part.name)) })) };
+  }
+}
