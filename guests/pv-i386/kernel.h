@@ -53,6 +53,7 @@ static inline s32 hypercall(u32 number, u32 a, u32 b, u32 c, u32 d, u32 e)
 extern struct start_info *start_info;
 extern struct shared_info *shared;           /* our vcpu_info stays in the shared page */
 static inline struct vcpu_info *vcpu(void) { return &shared->vcpu_info[0]; }
+const char *option(const char *name);        /* the value of a command-line word, 0 if absent */
 void shutdown(u32 reason) NORETURN;
 
 /* ---- console (console.c) ---- */

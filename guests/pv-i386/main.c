@@ -13,6 +13,8 @@
  *   crash           a fault when there is no trap table
  *   triple          a fault when the stack cannot take the exception frame
  *   panic           shut down as crashed at once
+ *   qemu            real Xen under QEMU 7.2, which gets two things wrong: the error code of INT n
+ *                   in long mode, and segment limits, which it does not check
  *
  * Not here: several vCPUs, devices, suspend.
  */
@@ -39,7 +41,7 @@ void shutdown(u32 reason)
 }
 
 /* The value of `name` or `name=value` on the command line; 0 if the word is not there. */
-static const char *option(const char *name)
+const char *option(const char *name)
 {
     static char value[64];
     u32 n = strlen(name);

@@ -41,7 +41,7 @@ void step_grants(void)
     entry->domid = (u16)self;
     barrier();
     entry->flags = GTF_permit_access;
-    struct gnttab_map map = { (u32)map_page, GNTMAP_host_map, REF, DOMID_SELF, 99, 0, 0 };
+    struct gnttab_map map = { (u32)map_page, GNTMAP_host_map, REF, (u16)self, 99, 0, 0 };
     CHECK_RC(hypercall3(HC_grant_table_op, GNTTABOP_map_grant_ref, &map, 1), 0);
     if (map.status) fail("mapping our own grant gave %d", map.status);
     CHECK(entry->flags == (GTF_permit_access | GTF_reading | GTF_writing));

@@ -14,6 +14,14 @@ static u32 window_mfn;
 
 static pte_t frame_pte(const void *page, u32 flags) { return make_pte(mfn_of(page), flags); }
 
+/* A store to a page table is a protection fault for writing. */
+static void must_be_readonly(void *table)
+{
+    u32 vector = try_write(table, 0);
+    if (vector != VEC_PF || last_fault.error != 3 || last_fault.cr2 != (u32)table)
+        fail("a store to the table at %08x: vector %x error %x cr2 %08x", (u32)table, vector, last_fault.error, last_fault.cr2);
+}
+
 /* ---- one entry at a time, and in batches ---- */
 static void window_updates(void)
 {
@@ -49,7 +57,7 @@ static void window_updates(void)
 
     /* A batch stops at the first bad entry and says how many went through. */
     batch[0].val = frame_pte(b, KERNEL_RW);
-    batch[1].val = make_pte(0xffffe, KERNEL_RW); /* no such frame */
+    batch[1].val = frame_pte(root_table, KERNEL_RW); /* a page table, writable */
     s32 rc = hypercall4(HC_mmu_update, batch, 3, &done, DOMID_SELF);
     CHECK(rc < 0 && done == 1);
     CHECK(pte_mfn(*entry) == mfn_of(b));
@@ -90,7 +98,7 @@ static void own_tree(void)
     CHECK(*user == 0x1234);
     *user = 0x4321;
     CHECK(page[0] == 0x4321);
-    CHECK(try_write(l1, 0) == VEC_PF && last_fault.error == 3);
+    must_be_readonly(l1);
 
     pte_t *entry = find_l1e(root, TEST_VA + PAGE_SIZE);
     CHECK(entry == l1 + L1_INDEX(TEST_VA) + 1);
@@ -134,9 +142,9 @@ static void mistakes(void)
     CHECK(mmuext(MMUEXT_PIN_L2_TABLE, mfn, 0) < 0);         /* it is an L1 */
     s32 rc = set_va(l1, make_pte(mfn, KERNEL_RW));
     if (rc != -EBUSY && rc != -EINVAL) fail("mapping a pinned L1 writable gave %d", rc);
-    CHECK(try_write(l1, 0) == VEC_PF && last_fault.error == 3);
+    must_be_readonly(l1);
     CHECK(mmuext(MMUEXT_NEW_BASEPTR, mfn, 0) < 0);
-    CHECK(mmuext(MMUEXT_PIN_L1_TABLE, 0xffffe, 0) < 0); /* no such frame */
+    CHECK(mmuext(MMUEXT_PIN_L1_TABLE, 0xfffff, 0) < 0); /* no such frame */
     CHECK_RC(mmuext(99, 0, 0), -ENOSYS);
     CHECK(update_entry(l1, make_pte(mfn, KERNEL_RW)) < 0); /* an entry that maps its own table writable */
     CHECK_RC(update_entry(l1, make_pte(mfn, KERNEL_RO)), 0);
@@ -166,7 +174,7 @@ static void writable_tables(void)
     pte_t *entry = find_l1e(root_table, (u32)window);
     u32 *page = alloc_page(), value;
     page[3] = 0xc0ffee;
-    CHECK(try_write(entry, 0) == VEC_PF && last_fault.error == 3);
+    must_be_readonly(entry);
     CHECK_RC(hypercall2(HC_vm_assist, VMASST_CMD_enable, VMASST_TYPE_writable_pagetables), 0);
     store_entry(entry, 0);
     mmuext(MMUEXT_INVLPG_LOCAL, (u32)window, 0);
@@ -187,7 +195,7 @@ static void writable_tables(void)
     mmuext(MMUEXT_INVLPG_LOCAL, (u32)window, 0);
     window[0] = 1;
     CHECK_RC(hypercall2(HC_vm_assist, VMASST_CMD_disable, VMASST_TYPE_writable_pagetables), 0);
-    CHECK(try_write(entry, 0) == VEC_PF && last_fault.error == 3);
+    must_be_readonly(entry);
     free_page(page);
     print("mm: writable page tables ok\n");
 }

@@ -40,14 +40,14 @@ static void one_shot(void)
 
 static void vcpu_timers(void)
 {
-    u64 start = now_ns(), period = 2 * MS;
+    /* Periodic ticks come to a running processor only: Xen stops that timer when it takes it off. */
+    u64 start = now_ns(), period = 1 * MS;
     u32 before = timer_events;
     CHECK_RC(hypercall3(HC_vcpu_op, VCPUOP_set_periodic_timer, 0, &period), 0);
-    while (timer_events - before < 3) {
-        CHECK_RC(hypercall2(HC_sched_op, SCHEDOP_block, 0), 0);
-        irq_disable();
-    }
-    CHECK(now_ns() - start >= 2 * period);
+    irq_enable();
+    while (timer_events - before < 2 && now_ns() < start + 1000 * MS) barrier();
+    irq_disable();
+    CHECK(timer_events - before >= 2 && now_ns() - start >= period);
     CHECK_RC(hypercall3(HC_vcpu_op, VCPUOP_stop_periodic_timer, 0, 0), 0);
     print("timer: periodic ticks ok\n");
 
@@ -59,7 +59,8 @@ static void vcpu_timers(void)
         irq_disable();
     }
     CHECK(now_ns() >= shot.timeout_abs_ns);
-    CHECK_RC(hypercall3(HC_vcpu_op, VCPUOP_set_singleshot_timer, 0, &shot), -ETIME); /* past by now */
+    s32 rc = hypercall3(HC_vcpu_op, VCPUOP_set_singleshot_timer, 0, &shot); /* past by now */
+    if (rc != 0 && rc != -ETIME) fail("a single shot in the past gave %d", rc); /* newer Xen ignores the flag */
     CHECK_RC(hypercall3(HC_vcpu_op, VCPUOP_stop_singleshot_timer, 0, 0), 0);
     CHECK_RC(hypercall3(HC_vcpu_op, VCPUOP_is_up, 0, 0), 1);
     CHECK(hypercall3(HC_vcpu_op, VCPUOP_is_up, 77, 0) < 0);
@@ -71,10 +72,9 @@ static void on_nothing(u32 port) { (void)port; }
 static void polling(void)
 {
     u32 other, port = new_loopback(on_nothing, &other);
+    irq_enable(); /* take what is pending: polling is about this port alone */
+    irq_disable();
     mask_port(port);
-    shared->evtchn_pending[port / 32] &= ~(1u << port % 32);
-    vcpu()->evtchn_pending_sel = 0;
-    vcpu()->evtchn_upcall_pending = 0;
     u64 start = now_ns();
     CHECK_RC(poll_port(port, start + 1 * MS), 0); /* runs into its timeout */
     CHECK(now_ns() >= start + 1 * MS);

@@ -1,6 +1,7 @@
 /*
  * The ring-3 program: position-dependent code that the kernel copies to
- * USER_BASE.  System calls by int 0x80: %eax = 1 exit(%ebx), 4 write(%ecx, %edx).
+ * USER_BASE.  System calls by int 0x80: %eax = 1 exit(%ebx), 4 write(%ecx, %edx),
+ * 27 alarm (a timer in 0.1 ms).
  *
  * It checks what it can see of its own world and exits with a number that is
  * right only if every part was (step-user.c knows it).
@@ -71,9 +72,11 @@ user_program:
         divl    %ebx
         or      %esi, %edi
 
-        mov     USER_TICKS, %eax        /* 64: a timer interrupts a loop */
+        mov     USER_TICKS, %esi        /* 64: an alarm interrupts a loop */
+        mov     $27, %eax
+        int     $0x80
         mov     $5000000, %ecx
-2:      cmp     %eax, USER_TICKS
+2:      cmp     %esi, USER_TICKS
         jne     3f
         dec     %ecx
         jnz     2b

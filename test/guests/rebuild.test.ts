@@ -4,7 +4,7 @@
  * The bytes depend on the compiler, so the comparison needs the one that made them (Debian 12's
  * gcc 12.2 with gcc-multilib). Without `gcc -m32` the test is skipped, loudly; in CI
  * (`CI=true`), which installs it, that is a failure. Another gcc version still has to build the
- * images, and then only the ELF notes and addresses that a loader sees are compared.
+ * images, and then only their ELF identification and type are compared.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
