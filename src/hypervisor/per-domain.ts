@@ -43,6 +43,12 @@ const FLAT_64: readonly (readonly [number, number, number])[] = [
   [6, 0x00af_fb00, 0x0000_ffff], // 0xe033 ring 3 code, 64-bit
 ];
 
+/** The flat descriptor of Xen's page that a selector names, undefined for others. */
+export function reservedDescriptor(wordBits: 32 | 64, selector: number): { readonly lo: number; readonly hi: number } | undefined {
+  const row = (wordBits === 64 ? FLAT_64 : FLAT_32).find(([index]) => FIRST_RESERVED_GDT_ENTRY + index === selector >>> 3);
+  return row === undefined ? undefined : { hi: row[1], lo: row[2] };
+}
+
 export interface PerDomain {
   /** The frame that Xen's slot in the guest's tables points to: an L1 (32-bit) or an L3 (pv64). */
   readonly slotMfn: number;
