@@ -126,7 +126,9 @@ void mode_wild(void)
         for (u32 cmd = FAMILIES[f].first; cmd <= FAMILIES[f].last; cmd++) {
             for (u32 i = 0; i < ARRAY_SIZE(POINTERS); i++) {
                 u32 p = POINTERS[i];
-                if (FAMILIES[f].nr == HC_sched_op && p == (u32)root_table) continue; /* readable: that would shut us down */
+                /* What can be read, the machine-to-physical table too, would be a reason to shut down, or text. */
+                int readable = p == POINTERS[0] || p == (u32)root_table;
+                if (readable && (FAMILIES[f].nr == HC_sched_op || FAMILIES[f].nr == HC_console_io)) continue;
                 if (FAMILIES[f].nr == HC_console_io) wild_call(HC_console_io, cmd, 64, p, 0, 0);
                 else wild_call(FAMILIES[f].nr, cmd, p, 1, 0, 0);
             }
