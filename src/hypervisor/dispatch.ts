@@ -14,8 +14,21 @@ export function joinRows(...families: readonly HypercallRows[]): Record<number, 
   return rows;
 }
 
-/** Runs one hypercall. The caller applies the outcome to the vCPU's registers. */
+/**
+ * Runs one hypercall for the vCPU. The caller applies the outcome to the vCPU's registers. A fault
+ * that the call owes the guest replaces its result.
+ */
 export function dispatchHypercall(hv: Hypervisor, vcpu: Vcpu, number: number, args: HypercallArgs): HypercallOutcome {
   const row = hv.hypercallRows[number];
-  return row === undefined ? done(-ERRNO.ENOSYS) : row.handle(hv, vcpu, args);
+  if (row === undefined) return done(-ERRNO.ENOSYS);
+  const before = hv.current;
+  hv.current = vcpu;
+  const outcome = row.handle(hv, vcpu, args);
+  hv.current = before;
+  if (hv.pendingGp) {
+    hv.pendingGp = false;
+    return { kind: 'fault', vector: GP, errorCode: 0 };
+  }
+  return outcome;
 }
+const GP = 13;

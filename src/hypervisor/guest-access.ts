@@ -25,13 +25,21 @@ export function translateGuest(machine: MachineMemory, vcpu: Vcpu, vaddr: number
   return found.ok ? found.maddr : -1 - (found.exception.errorCode ?? 0);
 }
 
-/** May a hypercall argument of that size lie there? Outside Xen's range, and no wrap (access_ok). */
-export function guestRangeOk(abi: Abi, vaddr: number, sizeBytes: number): boolean {
-  const end = vaddr + sizeBytes;
-  if (abi.wordBits === 32) return vaddr >= 0 && end <= abi.hypervisorVirtStart;
-  if (vaddr < 0) return vaddr >= -0x7800_0000_0000 && end <= 0;
-  return end <= 0x8000_0000_0000;
+/** First address above Xen's range in 64-bit address spaces (HYPERVISOR_VIRT_END), as a signed number. */
+const PV64_XEN_END = -0x7800_0000_0000;
+
+/**
+ * May a guest pass this address at all (__addr_ok)? 64-bit: outside Xen's range and canonical in the
+ * low half. 32-bit guests on 64-bit Xen: every address; what Xen keeps there is read-only.
+ */
+export function guestAddressOk(abi: Abi, vaddr: number): boolean {
+  if (abi.wordBits === 32) return vaddr >= 0 && vaddr <= 0xffff_ffff && (!abi.onXen3 || vaddr < abi.hypervisorVirtStart);
+  return vaddr >= 0 ? vaddr < 0x8000_0000_0000 : vaddr >= PV64_XEN_END;
 }
+
+/** The same for a range: neither end may be Xen's. */
+export const guestRangeOk = (abi: Abi, vaddr: number, sizeBytes: number): boolean =>
+  guestAddressOk(abi, vaddr) && (sizeBytes === 0 || guestAddressOk(abi, vaddr + sizeBytes - 1));
 
 export class GuestAccess {
   readonly machine: MachineMemory;
@@ -45,7 +53,7 @@ export class GuestAccess {
 
   /** Copies into `bytes` (from 0). False: a fault or a range that guests may not name (EFAULT). */
   read(vcpu: Vcpu, vaddr: number, sizeBytes: number): boolean {
-    if (sizeBytes > SCRATCH_BYTES || !guestRangeOk(vcpu.domain.abi, vaddr, sizeBytes)) return false;
+    if (sizeBytes > SCRATCH_BYTES || !guestAddressOk(vcpu.domain.abi, vaddr)) return false;
     let done = 0;
     while (done < sizeBytes) {
       const at = vaddr + done;
@@ -62,7 +70,7 @@ export class GuestAccess {
 
   /** Writes page by page, as Xen does: pages before a fault keep what was written. */
   write(vcpu: Vcpu, vaddr: number, data: Uint8Array, sizeBytes = data.length): boolean {
-    if (!guestRangeOk(vcpu.domain.abi, vaddr, sizeBytes)) return false;
+    if (!guestAddressOk(vcpu.domain.abi, vaddr)) return false;
     let done = 0;
     while (done < sizeBytes) {
       const at = vaddr + done;

@@ -11,6 +11,7 @@ import { DOMID } from '../abi/domid.ts';
 import { FRAME, FRAME_TYPE, FREE_OWNER } from './frame-table.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Domain } from './domain.ts';
+import { PER_DOMAIN_ROOT_SLOT_64, PER_DOMAIN_VIRT_START_32 } from './per-domain.ts';
 import { adjustedHi, adjustEntry, CACHE_FLAGS, flagsOf, frameOf, PAE_FIRST_XEN_SLOT, PTE_FLAG, PV64_FIRST_XEN_SLOT, PV64_LAST_XEN_SLOT, tableEntries, TWO_LEVEL_FIRST_XEN_SLOT } from './pte-rules.ts';
 import {
   EINTR, EINVAL, ERESTART, getPage, getPageAndOwner, getPageAndTypeFor, getType, oldTableHolder, PAE_XEN_L2, preemptCheck, PUT, putPage, putPageAndType, putType,
@@ -319,12 +320,15 @@ function fillXenSlots(hv: Hypervisor, mfn: number, level: number, domain: Domain
     // The self reference; supervisor only.
     writeEntry(hv, mfn, PV64_FIRST_XEN_SLOT + 2, true, ((mfn << 12) | XEN_TABLE_FLAGS) >>> 0, mfn >>> 20);
     if (hasAssist(domain, VMASST.m2pStrict)) fillM2pSlot(hv, mfn);
+    const window = domain.perDomain?.slotMfn;
+    if (window !== undefined) writeEntry(hv, mfn, PER_DOMAIN_ROOT_SLOT_64, true, ((window << 12) | XEN_TABLE_FLAGS) >>> 0, window >>> 20);
   } else if (level === 2 && (abi.levels === 2 || ((hv.frames.flags[mfn] as number) & FRAME.paeXenL2) !== 0)) {
     const wide = abi.pteBytes === 8;
     const first = wide ? PAE_FIRST_XEN_SLOT : TWO_LEVEL_FIRST_XEN_SLOT;
     const l1s = wide ? hv.xenTables.paeL1Mfns : hv.xenTables.twoLevelL1Mfns;
+    const windowSlot = PER_DOMAIN_VIRT_START_32 >>> (wide ? 21 : 22);
     for (let slot = first; slot < tableEntries(abi, 2); slot++) {
-      const l1 = l1s[slot - first];
+      const l1 = slot === windowSlot ? domain.perDomain?.slotMfn : l1s[slot - first];
       if (l1 === undefined) writeEntry(hv, mfn, slot, wide, 0, 0);
       else writeEntry(hv, mfn, slot, wide, ((l1 << 12) | XEN_TABLE_FLAGS) >>> 0, l1 >>> 20);
     }

@@ -1,0 +1,37 @@
+// The LDT of a vCPU: set by MMUEXT_SET_LDT as a guest address, mapped page by page when the processor
+// first touches it. Source: pv_map_ldt_shadow_page(), xen/arch/x86/pv/mm.c.
+import type { Vcpu } from './domain.ts';
+import { FRAME_TYPE } from './frame-table.ts';
+import type { Hypervisor } from './hypervisor.ts';
+import { findL1, found } from './page-walk.ts';
+import { frameOf, PTE_FLAG } from './pte-rules.ts';
+import { getPageAndType } from './page-types.ts';
+import { ldtVaddr, mapLdtPage } from './per-domain.ts';
+
+/** Loads LDTR with the vCPU's LDT (or none); unmaps what the window held. */
+export function loadLdt(hv: Hypervisor, vcpu: Vcpu): void {
+  if (vcpu.domain.perDomain === undefined) return;
+  for (let page = 0; page < 16; page++) if ((vcpu.ldtFrames[page] ?? 0) === 0) mapLdtPage(hv, vcpu, page, undefined);
+  const unusable = 0x1_0000;
+  const presentLdt = 0x82;
+  vcpu.cpu?.setLdtr(
+    vcpu.ldtEntries === 0
+      ? { selector: 0, base: 0, limit: 0, access: unusable }
+      : { selector: 0, base: ldtVaddr(vcpu), limit: vcpu.ldtEntries * 8 - 1, access: presentLdt },
+  );
+}
+
+/** A page of the LDT window was touched: maps the guest's page there if it may be a descriptor page. True: retry the access. */
+export function mapLdtOnFault(hv: Hypervisor, vcpu: Vcpu, offset: number): boolean {
+  const page = offset >>> 12;
+  if (offset >>> 3 >= vcpu.ldtEntries || (vcpu.ldtFrames[page] ?? 0) !== 0) return false;
+  const { abi, domId } = vcpu.domain;
+  const linear = vcpu.ldtBase + page * 4096;
+  if (!findL1(hv.machine, abi.levels, vcpu.guestTableMfn, abi.wordBits === 32 ? linear % 0x1_0000_0000 : linear)) return false;
+  if ((found.lo & PTE_FLAG.present) === 0) return false;
+  const mfn = frameOf(found.lo, found.hi);
+  if (!getPageAndType(hv, mfn, domId, FRAME_TYPE.segDesc)) return false;
+  vcpu.ldtFrames[page] = mfn;
+  mapLdtPage(hv, vcpu, page, mfn);
+  return true;
+}
