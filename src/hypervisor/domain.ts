@@ -125,6 +125,8 @@ export interface Domain {
   shutdownCode: number | undefined;
   /** SCHEDOP_watchdog timers: deadline in ns, undefined = free. Two, as Xen has. */
   watchdogs: (number | undefined)[];
+  /** The frame of PHYSDEVOP_pirq_eoi_gmfn, held writable. */
+  pirqEoiMfn?: number;
   /** CONSOLEIO_write output since the last newline. */
   consoleLine: string;
 }

@@ -6,5 +6,3 @@ export const XEN3_VERSION = { major: 3, minor: 4, extra: '.4-rexen' } as const;
 
 export const XEN_COMPILE = { compiler: 'rexen', by: 'rexen', domain: '', date: 'Thu Jan  1 00:00:00 UTC 1970' } as const;
 export const XEN_CHANGESET = 'rexen';
-/** The build id is opaque bytes for guests. */
-export const XEN_BUILD_ID: Uint8Array = Uint8Array.of(0x72, 0x65, 0x78, 0x65, 0x6e);
