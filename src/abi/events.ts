@@ -72,6 +72,18 @@ export const EMULATED = [
 ] as const;
 export const DEVICE = ['console', 'xenstore', 'vbd', 'vif', 'other'] as const;
 
+/** xen/include/public/xen.h, MMUEXT_*. */
+export const MMUEXT_CMD = [
+  'PIN_L1_TABLE', 'PIN_L2_TABLE', 'PIN_L3_TABLE', 'PIN_L4_TABLE', 'UNPIN_TABLE', 'NEW_BASEPTR', 'TLB_FLUSH_LOCAL', 'INVLPG_LOCAL', 'TLB_FLUSH_MULTI',
+  'INVLPG_MULTI', 'TLB_FLUSH_ALL', 'INVLPG_ALL', 'FLUSH_CACHE', 'SET_LDT', 'cmd_14', 'NEW_USER_BASEPTR', 'CLEAR_PAGE', 'COPY_PAGE', 'FLUSH_CACHE_GLOBAL',
+  'MARK_SUPER', 'UNMARK_SUPER',
+] as const;
+/** xen/include/public/io/xs_wire.h, enum xsd_sockmsg_type. */
+export const XENSTORE_OP = [
+  'CONTROL', 'DIRECTORY', 'READ', 'GET_PERMS', 'WATCH', 'UNWATCH', 'TRANSACTION_START', 'TRANSACTION_END', 'INTRODUCE', 'RELEASE', 'GET_DOMAIN_PATH',
+  'WRITE', 'MKDIR', 'RM', 'SET_PERMS', 'WATCH_EVENT', 'ERROR', 'IS_DOMAIN_INTRODUCED', 'RESUME', 'SET_TARGET', 'op_20', 'RESET_WATCHES', 'DIRECTORY_PART',
+] as const;
+
 /** The index of a value in one of the lists above; asserts that it is there. */
 export function valueIndex<const L extends readonly string[]>(list: L, value: L[number]): number {
   const index = list.indexOf(value);
@@ -95,7 +107,7 @@ export const EVENT_ROWS = [
 
   // -- memory ------------------------------------------------------------------------------------
   { kind: 12, name: 'guestMemory', role: 'derived', about: 'Xen wrote guest memory on behalf of a hypercall: the bytes if few, else their CRC-32C.', fields: [vaddr('vaddr'), uint('sizeBytes'), hex('crc32c')], bytes: { name: 'data', show: 'hex' } },
-  { kind: 13, name: 'mmuextOp', role: 'derived', about: 'One entry of an mmuext_op batch.', fields: [uint('cmd'), s64('arg1'), s64('arg2'), result] },
+  { kind: 13, name: 'mmuextOp', role: 'derived', about: 'One entry of an mmuext_op batch.', fields: [oneOf('cmd', MMUEXT_CMD), s64('arg1'), s64('arg2'), result] },
   { kind: 14, name: 'pin', role: 'derived', about: 'A page table was pinned, or that was refused.', fields: [hex('mfn'), uint('level'), result] },
   { kind: 15, name: 'unpin', role: 'derived', about: 'A page table was unpinned, or that was refused.', fields: [hex('mfn'), uint('level'), result] },
   { kind: 16, name: 'm2pUpdate', role: 'derived', about: 'The machine-to-phys entry of a frame changed.', fields: [hex('mfn'), hex('pfn')] },
@@ -131,8 +143,8 @@ export const EVENT_ROWS = [
   { kind: 40, name: 'consoleOut', role: 'derived', about: 'The console back end took bytes from the guest\'s ring.', fields: [], bytes: { name: 'text', show: 'text' } },
   { kind: 41, name: 'consoleIn', role: 'input', about: 'Bytes typed at the console; they entered at the start of this step of the run loop.', fields: [uint('step')], bytes: { name: 'text', show: 'text' } },
   { kind: 42, name: 'xenConsole', role: 'derived', about: 'Bytes written through console_io.', fields: [], bytes: { name: 'text', show: 'text' } },
-  { kind: 43, name: 'xenstoreRequest', role: 'derived', about: 'xenstored took a request from the ring.', fields: [uint('op'), uint('reqId'), uint('txId')], bytes: { name: 'payload', show: 'text' } },
-  { kind: 44, name: 'xenstoreReply', role: 'derived', about: 'xenstored answered.', fields: [uint('op'), uint('reqId'), uint('txId')], bytes: { name: 'payload', show: 'text' } },
+  { kind: 43, name: 'xenstoreRequest', role: 'derived', about: 'xenstored took a request from the ring.', fields: [oneOf('op', XENSTORE_OP), uint('reqId'), uint('txId')], bytes: { name: 'payload', show: 'text' } },
+  { kind: 44, name: 'xenstoreReply', role: 'derived', about: 'xenstored answered.', fields: [oneOf('op', XENSTORE_OP), uint('reqId'), uint('txId')], bytes: { name: 'payload', show: 'text' } },
   { kind: 45, name: 'xenstoreWatch', role: 'derived', about: 'A watch fired: path and token, each ended by NUL.', fields: [], bytes: { name: 'payload', show: 'text' } },
   { kind: 46, name: 'ringRequest', role: 'derived', about: 'A back end took a request from a device ring; index is the free-running ring index.', fields: [oneOf('device', DEVICE), uint('deviceId'), uint('index'), uint('op'), u64('id'), uint('argument'), uint('sizeBytes')], bytes: { name: 'data', show: 'hex' } },
   { kind: 47, name: 'ringResponse', role: 'derived', about: 'A back end answered on a device ring.', fields: [oneOf('device', DEVICE), uint('deviceId'), uint('index'), uint('op'), u64('id'), sint('status')], bytes: { name: 'data', show: 'hex' } },

@@ -30,7 +30,7 @@ export interface RawChunk {
   readonly eventCount: number;
   readonly nowNs: number;
   readonly vcpus: readonly VcpuBase[];
-  /** Offsets in `bytes` of inputs and of nameDefined events. */
+  /** Offsets in `bytes` of inputs, nameDefined and domainCreated events. */
   readonly landmarks: readonly number[];
   /** Owned by the sink from here on. */
   readonly bytes: Uint8Array;
@@ -65,7 +65,7 @@ const IS_LANDMARK = new Uint8Array(MAX_KIND + 1);
 const HAS_BYTES = new Uint8Array(MAX_KIND + 1);
 for (const row of EVENT_ROWS as readonly EventRow[]) {
   PLANS[row.kind] = Uint8Array.from(row.fields.flatMap((field, index) => [TYPE_CODE[field.type], (index + 1) << 3]));
-  IS_LANDMARK[row.kind] = row.role === 'input' || row.kind === EVENT.nameDefined ? 1 : 0;
+  IS_LANDMARK[row.kind] = row.role === 'input' || row.kind === EVENT.nameDefined || row.kind === EVENT.domainCreated ? 1 : 0;
   HAS_BYTES[row.kind] = row.bytes === undefined ? 0 : 1;
 }
 const BYTES_TAG = (BYTES_FIELD_NUMBER << 3) | 2;

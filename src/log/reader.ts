@@ -13,6 +13,7 @@ import { blake3, bytesToHex, sameBytes } from '../base/hash.ts';
 import { fflateCodec, type Codec } from './codec.ts';
 import { EventsDigest, recordingDigest } from './digest.ts';
 import { decodeEvent, eventEnd, eventKind, type DecodedEvent } from './event-decoder.ts';
+import type { TextContext } from './event-text.ts';
 import type { ImageRef, Named, StateDigest, Trailer, World } from './packets.ts';
 import { RecordingError } from './recording-error.ts';
 import { scanPackets, type ScannedChunk, type ScannedRecording } from './scan.ts';
@@ -72,7 +73,8 @@ export class PositionTracker {
     const retired = (this.#retired.get(key) ?? 0) + event.insnsDelta;
     this.#retired.set(key, retired);
     this.#nowNs += Math.floor((event.insnsDelta * this.#numerator) / this.#denominator) + event.timeSkewNs;
-    return { ...event, index: this.#index++, retired, nowNs: this.#nowNs };
+    const { domId, vcpuId, insnsDelta, timeSkewNs, kind, values, bytes } = event;
+    return { domId, vcpuId, insnsDelta, timeSkewNs, kind, values, bytes, index: this.#index++, retired, nowNs: this.#nowNs };
   }
 }
 
@@ -110,6 +112,16 @@ export class Recording {
     this.eventCount = last === undefined ? 0 : last.firstEvent + last.eventCount;
   }
 
+  /** World as it stands in the file: what the digest covers. */
+  get worldBytes(): Uint8Array {
+    return this.#scanned.worldBytes;
+  }
+
+  /** Is the image of that hash in the file? */
+  embeds(ref: ImageRef): boolean {
+    return this.#scanned.images.some((image) => sameBytes(image.blake3, ref.blake3));
+  }
+
   /** The digest of what can be read: of the whole recording if it is not truncated. */
   get digest(): Uint8Array {
     return recordingDigest(this.#scanned.worldBytes, this.chunks.at(-1)?.eventsDigest ?? new EventsDigest().last);
@@ -142,6 +154,19 @@ export class Recording {
     return -1;
   }
 
+  /** How many events of each kind there are, by name; nothing else of them is decoded. */
+  countByKind(): Map<string, number> {
+    const counts: number[] = [];
+    this.chunks.forEach((_, index) => {
+      const bytes = this.chunkBytes(index);
+      for (let at = 0; at >= 0 && at < bytes.length; at = eventEnd(bytes, at)) {
+        const kind = eventKind(bytes, at);
+        counts[kind] = (counts[kind] ?? 0) + 1;
+      }
+    });
+    return new Map(counts.flatMap((count, kind) => [[eventRow(kind)?.name ?? `kind ${kind}`, count] as const]));
+  }
+
   /** Events from..to (exclusive), in order, decoded one by one. */
   *events(from = 0, to = this.eventCount): Generator<PositionedEvent> {
     const tracker = new PositionTracker(this.world);
@@ -171,16 +196,18 @@ export class Recording {
     }
   }
 
-  /** The names that events refer to by number (nameDefined): of choices and faults. */
-  names(): ReadonlyMap<number, string> {
+  /** What it takes to print events: the names they refer to by number, and the shapes of the domains. */
+  textContext(): TextContext {
     const names = new Map<number, string>();
+    const levels = new Map<number, number>();
     for (const [index, chunk] of this.chunks.entries()) {
       for (const at of chunk.landmarks) {
         const event = decodeEvent(this.chunkBytes(index), at);
         if (event?.kind === EVENT.nameDefined) names.set(event.values[0] as number, new TextDecoder().decode(event.bytes));
+        if (event?.kind === EVENT.domainCreated) levels.set(event.domId, event.values[2] as number);
       }
     }
-    return names;
+    return { names, levels };
   }
 
   *#chunkEvents(index: number): Generator<DecodedEvent> {

@@ -9,7 +9,7 @@
 import { EVENT } from '../abi/events.ts';
 import { assert } from '../base/assert.ts';
 import { EventsDigest } from './digest.ts';
-import { decodeEvent, type DecodedEvent } from './event-decoder.ts';
+import { decodeEvent, eventEnd, type DecodedEvent } from './event-decoder.ts';
 import { EventEncoder } from './event-encoder.ts';
 import { sameBytes } from '../base/hash.ts';
 import type { PositionedEvent, Recording } from './reader.ts';
@@ -74,8 +74,7 @@ export class ReplayEncoder {
    */
   choice(name: string, options: number, domId: number, vcpuId: number, retired: number, nowNs: number): number | undefined {
     const number = this.#encoder.nameNumber(name, domId, vcpuId, retired, nowNs, this);
-    const next = this.peek();
-    const picked = next?.kind === EVENT.choice ? (next.values[2] as number) : 0;
+    const picked = this.peekChoice() ?? 0;
     this.emit(EVENT.choice, domId, vcpuId, retired, nowNs, [number, options, picked]);
     return this.divergence !== undefined || this.pastEnd ? undefined : picked;
   }
@@ -96,6 +95,21 @@ export class ReplayEncoder {
   /** Every readable event of the recording has been made again. */
   get matchedAll(): boolean {
     return this.divergence === undefined && (this.pastEnd || this.eventCount === this.recording.eventCount);
+  }
+
+  /**
+   * What was picked, if the next recorded event is a choice (or the definition of its name and then
+   * the choice).
+   */
+  peekChoice(): number | undefined {
+    const next = this.peek();
+    if (next?.kind === EVENT.choice) return next.values[2];
+    if (next?.kind !== EVENT.nameDefined) return undefined;
+    const at = eventEnd(this.#expected, this.#cursor);
+    const inChunk = at < this.#expected.length;
+    if (!inChunk && this.#chunk + 1 >= this.recording.chunks.length) return undefined;
+    const second = inChunk ? decodeEvent(this.#expected, at) : decodeEvent(this.recording.chunkBytes(this.#chunk + 1), 0);
+    return second?.kind === EVENT.choice ? second.values[2] : undefined;
   }
 
   /** The next recorded event. */

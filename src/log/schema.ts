@@ -101,7 +101,8 @@ message Chunk {
   // Virtual time and retired instructions before the first event: where the deltas begin.
   uint64 now_ns = 3;
   repeated VcpuBase vcpus = 4;
-  // Where in the uncompressed bytes the events begin that a reader looks for: inputs, and names.
+  // Where in the uncompressed bytes the events begin that a reader looks for: inputs, nameDefined,
+  // domainCreated.
   repeated uint32 landmarks = 5;
   // Bytes of Events before compression.
   uint32 raw_bytes = 6;

@@ -54,6 +54,8 @@ export interface WriterOptions {
   readonly compression?: Compression;
   readonly codec?: Codec;
   readonly engineRevision?: number;
+  /** World as another recording holds it: for rewriting one without changing its digest. */
+  readonly worldBytes?: Uint8Array;
 }
 
 const PAYLOAD_TAG = { deflated: (14 << 3) | 2, events: (15 << 3) | 2 };
@@ -84,7 +86,7 @@ export class RecordingWriter implements ChunkSink {
     this.#sink = sink;
     this.#compression = options.compression ?? 'deflate';
     this.#codec = options.codec ?? fflateCodec;
-    this.#world = encodeMessage('World', options.world);
+    this.#world = options.worldBytes ?? encodeMessage('World', options.world);
     const head = encodeMessage('Header', { magic: MAGIC, formatVersion: FORMAT_VERSION, engineRevision: options.engineRevision ?? ENGINE_REVISION });
     const info = encodeMessage('Header', { info: options.info ?? [] });
     this.#write('header', [head, fieldHead((4 << 3) | 2, this.#world.length), this.#world, info]);

@@ -29,10 +29,8 @@ export class RecordedChoices implements Choices {
   pick(name: ChoiceName, options: number): number {
     // The seeded stream is drawn in any case: a truncated recording goes on as the run would have.
     const seeded = this.#fallback.pick(name, options);
-    const next = this.#encoder.peek();
-    if (next === undefined || next.kind !== EVENT.choice) return seeded;
-    const picked = next.values[2] as number;
-    return picked < options ? picked : seeded;
+    const picked = this.#encoder.peekChoice();
+    return picked !== undefined && picked < options ? picked : seeded;
   }
 
   save(): unknown {

@@ -1,0 +1,72 @@
+// `rexen pack`: every image into the recording, so that the one file replays anywhere; also the way
+// to another compression. The rewritten file has the digest of the old one.
+import { existsSync, renameSync, rmSync } from 'node:fs';
+import { Option, type Command } from 'commander';
+import { UsageError } from '../../base/assert.ts';
+import { bytesToHex } from '../../base/hash.ts';
+import type { Compression } from '../../log/codec.ts';
+import type { Recording } from '../../log/reader.ts';
+import { RecordingError } from '../../log/recording-error.ts';
+import { repack } from '../../log/repack.ts';
+import { imagesIn, type ImageResolver } from '../../node/find-image.ts';
+import { FileSink, openRecordingFile, segmentPath } from '../../node/recording-files.ts';
+import { zlibCodec } from '../../node/zlib-codec.ts';
+import { truncationText } from '../recording-argument.ts';
+
+interface PackOptions {
+  readonly output?: string;
+  readonly compress: Compression;
+  readonly images: readonly string[];
+  readonly json?: boolean;
+}
+
+const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
+/** pack runs once per recording: a better level than recording uses is worth its time. */
+const PACK_LEVEL = 6;
+
+/** `resolve` finds images that the product knows of (fetched ones, its own guests). */
+export function register(program: Command, resolve: ImageResolver = () => undefined): void {
+  program
+    .command('pack')
+    .description('embed every image into a recording, so that the one file replays anywhere')
+    .argument('<file>', 'a recording')
+    .option('-o, --output <file>', 'where to write (default: the recording itself)')
+    .addOption(new Option('--compress <how>', 'how chunks of events are stored; with none every event is readable by protoc').choices(['none', 'deflate']).default('deflate'))
+    .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
+    .option('--json', 'print one JSON object and nothing else')
+    .action((file: string, options: PackOptions) => pack(file, options, resolve));
+}
+
+async function pack(file: string, options: PackOptions, resolve: ImageResolver): Promise<void> {
+  const recording = await openRecordingFile(file);
+  if (recording.truncated) throw new UsageError(`${truncationText(recording)}, but it cannot be packed; replay it, or record it again`);
+  if (options.output === undefined && existsSync(segmentPath(file, 1))) throw new UsageError(`${file}: the recording is in several files; say with -o where to write`);
+  recording.verify();
+  const images = await findImages(file, recording, [imagesIn(options.images), resolve]);
+  const output = options.output ?? file;
+  const partial = `${output}.partial`;
+  const sink = new FileSink(partial, Infinity);
+  let totals;
+  try {
+    totals = repack(recording, sink, { compression: options.compress, codec: zlibCodec(PACK_LEVEL), images });
+    renameSync(partial, output);
+  } finally {
+    sink.close();
+    rmSync(partial, { force: true });
+  }
+  const summary = { file: output, bytes: totals.bytes, events: totals.events, images: images.size, digest: bytesToHex(totals.digest) };
+  process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${totals.events} events, ${images.size} images, ${totals.bytes} bytes, digest ${summary.digest}\n`);
+}
+
+async function findImages(file: string, recording: Recording, resolvers: readonly ImageResolver[]): Promise<Map<number, Uint8Array>> {
+  const images = new Map<number, Uint8Array>();
+  for (const [index, ref] of recording.world.images.entries()) {
+    let bytes = recording.image(ref);
+    for (const resolve of resolvers) bytes ??= await resolve(ref);
+    if (bytes === undefined) {
+      throw new RecordingError('image', file, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) was not found, or what is there differs`, 'name the file or folder that has it with --images');
+    }
+    images.set(index, bytes);
+  }
+  return images;
+}
