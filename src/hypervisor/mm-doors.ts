@@ -1,14 +1,109 @@
-// The few doors of memory management that traps and emulation go through.
-import type { Exception } from '../x86/exit.ts';
+// The doors of memory management that traps and emulation go through: page faults that Xen settles
+// before the guest hears of them, and a base switch by MOV to CR3.
+//
+// A store to a page table mapped read-only is carried out by the processor itself, on a mapping made
+// writable for that one instruction; what it changed is then taken back and handed to the rules as a
+// store. So every storing instruction works, with no second semantics of instructions.
+// Source: fixup_page_fault() and ptwr_do_page_fault() in Xen.
+import { EMULATED, EVENT, valueIndex } from '../abi/events.ts';
+import type { Cpu } from '../x86/cpu.ts';
+import { PF_ERR, VECTOR, type Exception } from '../x86/exit.ts';
+import { SEG } from '../x86/state-layout.ts';
 import type { Vcpu } from './domain.ts';
 import type { Hypervisor } from './hypervisor.ts';
+import { MMUEXT_ROWS } from './hypercalls/mmuext.ts';
+import { mapLdtOnFault } from './ldt.ts';
+import { emulateTableStore, writableTableAt } from './page-fault.ts';
+import { findL1, found, PTE } from './page-walk.ts';
+import { ldtVaddr } from './per-domain.ts';
+import { inGuestKernel, injectException } from './traps.ts';
 
-/** A page fault that Xen handles itself (a store to a page table): true if the guest goes on. */
-export function handlePageFault(_hv: Hypervisor, _vcpu: Vcpu, _exception: Exception): boolean {
-  return false;
+const LDT_WINDOW_BYTES = 0x1_0000;
+const MMUEXT_NEW_BASEPTR = 5;
+
+/** A page fault: true if Xen settled it (or delivered something in its place). */
+export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception): boolean {
+  const vaddr = exception.cr2 ?? 0;
+  const errorCode = exception.errorCode ?? 0;
+  if (vcpu.domain.perDomain !== undefined) {
+    const offset = vaddr - ldtVaddr(vcpu);
+    if (offset >= 0 && offset < LDT_WINDOW_BYTES) {
+      // A descriptor that cannot be had faults at its place in the guest's own table.
+      if (!mapLdtOnFault(hv, vcpu, offset)) injectException(hv, vcpu, { vector: VECTOR.PF, errorCode, cr2: (vcpu.ldtBase + offset) >>> 0 });
+      return true;
+    }
+  }
+  const isStore = (errorCode & PF_ERR.write) !== 0 && (errorCode & (PF_ERR.reserved | PF_ERR.fetch)) === 0;
+  if (!isStore || !inGuestKernel(vcpu) || writableTableAt(hv, vcpu, vaddr) < 0) return false;
+  return performTableStore(hv, vcpu, vaddr);
+}
+
+/** GPRs, instruction pointer and flags: what one storing instruction changes besides memory. */
+interface SmallState {
+  readonly regs: readonly number[];
+  readonly eip: number;
+  readonly eflags: number;
+}
+const saveSmall = (cpu: Cpu): SmallState => ({ regs: Array.from({ length: 8 }, (_, index) => cpu.reg(index)), eip: cpu.eip(), eflags: cpu.eflags() });
+function restoreSmall(cpu: Cpu, state: SmallState): void {
+  state.regs.forEach((value, index) => cpu.setReg(index, value));
+  cpu.setEip(state.eip);
+  cpu.setEflags(state.eflags);
+}
+
+/** CMPXCHG8B stores eight bytes at once; every other instruction of this core at most four. */
+function storesEightBytes(cpu: Cpu): boolean {
+  const read = cpu.readLinear((cpu.segment(SEG.cs).base + cpu.eip()) >>> 0, 5, false);
+  if (!read.ok) return false;
+  const prefixes: ReadonlySet<number> = new Set([0xf0, 0x66, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65]);
+  let at = 0;
+  while (at < 3 && prefixes.has(read.bytes[at] as number)) at++;
+  return read.bytes[at] === 0x0f && read.bytes[at + 1] === 0xc7;
+}
+
+/**
+ * Steps the faulting instruction with its target writable, takes the change back and lets the rules
+ * decide on it. False: the fault is the guest's, and nothing has happened.
+ */
+function performTableStore(hv: Hypervisor, vcpu: Vcpu, vaddr: number): boolean {
+  const cpu = vcpu.cpu as Cpu;
+  const { machine } = hv;
+  const { abi } = vcpu.domain;
+  if (!findL1(machine, abi.levels, vcpu.guestTableMfn, vaddr)) return false;
+  const entry = { maddr: found.maddr, lo: found.lo, hi: found.hi };
+  const sizeBytes = abi.pteBytes === 8 && storesEightBytes(cpu) ? 8 : 4;
+  const pageMaddr = ((entry.hi & 0xf_ffff) * 0x10_0000 + (entry.lo >>> 12)) * 4096;
+  const at = (vaddr & 0xfff & -sizeBytes) >>> 0;
+  const before = machine.readBytes(pageMaddr, 4096);
+  const small = saveSmall(cpu);
+
+  machine.writeU32(entry.maddr, (entry.lo | PTE.rw) >>> 0);
+  cpu.invlpg(vaddr);
+  const exit = cpu.run(1);
+  // A table may map itself: the store may have changed the very entry that was made writable.
+  if (machine.readU32(entry.maddr) === ((entry.lo | PTE.rw) >>> 0)) machine.writeU32(entry.maddr, entry.lo);
+  cpu.invlpg(vaddr);
+
+  const after = machine.readBytes(pageMaddr, 4096);
+  machine.writeBytes(pageMaddr, before);
+  if (exit.kind === 'exception') {
+    // Another operand faults first: that is what the guest hears.
+    injectException(hv, vcpu, exit.exception);
+    return true;
+  }
+  const outside = after.some((byte, index) => byte !== before[index] && (index < at || index >= at + sizeBytes));
+  const view = new DataView(after.buffer);
+  const store = { vaddr: vaddr - (vaddr & (sizeBytes - 1)), sizeBytes, lo: view.getUint32(at, true), hi: sizeBytes === 8 ? view.getUint32(at + 4, true) : 0 };
+  if (outside || exit.kind !== 'budget' || emulateTableStore(hv, vcpu, store).kind !== 'done') {
+    restoreSmall(cpu, small);
+    return false;
+  }
+  hv.world.emit(EVENT.emulated, vcpu.domain.domId, vcpu.vcpuId, [valueIndex(EMULATED, 'pte_write'), small.eip, pageMaddr + at, store.lo, store.hi]);
+  return true;
 }
 
 /** MOV to CR3 by the guest kernel: true if the vCPU runs on that table now. */
-export function switchBaseByCr3(_hv: Hypervisor, _vcpu: Vcpu, _mfn: number): boolean {
-  return false;
+export function switchBaseByCr3(hv: Hypervisor, vcpu: Vcpu, mfn: number): boolean {
+  const row = MMUEXT_ROWS[MMUEXT_NEW_BASEPTR];
+  return row !== undefined && row.run(hv, vcpu, { cmd: MMUEXT_NEW_BASEPTR, arg1: mfn, arg1Addr: mfn, arg2: 0, arg2Addr: 0 }, vcpu.domain.domId) === 0;
 }

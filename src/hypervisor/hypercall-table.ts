@@ -1,0 +1,19 @@
+// All hypercalls of a PV guest: give these rows to createHypervisor. An unknown number is -ENOSYS.
+import { joinRows } from './dispatch.ts';
+import type { HypercallRow } from './hypercall.ts';
+import { descriptorRows } from './hypercalls/descriptors.ts';
+import { EVENT_CHANNEL_ROWS } from './hypercalls/event-channel.ts';
+import { memoryRows } from './hypercalls/memory.ts';
+import { MISC_ROWS } from './hypercalls/misc.ts';
+import { mmuRows } from './hypercalls/mmu.ts';
+import { mmuextRows } from './hypercalls/mmuext.ts';
+import { multicallRows } from './hypercalls/multicall.ts';
+import { SCHED_ROWS } from './hypercalls/sched.ts';
+import { TRAP_ROWS } from './hypercalls/traps.ts';
+import { VCPU_ROWS } from './hypercalls/vcpu.ts';
+import { VERSION_ROWS } from './hypercalls/version.ts';
+import { vmAssistRows } from './hypercalls/vm-assist.ts';
+
+/** A fresh table, so that a test may replace a row in its own. */
+export const allHypercallRows = (): Record<number, HypercallRow> =>
+  joinRows(mmuRows, mmuextRows, descriptorRows, memoryRows, vmAssistRows, multicallRows, EVENT_CHANNEL_ROWS, SCHED_ROWS, VCPU_ROWS, VERSION_ROWS, TRAP_ROWS, MISC_ROWS);
