@@ -11,6 +11,7 @@
 // Sources: tools/libs/guest/xg_dom_core.c, xg_dom_boot.c, xg_dom_x86.c.
 import { assert } from '../../base/assert.ts';
 import { EVENT } from '../../abi/events.ts';
+import { CONSOLE_CONNECTION, CONSOLE_RING } from '../../abi/console-ring.ts';
 import { SIF, startInfoBytes } from '../../abi/start-info.ts';
 import type { Cpu } from '../../x86/cpu.ts';
 import type { Domain, Vcpu } from '../domain.ts';
@@ -99,6 +100,8 @@ export function buildDomain(hv: Hypervisor, options: BuildOptions): BuiltDomain 
   writePageTables(hv, abi, plan, p2m);
   const storeMfn = p2m[plan.store.pfn] as number;
   const consoleMfn = p2m[plan.console.pfn] as number;
+  // Nobody reads the console yet: its back end says so when it does.
+  memory.write(plan.console.pfn * 4096 + CONSOLE_RING.fields.connection.at, Uint8Array.of(CONSOLE_CONNECTION.disconnected));
   memory.write(plan.startInfo.pfn * 4096, startInfoOf(options, abi, plan, { domain, storeMfn, storePort, consoleMfn, consolePort }));
   if (image.hypercallVaddr !== undefined) memory.write(image.hypercallVaddr - image.virtBase, hypercallPage(abi.wordBits));
 
