@@ -10,6 +10,9 @@ export interface Word {
   readonly hi: number;
 }
 
+/** An argument register: a number (exact below 2^53, negative ones sign-extended), or 64 bits as halves. */
+export type Argument = number | Word;
+
 /** One operation of a script, as it stands in the file. */
 export interface ScriptOp {
   readonly op: string;
@@ -56,7 +59,7 @@ export interface ConformContext {
   /** Machine address behind a scratch address, to fill and to read back. */
   scratchMaddr(vaddr: number): number;
   /** Runs a hypercall (continuations included) and gives its return code. Throws ConformCrash. */
-  call(number: number, args: readonly number[]): number;
+  call(number: number, args: readonly Argument[]): number;
   /** Free for a family's own state during one script. */
   readonly notes: Map<string, unknown>;
 }
@@ -64,7 +67,19 @@ export interface ConformContext {
 /** Performs one operation and gives its answer in the corpus's form. */
 export type ConformOp = (context: ConformContext, op: ScriptOp) => unknown;
 
+/** A hypercall made ready: it can be issued alone or as an element of a multicall. */
+export interface PreparedCall {
+  readonly number: number;
+  readonly args: readonly Argument[];
+  /** The answer in the corpus's form, from the return code and what the call left in guest memory. */
+  readonly finish: (rc: number) => unknown;
+}
+export type ConformCall = (context: ConformContext, op: ScriptOp) => PreparedCall;
+
 export interface ConformFamily {
+  /** Operations that are one hypercall each (these may stand in a `multi`). */
+  readonly calls?: Readonly<Record<string, ConformCall>>;
+  /** All others: memory accesses, several steps. */
   readonly ops: Readonly<Record<string, ConformOp>>;
   /** Initial state of that family (FORMAT sections 3, 8, 9), after the memory of both domains is built. */
   readonly setup?: (context: ConformContext) => void;
