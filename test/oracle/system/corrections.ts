@@ -1,0 +1,76 @@
+// Where QEMU 7.2 answers otherwise than the processor does: the expected answers are QEMU's with
+// these rows applied. Sources: Intel SDM vols. 2 and 3; for user-mode behaviour the vectors of this
+// folder, which a real processor gave.
+
+export interface Correction {
+  readonly image: string;
+  /** The lines concerned. */
+  readonly line: RegExp;
+  /** Applied to each of them, everywhere in the line. */
+  readonly from: RegExp;
+  readonly to: string | ((match: string) => string);
+  readonly why: string;
+}
+
+const plusOne = (match: string): string => match.replace(/[0-9a-f]+/i, (digits) => (parseInt(digits, 16) + 1).toString(16));
+
+export const CORRECTIONS: readonly Correction[] = [
+  {
+    image: 'gates', line: /^(ud2 through|ud2 to|ud2 beyond)/, from: /\([0-9a-f]+\)/, to: plusOne,
+    why: 'a fault while an exception is delivered has EXT set in its error code (SDM vol. 3, 6.13); QEMU leaves it out',
+  },
+  {
+    image: 'gates', line: /^(fault \/|tss limit .* ud2)/, from: /\([0-9a-f]+\)/, to: plusOne,
+    why: 'as above: #TS while delivering an exception carries EXT',
+  },
+  {
+    image: 'gates', line: /^(soft|fault) \/ absent \/|^ss1 69 call/, from: /#TS/, to: '#SS',
+    why: 'a new stack segment that is not present is #SS, not #TS (SDM vol. 2, INT n and CALL)',
+  },
+  {
+    image: 'gates', line: /^ring \d cs 3b ss 6b /, from: /#NP/, to: '#SS',
+    why: 'IRET and RET: a stack segment that is not present is #SS (SDM vol. 2)',
+  },
+  {
+    image: 'gates', line: /beyond the limit: /, from: /#GP\(0\) eip=\S+ cs=5b fs=0 gs=0 esp=8000 ss=43/, to: '#GP(0) +0',
+    why: 'the new instruction pointer is checked against the limit before anything changes (SDM vol. 2); QEMU has no limit checks',
+  },
+  {
+    image: 'gates', line: /beyond the limit, same ring: /, from: /#GP\(0\) eip=\S+ cs=58 esp\+c/, to: '#GP(0) +0',
+    why: 'as above',
+  },
+  {
+    image: 'segments', line: /^(jmp|call) far ring/, from: /,/g, to: '.',
+    why: 'loading CS marks the descriptor accessed (SDM vol. 3, 3.4.5.1); QEMU does not in far jumps and calls',
+  },
+  {
+    image: 'segments', line: /^[03] ltr: ok/, from: /ok/, to: '#GP(0) +0',
+    why: 'LTR of a null selector is #GP(0) (SDM vol. 2, LTR)',
+  },
+  {
+    image: 'control', line: /^ring [123] 0 cr[15]: /, from: /#GP\(0\)/, to: '#UD',
+    why: 'a control register that does not exist is #UD before privilege is asked: so does the real processor (vectors, group refused)',
+  },
+  {
+    image: 'control', line: /^ring 0 20000011 cr0 back/, from: /ok .*/, to: '#GP(0) +3 edx=11',
+    why: 'CR0.NW without CR0.CD is #GP(0) (SDM vol. 2, MOV CR)',
+  },
+  { image: 'control', line: /icebp: /, from: /#UD \+0/, to: '#DB +1', why: 'INT1 (F1) is a debug trap (SDM vol. 2, INT n)' },
+  { image: 'control', line: /^ring 0 ffffffff dr6: /, from: /ecx=ffffffff/, to: 'ecx=ffffefff', why: 'DR6 bit 12 is always 0 (SDM vol. 3, 17.2.3)' },
+  ...['paging', 'paging-pae'].map((image): Correction => ({
+    image, line: /^second page /, from: /rmw=[45]/, to: (match) => (match.endsWith('4') ? 'rmw=6' : 'rmw=7'),
+    why: 'the read of a read-modify-write faults as a write: so does the real processor (vectors, group alu)',
+  })),
+  {
+    image: 'paging-pae', line: /^nxe \d|^large, bit/, from: /=(8|a|c|e|18|1c)\b/g, to: plusOne,
+    why: 'a reserved bit faults only in a present entry: the error code has P set (SDM vol. 3, 4.7); QEMU leaves it out',
+  },
+  {
+    image: 'paging-pae', line: /^pointer bits (03|05|021|041|081|0101|1000001|400000001|800000001) /, from: /ok/, to: '#GP(0) +0',
+    why: 'reserved bits in a present page-directory-pointer entry refuse the load of CR3 (SDM vol. 3, 4.4.1)',
+  },
+  {
+    image: 'paging-pae', line: /^ absent in memory, held/, from: /=4/, to: '=.',
+    why: 'the four pointers are held in the processor from the load of CR3 on (SDM vol. 3, 4.4.1)',
+  },
+];
