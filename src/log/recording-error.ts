@@ -13,7 +13,7 @@ export class RecordingError extends UsageError {
   readonly offset: number;
 
   constructor(fault: RecordingFault, file: string, offset: number, what: string, advice: string) {
-    super(`${file}: ${what} (at byte ${offset}); ${advice}.`);
+    super(`${file}: ${what}${offset > 0 ? ` (at byte ${offset})` : ''}; ${advice}`);
     this.fault = fault;
     this.file = file;
     this.offset = offset;

