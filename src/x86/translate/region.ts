@@ -1,0 +1,184 @@
+// Regions: which instructions are translated together. A region holds blocks of one page (one vpn on one
+// machine page), reached from its entries by direct jumps, branches, calls and fall-through. Inside, the current
+// fetch page cannot change, so nothing needs to be looked up (law 1 of the room).
+//
+// Blocks that were never executed stay out: the edge to them leaves the region, and if they turn out to be
+// hot the region is made anew with them. Where a call returns to, and what follows an instruction that only
+// the evaluator can perform, become entries.
+import type { Expr, Stmt } from '../ir.ts';
+import type { Lowered } from '../lower.ts';
+
+export interface RegionInsn {
+  readonly vaddr: number;
+  readonly lowered: Lowered;
+}
+
+export type BlockEnd =
+  /** Jumps (or falls through, or calls) to one place. */
+  | { readonly kind: 'goto'; readonly target: number }
+  /** The last statement of the last instruction is a branch. */
+  | { readonly kind: 'branch'; readonly cond: Expr; readonly target: number; readonly next: number }
+  /** The target is computed; it is evaluated before the instruction's other effects. */
+  | { readonly kind: 'indirect'; readonly target: Expr }
+  /** The instruction at `vaddr` is the evaluator's. */
+  | { readonly kind: 'stop'; readonly vaddr: number }
+  /** A string instruction that repeats (the block's only one), then goes on. */
+  | { readonly kind: 'repeat'; readonly next: number };
+
+export interface Block {
+  readonly vaddr: number;
+  readonly insns: readonly RegionInsn[];
+  readonly end: BlockEnd;
+}
+
+export interface Region {
+  readonly blocks: readonly Block[];
+  /** Index into blocks by linear address. */
+  readonly at: ReadonlyMap<number, number>;
+  /** Blocks that the dispatcher can enter; the first is the one asked for. */
+  readonly entries: readonly number[];
+  /** True if a jump or return in it has a computed target. */
+  readonly hasIndirect: boolean;
+}
+
+export interface RegionSource {
+  /** Linear address of the page (4 KiB aligned). */
+  readonly pageVaddr: number;
+  lowerAt(vaddr: number): Lowered | undefined;
+  /** Was a block that starts here ever executed? */
+  executed(vaddr: number): boolean;
+  readonly maxInsns: number;
+}
+
+/** Instructions per block at most, so that small budgets seldom leave a block to the evaluator. */
+const MAX_BLOCK_INSNS = 64;
+
+/** What the last statement of an instruction does to control flow. */
+export type Flow = 'next' | 'jump' | 'branch' | 'stop';
+
+export function flowOf(lowered: Lowered): Flow {
+  const last = lowered.stmts[lowered.stmts.length - 1];
+  if (last === undefined) return 'next';
+  if (lowered.stmts.some((s) => s.do === 'system' || (s.do === 'if' && hasControl(s)))) return 'stop';
+  if (last.do === 'jump') return 'jump';
+  if (last.do === 'branch') return last.target.tag === 'const' ? 'branch' : 'stop';
+  return lowered.stmts.some((s) => s.do === 'jump' || s.do === 'branch') ? 'stop' : 'next';
+}
+
+function hasControl(s: Extract<Stmt, { do: 'if' }>): boolean {
+  return [...s.then, ...(s.else ?? [])].some((t) => t.do === 'jump' || t.do === 'branch' || t.do === 'system' || (t.do === 'if' && hasControl(t)));
+}
+
+/** Finds the blocks reachable from the entries; undefined if the first entry has nothing to translate. */
+export function discover(source: RegionSource, entries: readonly number[]): Region | undefined {
+  const insnAt = new Map<number, RegionInsn | undefined>();
+  const leaders = new Set<number>(entries);
+  const dispatched = new Set<number>(entries);
+  const inPage = (vaddr: number): boolean => ((vaddr ^ source.pageVaddr) >>> 12) === 0;
+  // 1. Walk from every leader, noting instructions and further leaders.
+  const work = [...entries];
+  const lead = (vaddr: number): void => {
+    if (!inPage(vaddr) || leaders.has(vaddr)) return;
+    leaders.add(vaddr);
+    work.push(vaddr);
+  };
+  let count = 0;
+  while (work.length > 0) {
+    let vaddr = work.shift() as number;
+    for (;;) {
+      if (insnAt.has(vaddr) || !inPage(vaddr)) break;
+      const lowered = count < source.maxInsns ? source.lowerAt(vaddr) : undefined;
+      insnAt.set(vaddr, lowered === undefined ? undefined : { vaddr, lowered });
+      if (lowered === undefined) break;
+      count++;
+      const next = (vaddr + lowered.lengthBytes) >>> 0;
+      const flow = flowOf(lowered);
+      if (lowered.rep !== undefined) {
+        leaders.add(vaddr);
+        lead(next);
+        break;
+      }
+      const last = lowered.stmts[lowered.stmts.length - 1];
+      if (flow === 'stop') {
+        if (source.executed(next)) dispatchTo(next);
+        break;
+      }
+      if (last !== undefined && (last.do === 'jump' || last.do === 'branch')) {
+        if (last.target.tag === 'const') {
+          const target = Number(last.target.value);
+          if (last.do === 'jump' || source.executed(target)) lead(target);
+        }
+        if (last.do === 'branch' && source.executed(next)) lead(next);
+        if (last.do === 'jump' && last.how === 'call' && source.executed(next)) dispatchTo(next);
+        break;
+      }
+      vaddr = next;
+    }
+  }
+  function dispatchTo(vaddr: number): void {
+    if (!inPage(vaddr)) return;
+    dispatched.add(vaddr);
+    lead(vaddr);
+  }
+  // 2. Cut the instructions into blocks at the leaders.
+  const blocks: Block[] = [];
+  const at = new Map<number, number>();
+  let hasIndirect = false;
+  const starts = [...leaders];
+  for (let i = 0; i < starts.length; i++) {
+    const start = starts[i] as number;
+    if (at.has(start) || insnAt.get(start) === undefined) continue;
+    const insns: RegionInsn[] = [];
+    let vaddr = start;
+    let end: BlockEnd | undefined;
+    while (end === undefined) {
+      const insn = insnAt.get(vaddr);
+      if (insn === undefined) {
+        end = insns.length > 0 ? { kind: 'goto', target: vaddr } : { kind: 'stop', vaddr };
+        break;
+      }
+      const { lowered } = insn;
+      if (insns.length > 0 && (leaders.has(vaddr) || lowered.rep !== undefined || insns.length === MAX_BLOCK_INSNS)) {
+        if (!leaders.has(vaddr)) {
+          leaders.add(vaddr);
+          starts.push(vaddr);
+        }
+        end = { kind: 'goto', target: vaddr };
+        break;
+      }
+      const next = (vaddr + lowered.lengthBytes) >>> 0;
+      const last = lowered.stmts[lowered.stmts.length - 1];
+      const flow = flowOf(lowered);
+      if (flow === 'stop') {
+        end = { kind: 'stop', vaddr };
+        break;
+      }
+      insns.push(insn);
+      if (lowered.rep !== undefined) end = { kind: 'repeat', next };
+      else if (last?.do === 'jump') {
+        if (last.target.tag === 'const') end = { kind: 'goto', target: Number(last.target.value) };
+        else {
+          end = { kind: 'indirect', target: last.target };
+          hasIndirect = true;
+        }
+      } else if (last?.do === 'branch') end = { kind: 'branch', cond: last.cond, target: Number((last.target as Extract<Expr, { tag: 'const' }>).value), next };
+      vaddr = next;
+    }
+    at.set(start, blocks.length);
+    blocks.push({ vaddr: start, insns, end });
+  }
+  const reached = [...dispatched].map((vaddr) => at.get(vaddr)).filter((node) => node !== undefined);
+  const first = at.get(entries[0] as number);
+  if (first === undefined || first !== reached[0]) return undefined;
+  const head = blocks[first] as Block;
+  if (head.insns.length === 0) return undefined;
+  return { blocks, at, entries: reached, hasIndirect };
+}
+
+/** Where control may go inside the region. */
+export function successors(region: Region): number[][] {
+  return region.blocks.map(({ end }) => {
+    const targets = end.kind === 'goto' ? [end.target] : end.kind === 'branch' ? [end.target, end.next] : end.kind === 'repeat' ? [end.next] : [];
+    return [...new Set(targets.map((t) => region.at.get(t)).filter((node) => node !== undefined))];
+  });
+}
