@@ -6,7 +6,7 @@ import { allocUnboundPort, bindPort, newEventChannels, takeFreePort } from '../h
 import { EVTCHNOP } from '../hypervisor/hypercalls/event-channel.ts';
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import { assignEventBit, setUpcallMask, type EventBitmap } from '../hypervisor/shared-info.ts';
-import type { ConformContext, ConformFamily, ConformOp, ScriptOp } from './conform-op.ts';
+import type { ConformCall, ConformContext, ConformFamily, ConformOp, ScriptOp } from './conform-op.ts';
 
 const STATUS_NAMES = ['closed', 'unbound', 'interdomain', 'pirq', 'virq', 'ipi'] as const;
 const BAD_COMMAND = 99;
@@ -69,13 +69,13 @@ function shownState({ hv, d1, vcpu, wide }: ConformContext): Record<string, unkn
 function statusFields(hv: Hypervisor, arg: number): Record<string, unknown> {
   const st = STATUS_NAMES[hv.machine.readU32(arg + 8)] as string;
   const shown: Record<string, unknown> = { st, vcpu: hv.machine.readU32(arg + 12) };
-  if (st === 'unbound') shown.dom = hv.machine.readU16(arg + 16);
+  if (st === 'unbound') shown['dom'] = hv.machine.readU16(arg + 16);
   if (st === 'interdomain') Object.assign(shown, { dom: hv.machine.readU16(arg + 16), port: hv.machine.readU32(arg + 20) });
-  if (st === 'virq' || st === 'pirq') shown.n = hv.machine.readU32(arg + 16);
+  if (st === 'virq' || st === 'pirq') shown['n'] = hv.machine.readU32(arg + 16);
   return shown;
 }
 
-const evt: ConformOp = (context, op) => {
+const evt: ConformCall = (context, op) => {
   const { hv } = context;
   const row = COMMANDS[String(op.cmd)] as CommandRow;
   const arg = context.scratch(row.sizeBytes);
@@ -87,11 +87,13 @@ const evt: ConformOp = (context, op) => {
     else hv.machine.writeU32(maddr + at, value >>> 0);
     if (bytes === 8) hv.machine.writeU32(maddr + at + 4, Math.floor(value / 0x1_0000_0000) >>> 0);
   }
-  const rc = context.call(HYPERCALL.event_channel_op, [row.nr, arg]);
-  const answer: Record<string, unknown> = { rc };
-  if (rc === 0 && row.portAt !== undefined) answer.port = hv.machine.readU32(maddr + row.portAt);
-  if (rc === 0 && op.cmd === 'status') Object.assign(answer, statusFields(hv, maddr));
-  return Object.assign(answer, shownState(context));
+  const finish = (rc: number): unknown => {
+    const answer: Record<string, unknown> = { rc };
+    if (rc === 0 && row.portAt !== undefined) answer['port'] = hv.machine.readU32(maddr + row.portAt);
+    if (rc === 0 && op.cmd === 'status') Object.assign(answer, statusFields(hv, maddr));
+    return Object.assign(answer, shownState(context));
+  };
+  return { number: HYPERCALL.event_channel_op, args: [row.nr, arg], finish };
 };
 
 /** The guest writes its shared page: plain stores. */
@@ -120,10 +122,11 @@ function placeInfo(domain: Domain, vcpu: Vcpu): void {
 }
 
 export const EVTCHN_FAMILY: ConformFamily = {
-  ops: { evt, shset, shinfo: (context) => shownState(context) },
+  calls: { evt },
+  ops: { shset, shinfo: (context) => shownState(context) },
   setup,
   final: ({ hv, d2 }, final) => {
     const pending = bitmapHex(hv, bitmapMaddr(d2, 'evtchn_pending'), D2_SHOWN_PORTS);
-    if (pending !== '0') final.d2_pend = pending;
+    if (pending !== '0') final['d2_pend'] = pending;
   },
 };

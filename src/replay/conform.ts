@@ -12,6 +12,7 @@ import { HypercallArgs } from '../hypervisor/hypercall.ts';
 import { hypercallRows } from '../hypervisor/hypercall-rows.ts';
 import { ConformCrash, type ConformCall, type ConformContext, type ConformFamily, type Argument, type ConformOp, type ScriptOp, type Word } from './conform-op.ts';
 import { ConformWorld, KERNEL_VADDR, SCRATCH_VADDR, GRANT_SLOT, type ConformState, type ConformWorldOptions } from './conform-world.ts';
+import { EVTCHN_FAMILY } from './conform-evtchn.ts';
 import { mmFamily } from './conform-mm.ts';
 
 export interface Script {
@@ -44,7 +45,7 @@ const MAX_CONTINUATIONS = 100_000;
 /** Frame of a name `n0` that was never made. */
 const UNMADE = { pv64: 0xfffffff, pv32pae: 0xfffff } as const;
 
-const FAMILIES: readonly ConformFamily[] = [mmFamily];
+const FAMILIES: readonly ConformFamily[] = [mmFamily, EVTCHN_FAMILY];
 
 export class ConformRunner {
   readonly #world: ConformWorld;
