@@ -1,0 +1,115 @@
+// Recordings on disk: what is written is read, in one file or several; the writing thread does what
+// the inline writer does.
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { bytesToHex } from '../../src/base/hash.ts';
+import { EventEncoder } from '../../src/log/event-encoder.ts';
+import { openRecording } from '../../src/log/reader.ts';
+import { RecordingWriter } from '../../src/log/writer.ts';
+import { loadHashes } from '../../src/node/load-hashes.ts';
+import { FileSink, fileSource, openRecordingFile, segmentPath } from '../../src/node/recording-files.ts';
+import { createRecordingFile, type RecordingFile } from '../../src/node/recording-worker.ts';
+import { open, recordBytes, storm, WORLD } from './synthetic.ts';
+
+let folder = '';
+const path = (name: string): string => join(folder, name);
+beforeAll(async () => {
+  await loadHashes();
+  folder = mkdtempSync(join(tmpdir(), 'rexen-files-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const END = { instructions: 1000, virtualTimeNs: 2000, outcome: 'shutdown', outcomeText: 'poweroff' };
+
+function writeSegmented(name: string, rounds: number, segmentBytes: number): void {
+  const sink = new FileSink(path(name), segmentBytes);
+  const writer = new RecordingWriter(sink, { world: WORLD });
+  const encoder = new EventEncoder(writer);
+  storm({ emit: (...args) => { encoder.emit(...args); if (encoder.eventCount % 1000 === 0) encoder.endChunk(); }, nameNumber: (...args) => encoder.nameNumber(...args) }, rounds);
+  encoder.endChunk();
+  writer.finish(END);
+  sink.close();
+}
+
+test('a recording in several files reads like one, each of them a Recording of its own', async () => {
+  writeSegmented('many.rxr', 5000, 4000);
+  const whole = await openRecordingFile(path('many.rxr'));
+  expect(existsSync(segmentPath(path('many.rxr'), 3))).toBe(true);
+  expect(bytesToHex(whole.verify())).toBe(bytesToHex(open(recordBytes((encoder) => storm(encoder, 5000))).digest));
+  expect(whole.truncated).toBe(false);
+  expect([...whole.events()].length).toBe(whole.eventCount);
+  // A shorter one under the same name must not find the old segments.
+  writeSegmented('many.rxr', 100, 1 << 30);
+  expect((await openRecordingFile(path('many.rxr'))).truncated).toBe(false);
+  expect(existsSync(segmentPath(path('many.rxr'), 1))).toBe(false);
+});
+
+test('a missing or foreign segment is noticed', async () => {
+  writeSegmented('gap.rxr', 5000, 4000);
+  const second = readFileSync(segmentPath(path('gap.rxr'), 2));
+  rmSync(segmentPath(path('gap.rxr'), 2));
+  expect((await openRecordingFile(path('gap.rxr'))).truncated).toBe(true);
+  const other = second.slice();
+  writeFileSync(segmentPath(path('gap.rxr'), 2), other.subarray(0, other.length - 1));
+  await expect(openRecordingFile(path('gap.rxr'))).rejects.toThrow(/gap\.rxr/);
+  const sink = new FileSink(path('alien.rxr'), 4000);
+  const writer = new RecordingWriter(sink, { world: { ...WORLD, seed: '99' } });
+  const encoder = new EventEncoder(writer);
+  storm(encoder, 5000);
+  encoder.endChunk();
+  writer.finish(END);
+  sink.close();
+  writeFileSync(segmentPath(path('gap.rxr'), 2), second);
+  writeFileSync(segmentPath(path('gap.rxr'), 1), readFileSync(segmentPath(path('alien.rxr'), 1)));
+  await expect(openRecordingFile(path('gap.rxr'))).rejects.toThrow(/segment 1 belongs to another recording/);
+});
+
+test('a file cut while it is being written opens up to its last whole chunk', async () => {
+  writeSegmented('cut.rxr', 5000, 1 << 30);
+  const size = statSync(path('cut.rxr')).size;
+  truncateSync(path('cut.rxr'), Math.floor(size / 2));
+  const recording = await openRecordingFile(path('cut.rxr'));
+  expect(recording.truncated).toBe(true);
+  expect(recording.eventCount % 1000).toBe(0);
+  expect(recording.eventCount).toBeGreaterThan(1000);
+});
+
+test('a folder, and what cannot be sought, is refused', async () => {
+  await expect(openRecordingFile(folder)).rejects.toThrow(/is not a regular file/);
+  await expect(openRecordingFile(path('nothing'))).rejects.toMatchObject({ code: 'ENOENT', path: path('nothing') });
+});
+
+// The thread is started only from compiled code, since Node 20 does not run TypeScript.
+const compiled = join(import.meta.dirname, '..', '..', 'dist', 'src', 'node', 'recording-worker.js');
+test.runIf(existsSync(compiled))('the writing thread writes the same recording as the inline writer', async () => {
+  const thread = ((await import(/* @vite-ignore */ pathToFileURL(compiled).href)) as { createRecordingFile: typeof createRecordingFile }).createRecordingFile;
+  const record = async (file: RecordingFile): Promise<string> => {
+    const encoder = new EventEncoder(file);
+    storm(encoder, 20_000);
+    file.stateDigest({ atEvent: 1000, parts: [{ name: 'registers', digest: new Uint8Array(32) }] });
+    encoder.endChunk();
+    const totals = await file.finish(END);
+    return `${totals.events} ${totals.bytes} ${bytesToHex(totals.digest)}`;
+  };
+  const beside = await record(await thread(path('thread.rxr'), { world: WORLD }));
+  expect(beside).toBe(await record(await createRecordingFile(path('inline.rxr'), { world: WORLD, inline: true })));
+  expect(readFileSync(path('thread.rxr')).equals(readFileSync(path('inline.rxr')))).toBe(true);
+  expect(openRecording(fileSource(path('thread.rxr'))).stateDigests.length).toBe(1);
+});
+
+test.runIf(existsSync(compiled) && existsSync('/dev/full'))('a full disk is reported with the name of the file, not lost in the thread', async () => {
+  const thread = ((await import(/* @vite-ignore */ pathToFileURL(compiled).href)) as { createRecordingFile: typeof createRecordingFile }).createRecordingFile;
+  const file = await thread('/dev/full', { world: WORLD });
+  const run = async (): Promise<void> => {
+    const encoder = new EventEncoder(file);
+    for (let round = 0; round < 50; round++) {
+      storm({ emit: (kind, domId, vcpuId, _retired, _nowNs, values, bytes) => encoder.emit(kind, domId, vcpuId, round, round, values, bytes), nameNumber: () => 1 }, 5000);
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    await file.finish(END);
+  };
+  await expect(run()).rejects.toMatchObject({ code: 'ENOSPC', path: '/dev/full' });
+});
