@@ -13,8 +13,8 @@
  *   crash           a fault when there is no trap table
  *   triple          a fault when the stack cannot take the exception frame
  *   panic           shut down as crashed at once
- *   qemu            real Xen under QEMU 7.2, which gets two things wrong: the error code of INT n
- *                   in long mode, and segment limits, which it does not check
+ *   qemu            real Xen under QEMU, which does not check segment limits
+ *   qemu64          64-bit Xen under QEMU 7.2, which gives INT n a wrong error code in long mode
  *
  * Not here: several vCPUs, devices, suspend.
  */

@@ -44,21 +44,27 @@ static void window_updates(void)
     CHECK_RC(update_entry(entry, frame_pte(a, KERNEL_RW)), 0);
     CHECK(window[7] == 0xaa);
 
-    /* Three updates in one call; the third keeps the accessed and dirty bits that the table has. */
+    /*
+     * Three updates in one call; the third keeps the accessed and dirty bits that the table has
+     * (Xen before 3.3 does not know that command: the two before it count).
+     */
     struct mmu_update batch[3] = {
         { maddr_of(entry), frame_pte(b, KERNEL_RW) },
         { maddr_of(entry), frame_pte(a, KERNEL_RW) },
         { maddr_of(entry) | MMU_PT_UPDATE_PRESERVE_AD, frame_pte(a, PTE_PRESENT) },
     };
     u32 done = 0;
-    CHECK_RC(hypercall4(HC_mmu_update, batch, 3, &done, DOMID_SELF), 0);
-    CHECK(done == 3);
-    CHECK(*entry == frame_pte(a, KERNEL_RO));
+    s32 rc = hypercall4(HC_mmu_update, batch, 3, &done, DOMID_SELF);
+    if (rc == -ENOSYS) {
+        CHECK(done == 2 && *entry == frame_pte(a, KERNEL_RW));
+    } else {
+        CHECK(rc == 0 && done == 3 && *entry == frame_pte(a, KERNEL_RO));
+    }
 
     /* A batch stops at the first bad entry and says how many went through. */
     batch[0].val = frame_pte(b, KERNEL_RW);
     batch[1].val = frame_pte(root_table, KERNEL_RW); /* a page table, writable */
-    s32 rc = hypercall4(HC_mmu_update, batch, 3, &done, DOMID_SELF);
+    rc = hypercall4(HC_mmu_update, batch, 3, &done, DOMID_SELF);
     CHECK(rc < 0 && done == 1);
     CHECK(pte_mfn(*entry) == mfn_of(b));
 

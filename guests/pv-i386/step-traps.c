@@ -42,7 +42,7 @@ static void exceptions(void)
     TRY("lgdt %0", : : "m"(limits) : "memory");
     check_fault(VEC_GP, 0, "lgdt");
     TRY("int $0x60", : : : "memory"); /* no entry: #GP with vector * 8 + 2 */
-    check_fault(VEC_GP, option("qemu") ? 0x60 * 16 + 2 : 0x60 * 8 + 2, "int 0x60");
+    check_fault(VEC_GP, option("qemu64") ? 0x60 * 16 + 2 : 0x60 * 8 + 2, "int 0x60");
     TRY("movw %w0, %%gs", : : "r"(0x41) : "memory"); /* an empty descriptor */
     check_fault(VEC_GP, 0x40, "bad selector");
 
