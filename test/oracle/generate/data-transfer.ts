@@ -1,6 +1,6 @@
 // Cases for moving data: MOV and kin, LEA, XCHG, CMOV, SETcc, bit tests, exchanges with compare.
 import { type Draft, type Maker, SIZES, type Size } from './maker.ts';
-import { DATA } from '../environment.ts';
+import { DATA, LDT } from '../environment.ts';
 
 const byteOf = (size: Size): number => (size === 8 ? 0 : 1);
 
@@ -18,11 +18,11 @@ export function move(m: Maker): void {
       for (let i = 0; i < 8; i++) {
         const place = m.memPlace({ bytes: size / 8 });
         const addr16 = place.prefixes.includes(0x67) === (m.bits === 32);
-        const base = place.seg === undefined ? 0 : undefined;
-        if (base === undefined) continue;
-        const offset = (place.vaddr ?? DATA) - base;
+        const base = place.seg === undefined ? 0 : LDT[(place.seg[1] >> 3) - 1]?.base ?? 0;
+        const offset = ((place.vaddr ?? DATA) - base) >>> 0;
         const draft = m.draft();
         draft.code = [...place.prefixes, ...m.size66(size), op + w, ...Array.from({ length: addr16 ? 2 : 4 }, (_, b) => (offset >>> (8 * b)) & 0xff)];
+        if (place.seg !== undefined) draft.segs[place.seg[0]] = place.seg[1];
         draft.poke(place.vaddr ?? DATA, size, m.value());
         m.add(draft);
       }

@@ -3,6 +3,7 @@
 // instructions, software interrupts, undefined opcodes, over-long instructions.
 import { CODE, CODE_BASE, DATA, LDT, ldtSelector, STACK, USER_CS, USER_DS } from '../environment.ts';
 import { type Draft, type Maker, SIZES } from './maker.ts';
+import { unusualStack } from './stack.ts';
 
 const CODE_END = 0x12000;
 /** Selectors worth trying: every LDT entry at each RPL now and then, null ones, GDT ones, beyond the limits. */
@@ -124,6 +125,18 @@ export function farTransfers(m: Maker): void {
       m.plain([...m.size66(size), 0xcb], (d) => frame(d, offset(), selector));
       m.plain([...m.size66(size), 0xca, 12, 0], (d) => frame(d, offset(), selector));
       m.plain([...m.size66(size), 0xcf], (d) => frame(d, offset(), selector, (m.rng.u32() & ~0x44100) | 2));
+    }
+  }
+  // On stacks that are odd or end.
+  for (const name of ['code', 'code16', 'codeExecuteOnly']) {
+    for (const size of [16, 32] as const) {
+      for (let i = 0; i < 24; i++) m.plain([...m.size66(size), 0x9a, ...le(size / 8, 0x110), ...le(2, ldtSelector(name))], (d) => unusualStack(m, d));
+      for (let i = 0; i < 16; i++) {
+        m.plain([...m.size66(size), m.rng.pick([0xcb, 0xcf])], (d) => {
+          unusualStack(m, d);
+          if (d.segs[2] === USER_DS) d.pokeBytes(d.regs[4] as number, Uint8Array.from([0x110, ldtSelector(name), 0x202].flatMap((word) => le(size / 8, word))));
+        });
+      }
     }
   }
   // There and back again: a far call to LDT code that returns far.

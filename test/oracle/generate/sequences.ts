@@ -129,7 +129,7 @@ function run(m: Maker, length: number, avoid: readonly number[] = []): Step[] {
 
 export function sequences(m: Maker): void {
   const { rng } = m;
-  for (let i = 0; i < 1500; i++) {
+  for (let i = 0; i < 3000; i++) {
     const steps = run(m, 2 + rng.below(12));
     const bytes = [...steps.flatMap((s) => [...s.code]), ...rng.pick(DEFINE_FLAGS)];
     for (let n = 0; n < 2; n++) {
@@ -139,7 +139,7 @@ export function sequences(m: Maker): void {
     }
   }
   // Loops: LOOP and DEC/JNZ around a body, a branch inside.
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 600; i++) {
     const body = run(m, 1 + rng.below(6), [1]).flatMap((s) => [...s.code]);
     const skipped = run(m, 1, [1]).flatMap((s) => [...s.code]);
     const inner = [...body, 0x83, 0xf8, rng.below(256), 0x70 + rng.below(16), skipped.length, ...skipped, 0x39, 0xc8];
@@ -152,7 +152,7 @@ export function sequences(m: Maker): void {
     m.add(d);
   }
   // A fault in the middle: everything before it has happened, nothing of it or after it.
-  for (let i = 0; i < 500; i++) {
+  for (let i = 0; i < 1000; i++) {
     const before = run(m, 1 + rng.below(5), [3]).flatMap((s) => [...s.code]);
     const after = run(m, 1 + rng.below(4)).flatMap((s) => [...s.code]);
     // Flags that a fault reports must be defined: an ADD or CMP stands before it.

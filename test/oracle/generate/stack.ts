@@ -5,7 +5,7 @@ import { type Draft, ESP, type Maker } from './maker.ts';
 const SIZES = [16, 32] as const;
 
 /** Now and then the stack ends where the next push or pop faults, or is a 16-bit or expand-down segment. */
-function unusualStack(m: Maker, d: Draft): void {
+export function unusualStack(m: Maker, d: Draft): void {
   const fate = m.rng.below(16);
   if (fate === 0) d.setReg(ESP, READ_ONLY + 4 + 2 * m.rng.below(8)); // pushes hit the read-only page
   if (fate === 1) d.setReg(ESP, UNMAPPED - 2 * m.rng.below(6)); // pops run off the end
@@ -90,6 +90,14 @@ export function branches(m: Maker): void {
     for (const code of [[0xc3], [0xc2, 0, 0], [0xc2, 8, 0], [0xc2, 0xff, 0xff], [0xf3, 0xc3]]) {
       for (let i = 0; i < 8; i++) m.plain([...m.size66(size), ...code], (d) => { d.poke(STACK, size, targets(d)); if (i > 4) unusualStack(m, d); });
     }
+  }
+  // To the last byte of a code segment and beyond its limit, by every kind of near transfer.
+  for (const distance of [0, 4, 8, 9, 10, 0x20, 0xef0, -0x101, -0x110]) {
+    const short = (d: Draft): void => { d.segs[1] = ldtSelector('codeShort'); d.eip = CODE - CODE_BASE; };
+    const codes = [[0xe9, ...near(32, distance)], [0xe8, ...near(32, distance)], [0x66, 0xe9, ...near(16, distance)], [0x0f, 0x84, ...near(32, distance)], [0xe2, distance & 0x7f], [0xeb, distance & 0xff], [0x74, distance & 0xff]];
+    for (const code of codes) m.plain(code, short);
+    for (const code of [[0xff, 0xe3], [0xff, 0xd3], [0x66, 0xff, 0xe3]]) m.plain(code, (d) => { short(d); d.setReg(3, (CODE - CODE_BASE + 5 + distance) >>> 0); });
+    for (const code of [[0xc3], [0xc2, 4, 0]]) m.plain(code, (d) => { short(d); d.poke(STACK, 32, (CODE - CODE_BASE + 5 + distance) >>> 0); });
   }
   // A call and its return; a return into the middle.
   m.plain([0xe8, 2, 0, 0, 0, 0xeb, 2, 0xc3, 0x90]);

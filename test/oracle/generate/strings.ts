@@ -59,7 +59,7 @@ export function strings(m: Maker): void {
   // Port strings, privileged here; a count of zero does not ask.
   for (const op of [0x6c, 0x6d, 0x6e, 0x6f]) {
     m.plain([op]);
-    m.plain([0xf3, op], (d) => d.setReg(1, 3));
+    for (const count of [0, 3]) m.plain([0xf3, op], (d) => d.setReg(1, count));
   }
   // Prefix order and repetition do not matter; the last of F2 and F3 wins.
   for (const code of [[0xf2, 0xf3, 0xa4], [0x66, 0xf3, 0xa5], [0xf3, 0x66, 0xa5], [0xf3, 0xf2, 0xae], [0xf2, 0xf3, 0xae], [0x26, 0x3e, 0xa4]]) {
