@@ -52,10 +52,8 @@ export interface HypervisorOptions {
   readonly frames?: FrameTable;
 }
 
-/** Frames below 1 MiB: frame 0 and the I/O area are not given to domains. */
+/** Frames of the first 1 MiB, RAM or not: I/O space to Xen, owned by DOMID_IO (arch_init_memory). */
 export const LOW_FRAMES = 0x100;
-/** First and last+1 frame of the legacy video and ROM area, owned by DOMID_IO. */
-const LOW_IO = { first: 0xa0, end: 0x100 } as const;
 
 /** Frame 0 to 1 MiB: low memory; then Xen's frames; then the pool. */
 export function createHypervisor(options: HypervisorOptions): Hypervisor {
@@ -63,7 +61,7 @@ export function createHypervisor(options: HypervisorOptions): Hypervisor {
   const frames = options.frames ?? new FrameTable(machine);
   if (options.frames !== undefined) frames.clear();
   assert(frames.frameCount > LOW_FRAMES + 64, `a machine of ${frames.frameCount} frames is too small for Xen`);
-  for (let mfn = LOW_IO.first; mfn < LOW_IO.end; mfn++) {
+  for (let mfn = 0; mfn < LOW_FRAMES; mfn++) {
     frames.owner[mfn] = DOMID.IO;
     frames.refCount[mfn] = 1;
     frames.flags[mfn] = FRAME.allocated;

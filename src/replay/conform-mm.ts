@@ -1,7 +1,7 @@
 // Operations of the memory-management family (FORMAT section 5), and the guest's own memory accesses.
 import type { Store } from '../hypervisor/page-fault.ts';
 import { emulateTableStore } from '../hypervisor/page-fault.ts';
-import { walkAsProcessor } from '../hypervisor/page-walk.ts';
+import { translateGuest } from '../hypervisor/guest-access.ts';
 import type { ConformCall, ConformContext, ConformFamily, ConformOp, ScriptOp, Word } from './conform-op.ts';
 
 const MMU_CMD: Record<string, number> = { n: 0, m: 1, p: 2, bad: 3 };
@@ -141,6 +141,7 @@ const mem: ConformCall = (context, op) => {
           context.names.set(mfn, name);
         });
       }
+      if (command === 'decrease') for (const name of frames.slice(0, Math.max(rc, 0))) context.returned.add(name);
       return rc;
     },
   };
@@ -156,7 +157,9 @@ const rawCall: ConformCall = (context, op) => {
 /** A fault as the guest kernel sees it: Xen clears USER for a 64-bit guest's kernel mode. */
 const faultText = (context: ConformContext, walked: number): string => `pf:${((-1 - walked) & (context.wide ? ~4 : ~0)).toString(16)}`;
 const PF_WRITE_PRESENT = 3;
-const translate = (context: ConformContext, vaddr: number, write: boolean): number => walkAsProcessor(context.hv.machine, context.vcpu, vaddr, write, context.wide);
+function translate(context: ConformContext, vaddr: number, write: boolean): number {
+  return translateGuest(context.hv.machine, context.vcpu, vaddr, write ? 'write' : 'read', context.wide);
+}
 const nonCanonical = (context: ConformContext, vaddr: number): boolean => context.wide && (vaddr >= 0x8000_0000_0000 || vaddr < -0x8000_0000_0000);
 
 /** Performs a store as processor and Xen do: straight, or emulated when it hits a page table. */

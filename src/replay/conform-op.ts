@@ -60,6 +60,8 @@ export interface ConformContext {
   scratchMaddr(vaddr: number): number;
   /** Runs a hypercall (continuations included) and gives its return code. Throws ConformCrash. */
   call(number: number, args: readonly Argument[]): number;
+  /** Names of frames that the script gave back to Xen: `gone` in `final`. */
+  readonly returned: Set<string>;
   /** Free for a family's own state during one script. */
   readonly notes: Map<string, unknown>;
 }

@@ -18,6 +18,7 @@ import { getPage, getPageAndType, getPageAndTypeFor, getType, PUT, putOldTable }
 import { ABIS, type AbiName, XEN_BUILDS, type XenBuild } from '../hypervisor/personality.ts';
 import type { PageRules } from '../hypervisor/pte-rules.ts';
 import { setGdt } from '../hypervisor/hypercalls/descriptors.ts';
+import { ScriptCpu } from './script-cpu.ts';
 import type { WorldPort } from '../hypervisor/world-port.ts';
 
 /** Enough for the names of section 3 (`free` is 0x2000); "no RAM" starts behind it. */
@@ -130,6 +131,13 @@ function buildGuest(hv: Hypervisor, d1: Domain, mfns: Map<string, number>): Vcpu
 
   const kernel = give(hv, d1, KERNEL_PAGES);
   const firstSlot = (KERNEL_VADDR >>> 12) % 512;
+  // The kernel's address space begins at 0; all but the first page of what lies below it is mapped.
+  const low = give(hv, d1, 1)[0] as number;
+  for (let slot = 1; slot < firstSlot; slot++) entry('live_l1', slot, low, 0x63);
+  const magic = new TextEncoder().encode(wide ? 'xen-3.0-x86_64' : 'xen-3.0-x86_32p');
+  hv.machine.writeBytes(mfn('start_info') * 4096, magic);
+  // evtchn_upcall_mask of vCPU 0: the scripts take no upcalls.
+  hv.machine.writeU8(mfn('shared_info') * 4096 + 1, 1);
   kernel.forEach((frame, i) => entry('live_l1', firstSlot + i, frame, 0x63));
   ['start_info', 'console', 'store'].forEach((name, i) => entry('live_l1', firstSlot + KERNEL_PAGES + i, mfn(name), 0x63));
   entry('live_l1', firstSlot + KERNEL_PAGES + 3, mfn('shared_info'), 0x63);
@@ -150,6 +158,7 @@ function buildGuest(hv: Hypervisor, d1: Domain, mfns: Map<string, number>): Vcpu
   const root = mfn('root');
   const level = wide ? FRAME_TYPE.l4 : FRAME_TYPE.l3;
   vcpu.online = true;
+  vcpu.cpu = new ScriptCpu(hv.machine, vcpu).asCpu();
   // Pinned, and loaded as the kernel's base (pv64: and the user's).
   assert(getPage(hv, root, d1.domId) && getType(hv, root, level, true) === 0, 'the initial tables are refused');
   hv.frames.flags[root] = (hv.frames.flags[root] as number) | FRAME.pinned;

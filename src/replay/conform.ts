@@ -8,6 +8,7 @@
 import { DOMID } from '../abi/domid.ts';
 import { assert } from '../base/assert.ts';
 import { dispatchHypercall } from '../hypervisor/dispatch.ts';
+import { FRAME } from '../hypervisor/frame-table.ts';
 import { HypercallArgs } from '../hypervisor/hypercall.ts';
 import { hypercallRows } from '../hypervisor/hypercall-rows.ts';
 import { ConformCrash, type ConformCall, type ConformContext, type ConformFamily, type Argument, type ConformOp, type ScriptOp, type Word } from './conform-op.ts';
@@ -149,6 +150,7 @@ class ScriptContext implements ConformContext {
   readonly mfns: Map<string, number>;
   readonly names = new Map<number, string>();
   readonly notes = new Map<string, unknown>();
+  readonly returned = new Set<string>();
   readonly #state: ConformState;
   readonly #ignoreAd: boolean;
   readonly #abi: 'pv64' | 'pv32pae';
@@ -295,11 +297,13 @@ class ScriptContext implements ConformContext {
     const { machine, frames } = this.hv;
     for (const [name, mfn] of this.mfns) {
       if (!/^(f\d+|foreign\d?)$/.test(name) && !this.#state.initial.has(name)) continue;
-      if (frames.owner[mfn] !== (name.startsWith('foreign') ? 2 : 1)) {
+      const initial = this.#state.initial.get(name);
+      const kept = frames.owner[mfn] === (name.startsWith('foreign') ? 2 : 1) && ((frames.flags[mfn] as number) & FRAME.allocated) !== 0;
+      // A frame given back may have been given out again, by another name.
+      if (initial === undefined && (!kept || this.returned.has(name))) {
         final[name] = 'gone';
         continue;
       }
-      const initial = this.#state.initial.get(name);
       const words: Record<string, string> = {};
       for (let i = 0; i < 512; i++) {
         const lo = machine.readU32(mfn * 4096 + i * 8);
