@@ -28,8 +28,7 @@ void console_ring_init(void)
 
 static void wait_for_console(void)
 {
-    shared->evtchn_pending[port / 32] &= ~(1u << (port % 32));
-    barrier();
+    clear_pending(port);
     if (ring->out_prod - ring->out_cons < sizeof(ring->out)) return;
     poll_port(port, now_ns() + 100000000);
 }
@@ -53,8 +52,7 @@ void console_flush(void)
     volatile struct xencons_interface *r = ring;
     if (!r) return;
     for (u32 tries = 0; r->out_cons != r->out_prod && tries < 100; tries++) {
-        shared->evtchn_pending[port / 32] &= ~(1u << (port % 32));
-        barrier();
+        clear_pending(port);
         if (r->out_cons == r->out_prod) return;
         poll_port(port, now_ns() + 10000000);
     }
@@ -157,8 +155,7 @@ static char read_char(void)
 {
     volatile struct xencons_interface *r = ring;
     while (r->in_cons == r->in_prod) {
-        shared->evtchn_pending[port / 32] &= ~(1u << (port % 32));
-        barrier();
+        clear_pending(port);
         if (r->in_cons != r->in_prod) break;
         poll_port(port, 0);
     }

@@ -85,6 +85,8 @@ void close_port(u32 port)
     CHECK_RC(event_op(EVTCHNOP_close, &op), 0);
 }
 
+void clear_pending(u32 port) { clear_bit(shared->evtchn_pending, port); }
+
 void mask_port(u32 port) { set_bit(shared->evtchn_mask, port); }
 
 /* By hypercall: Xen re-raises what became pending while the port was masked. */

@@ -184,6 +184,7 @@ u32 new_loopback(event_handler handler, u32 *other);
 void close_port(u32 port);
 void mask_port(u32 port);
 void unmask_port(u32 port);
+void clear_pending(u32 port);
 static inline int port_pending(u32 port) { return shared->evtchn_pending[port / 32] >> (port % 32) & 1; }
 
 /* ---- time (timer.c) ---- */
