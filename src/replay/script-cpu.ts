@@ -1,6 +1,8 @@
 // The part of a processor that a scripted guest has: translation with a TLB of unlimited size, and
 // nothing that runs instructions. Stale translations live until Xen flushes them, as on the machine
 // that recorded the corpus (QEMU): a hit needs the rights of the access, a miss walks the tables.
+// There a 32-bit guest's kernel (ring 1) shares its TLB slots with Xen, whose own accesses push the
+// guest's entries out at every hypercall: no stale translation was ever seen, so none is kept.
 import type { Cpu } from '../x86/cpu.ts';
 import type { Exception } from '../x86/exit.ts';
 import type { Vcpu } from '../hypervisor/domain.ts';
@@ -32,7 +34,7 @@ export class ScriptCpu {
     const cached = this.#tlb.get(pageOf(vaddr));
     if (cached !== undefined && (!write || cached.writable) && (!user || cached.user)) return cached.frameMaddr + (((vaddr % 4096) + 4096) % 4096);
     const maddr = walkAsProcessor(this.machine, this.#vcpu, vaddr, write, user);
-    if (maddr >= 0) {
+    if (maddr >= 0 && this.#vcpu.domain.abi.kernelRing === 3) {
       const { levels } = this.#vcpu.domain.abi;
       const root = levels === 4 && !this.#vcpu.kernelMode ? this.#vcpu.userTableMfn : this.#vcpu.guestTableMfn;
       const dirty = findL1(this.machine, levels, root, vaddr) && (found.lo & PTE.dirty) !== 0;
