@@ -11,7 +11,7 @@ import { PF_ERR, VECTOR, type Exception } from '../x86/exit.ts';
 import { SEG } from '../x86/state-layout.ts';
 import type { Vcpu } from './domain.ts';
 import type { Hypervisor } from './hypervisor.ts';
-import { MMUEXT_ROWS } from './hypercalls/mmuext.ts';
+import { switchBase } from './hypercalls/mmuext.ts';
 import { mapLdtOnFault } from './ldt.ts';
 import { emulateTableStore, writableTableAt } from './page-fault.ts';
 import { findL1, found, PTE } from './page-walk.ts';
@@ -19,7 +19,6 @@ import { ldtVaddr } from './per-domain.ts';
 import { inGuestKernel, injectException } from './traps.ts';
 
 const LDT_WINDOW_BYTES = 0x1_0000;
-const MMUEXT_NEW_BASEPTR = 5;
 
 /** A page fault: true if Xen settled it (or delivered something in its place). */
 export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception): boolean {
@@ -80,11 +79,14 @@ function performTableStore(hv: Hypervisor, vcpu: Vcpu, vaddr: number): boolean {
   machine.writeU32(entry.maddr, (entry.lo | PTE.rw) >>> 0);
   cpu.invlpg(vaddr);
   const exit = cpu.run(1);
-  // A table may map itself: the store may have changed the very entry that was made writable.
-  if (machine.readU32(entry.maddr) === ((entry.lo | PTE.rw) >>> 0)) machine.writeU32(entry.maddr, entry.lo);
   cpu.invlpg(vaddr);
 
   const after = machine.readBytes(pageMaddr, 4096);
+  // The mapping is read-only again whatever the processor made of its accessed and dirty bits. A table
+  // may map itself: then the entry lies in the page, and counts as changed only if the store hit it.
+  machine.writeU32(entry.maddr, entry.lo);
+  const own = entry.maddr - pageMaddr;
+  if (own >= 0 && own < 4096 && !(at <= own && own < at + sizeBytes)) new DataView(after.buffer).setUint32(own, entry.lo, true);
   machine.writeBytes(pageMaddr, before);
   if (exit.kind === 'exception') {
     // Another operand faults first: that is what the guest hears.
@@ -104,6 +106,5 @@ function performTableStore(hv: Hypervisor, vcpu: Vcpu, vaddr: number): boolean {
 
 /** MOV to CR3 by the guest kernel: true if the vCPU runs on that table now. */
 export function switchBaseByCr3(hv: Hypervisor, vcpu: Vcpu, mfn: number): boolean {
-  const row = MMUEXT_ROWS[MMUEXT_NEW_BASEPTR];
-  return row !== undefined && row.run(hv, vcpu, { cmd: MMUEXT_NEW_BASEPTR, arg1: mfn, arg1Addr: mfn, arg2: 0, arg2Addr: 0 }, vcpu.domain.domId) === 0;
+  return switchBase(hv, vcpu, mfn) === 0;
 }

@@ -119,6 +119,18 @@ function newBasePtr(hv: Hypervisor, vcpu: Vcpu, { arg1: mfn }: ExtOp): number {
   return putBase(hv, old);
 }
 
+/** A base switch outside a hypercall (MOV to CR3): never interrupted. 0 or negative errno; the vCPU's old table may be left for later. */
+export function switchBase(hv: Hypervisor, vcpu: Vcpu, mfn: number): number {
+  const before = hv.current;
+  hv.current = undefined;
+  const rc = newBasePtr(hv, vcpu, { cmd: 5, arg1: mfn, arg1Addr: mfn, arg2: 0, arg2Addr: 0 });
+  // Nobody is there to continue: what was refused half-way, and the table that was loaded, go now.
+  putOldTable(hv, hv.idle);
+  putOldTable(hv, vcpu);
+  hv.current = before;
+  return rc;
+}
+
 function newUserBasePtr(hv: Hypervisor, vcpu: Vcpu, { arg1: mfn }: ExtOp): number {
   const old = vcpu.userTableMfn;
   if (mfn === old) return 0;
