@@ -98,6 +98,7 @@ static void restore(void)
     hypercall1(HC_fpu_taskswitch, 0);
     hypercall2(HC_set_debugreg, 7, 0);
     set_timer(0);
+    make_readonly(root_table); /* a wild update_va_mapping may have unmapped it */
 }
 
 void mode_wild(void)
