@@ -6,7 +6,7 @@
 // Every hypercall goes through the dispatcher with its arguments in guest memory. The families'
 // operations are rows in conform-*.ts. Not here: reading files (cli/commands/conform.ts).
 import { DOMID } from '../abi/domid.ts';
-import { assert } from '../base/assert.ts';
+import { assert, UsageError } from '../base/assert.ts';
 import { dispatchHypercall } from '../hypervisor/dispatch.ts';
 import { FRAME } from '../hypervisor/frame-table.ts';
 import { HypercallArgs } from '../hypervisor/hypercall.ts';
@@ -15,18 +15,9 @@ import { ConformCrash, type ConformCall, type ConformContext, type ConformFamily
 import { ConformWorld, KERNEL_VADDR, SCRATCH_VADDR, GRANT_SLOT, type ConformState, type ConformWorldOptions } from './conform-world.ts';
 import { EVTCHN_FAMILY } from './conform-evtchn.ts';
 import { mmFamily } from './conform-mm.ts';
+import type { Script } from './conform-script.ts';
 
-export interface Script {
-  readonly id: string;
-  readonly abi: 'pv64' | 'pv32pae';
-  readonly family: string;
-  readonly sub: string;
-  readonly ops: readonly ScriptOp[];
-  readonly results: readonly unknown[];
-  readonly final?: Readonly<Record<string, unknown>>;
-  readonly ad?: 'ignore';
-  readonly crash?: { readonly what: string; readonly op: number };
-}
+export type { Script };
 
 export interface Difference {
   readonly script: string;
@@ -175,7 +166,7 @@ class ScriptContext implements ConformContext {
   frame(name: string): number {
     if (name === '0' || name === '-') return 0;
     const mfn = this.mfns.get(name);
-    return mfn ?? (name.startsWith('n') ? UNMADE[this.#abi] : assertNever(name));
+    return mfn ?? (name.startsWith('n') ? UNMADE[this.#abi] : unknownName(name));
   }
   word(text: string): Word {
     if (text === '0') return { lo: 0, hi: 0 };
@@ -222,7 +213,7 @@ class ScriptContext implements ConformContext {
     return { lo: Number(value & 0xffff_ffffn), hi: Number(value >> 32n) };
   }
   domId(name: string): number {
-    return DOMAINS[name] ?? assertNever(name);
+    return DOMAINS[name] ?? unknownName(name);
   }
 
   // -- argument structures --------------------------------------------------------------------------
@@ -343,7 +334,7 @@ const halves = (value: Argument): Word => (typeof value === 'number' ? { lo: val
 const isXenSlot = (wide: boolean, index: number): boolean => (wide ? index >= 256 && index <= 271 : index >= 428);
 const clearAd = (lo: number): number => ((lo & 1) !== 0 ? (lo & ~0x60) >>> 0 : lo);
 const isWord = (text: string): boolean => text === '0' || (/^[-a-z0-9_]+:[0-9a-f]+$/.test(text) && !/^(pf|gp|ex\d+):/.test(text));
-function assertNever(name: string): never {
-  assert(false, `unknown name ${name}`);
+function unknownName(name: string): never {
+  throw new UsageError(`a conformance script names ${JSON.stringify(name)}, which this format does not know`);
 }
 
