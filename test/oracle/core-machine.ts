@@ -183,7 +183,15 @@ export function compareOutcome({ input, outcome: expected }: Vector, actual: Out
   differ('eflags', expected.eflags & ~skip.flags, actual.eflags & ~skip.flags);
   GPR.forEach((register, i) => differ(register, expected.regs[i] as number, actual.regs[i] as number));
   SEGS.forEach((register, i) => differ(register, expected.segs[i] as number, actual.segs[i] as number));
-  const image = (memory: readonly Patch[]): string => memory.map((p) => `${hex(p.vaddr)}=${Buffer.from(p.bytes).toString('hex')}`).join(' ');
+  // Region by region or in one piece: what counts is which byte holds what.
+  const image = (memory: readonly Patch[]): string => {
+    let end = -1, text = '';
+    for (const { vaddr, bytes } of memory) {
+      text += `${vaddr === end ? '' : `${text === '' ? '' : ' '}${hex(vaddr)}=`}${Buffer.from(bytes).toString('hex')}`;
+      end = vaddr + bytes.length;
+    }
+    return text;
+  };
   if (skip.memory === undefined && image(expected.memory) !== image(actual.memory)) found.push(`memory [${image(actual.memory)}] not [${image(expected.memory)}]`);
   if (expected.retired !== undefined && actual.retired !== undefined) differ('retired', expected.retired, actual.retired);
   return found;

@@ -98,7 +98,7 @@ const definesAll = (code: readonly number[]): boolean => {
   const at = code[0] === 0x66 ? 1 : 0;
   const op = code[at] as number, next = code[at + 1] as number;
   if (leavesUndefined(code)) return false;
-  if (op < 0x40) return true;
+  if (op < 0x40 && op !== 0x0f) return true;
   return op === 0x81 || op === 0x83 || (op === 0xf7 && (next & 0x38) === 0x18) || (op === 0x0f && [0xc1, 0xb1].includes(next));
 };
 
@@ -158,7 +158,7 @@ export function sequences(m: Maker): void {
     // Flags that a fault reports must be defined: an ADD or CMP stands before it.
     const faulting = rng.pick([[0x8b, 0x03], [0x89, 0x03], [0x01, 0x03], [0xff, 0x03], [0xff, 0x33], [0x8f, 0x03], [0x0f, 0xb1, 0x13], [0xa5], [0xf7, 0x33], [0x0f, 0xb6, 0x03], [0xd1, 0x03], [0xcd, 0x81], [0x0f, 0x0b], [0xf4]]);
     const d = frame(m);
-    d.code = [...before, ...rng.pick(DEFINE_FLAGS.slice(0, 4).filter((c) => c[1] !== 0xd9)), 0x39, 0xc8, ...faulting, ...after];
+    d.code = [...before, ...rng.pick(DEFINE_FLAGS.slice(0, 4).filter((c) => c[1] !== 0xd9)), 0x39, 0xc8, ...faulting, 0x39, 0xc8, ...after, ...rng.pick(DEFINE_FLAGS)];
     d.pin(3, rng.pick([UNMAPPED + 0x40, READ_ONLY + 0x100, READ_ONLY - 2, UNMAPPED - 2, 0x500, DATA + 0x300]));
     m.add(d);
   }
