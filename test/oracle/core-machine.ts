@@ -32,23 +32,28 @@ export class CoreMachine {
   readonly #regions: readonly { region: Region; maddr: number; pristine: Uint8Array; before: Uint8Array; patched: boolean }[];
   readonly #descriptors = new Map<number, Descriptor>();
 
-  constructor(make: CpuFactory, tier: 'evaluate' | 'translate') {
+  /** `paging`: the shape of the page tables; with two levels there is no NX. */
+  constructor(make: CpuFactory, tier: 'evaluate' | 'translate' | 'auto', paging: 'pae' | 'two-level' = 'pae') {
     const machine = new MachineMemory({ frameCount: FRAMES });
     this.#machine = machine;
+    const pae = paging === 'pae';
     let nextFrame = 1;
     const frame = (): number => nextFrame++ * PAGE;
-    const pdpt = frame(), directories = [frame(), frame()], tables = new Map<number, number>();
-    directories.forEach((directory, i) => machine.writeU32(pdpt + 8 * i, directory | 1));
+    const root = frame(), tables = new Map<number, number>();
+    const directories = pae ? [frame(), frame()] : [root];
+    if (pae) directories.forEach((directory, i) => machine.writeU32(root + 8 * i, directory | 1));
+    const [entryBytes, indexBits] = pae ? [8, 9] : [4, 10];
     const map = (vaddr: number, maddr: number, flags: number, execute: boolean): void => {
-      const key = vaddr >>> 21;
+      const key = vaddr >>> (12 + indexBits), mask = (1 << indexBits) - 1;
       let table = tables.get(key);
       if (table === undefined) {
         table = frame();
         tables.set(key, table);
-        machine.writeU32((directories[vaddr >>> 30] as number) + 8 * (key & 511), table | 0x67);
+        machine.writeU32((directories[pae ? vaddr >>> 30 : 0] as number) + entryBytes * (key & mask), table | 0x67);
       }
-      machine.writeU32(table + 8 * ((vaddr >>> 12) & 511), maddr | flags);
-      machine.writeU32(table + 8 * ((vaddr >>> 12) & 511) + 4, execute ? 0 : 0x80000000);
+      const entry = table + entryBytes * ((vaddr >>> 12) & mask);
+      machine.writeU32(entry, maddr | flags);
+      if (pae) machine.writeU32(entry + 4, execute ? 0 : 0x80000000);
     };
     this.#regions = REGIONS.map((region) => {
       const pristine = regionContent(region);
@@ -66,9 +71,9 @@ export class CoreMachine {
 
     const cpu = make(machine, { exceptions: 'exit', cpuid: () => [0, 0, 0, 0], tier });
     this.cpu = cpu;
-    cpu.setEfer(EFER_NXE);
-    cpu.setCr(4, CR4_PAE);
-    cpu.setCr(3, pdpt);
+    cpu.setEfer(pae ? EFER_NXE : 0);
+    cpu.setCr(4, pae ? CR4_PAE : 0);
+    cpu.setCr(3, root);
     cpu.setCr(0, CR0);
     cpu.setGdtr(GDT_VADDR, GDT_LIMIT);
     cpu.setLdtr({ selector: 0x50, base: LDT_VADDR, limit: LDT_LIMIT, access: 0x82 });
@@ -130,12 +135,16 @@ export class CoreMachine {
     return runs;
   }
 
-  /** Runs a case; a string instead of an outcome says how the core left the rails. */
-  run(input: Case): Outcome | string {
+  /** Runs a case, `slice` instructions at a time; a string instead of an outcome says how the core left the rails. */
+  run(input: Case, slice = BUDGET): Outcome | string {
     const { cpu } = this;
     this.#load(input);
     const before = cpu.retired();
-    const exit = cpu.run(BUDGET);
+    let exit = cpu.run(slice);
+    while (exit.kind === 'budget' && cpu.retired() - before < BUDGET) {
+      if ((cpu.retired() - before) % slice !== 0) return `a budget of ${slice} ended after ${cpu.retired() - before} instructions`;
+      exit = cpu.run(slice);
+    }
     const verdict = this.#verdict(input, exit);
     if (typeof verdict === 'string') return verdict;
     const memory = this.#regions.filter(({ region }) => region.write).flatMap((area) =>
