@@ -17,7 +17,7 @@ import type { Cpu } from '../../x86/cpu.ts';
 import type { Domain, Vcpu } from '../domain.ts';
 import { allocUnboundPort, newEventChannels } from '../event-channels.ts';
 import { FRAME, FRAME_TYPE } from '../frame-table.ts';
-import { newGrantTable } from '../grant-table.ts';
+import { growGrantTable, newGrantTable, seedGrant } from '../grant-table.ts';
 import { allocSharedFrame, createDomain, createVcpu, type Hypervisor } from '../hypervisor.ts';
 import { VMASST } from '../page-tables.ts';
 import { getPage, getType } from '../page-types.ts';
@@ -64,6 +64,8 @@ const GUEST_TYPE: Record<AbiName, string> = { pv64: 'xen-3.0-x86_64', pv32pae: '
 const LEGACY_VCPUS = 32;
 /** The domain that runs xenstored and the console. */
 const BACKEND_DOMID = 0;
+/** Grant references through which the toolstack offers the rings, xen/include/public/grant_table.h. */
+const GNTTAB_RESERVED = { console: 0, xenstore: 1 } as const;
 /** Frames that Xen needs for a domain besides its memory. */
 const XEN_FRAMES = 8;
 
@@ -89,6 +91,7 @@ export function buildDomain(hv: Hypervisor, options: BuildOptions): BuiltDomain 
   const cpus = options.cpus ?? [undefined];
   for (const cpu of cpus) createVcpu(domain).cpu = cpu;
   const vcpu = domain.vcpus[0] as Vcpu;
+  mustHave(growGrantTable(hv, domain, 1) || undefined, 'a frame for the grant table');
   const storePort = mustHave(allocUnboundPort(hv, domain, BACKEND_DOMID), 'a port for xenstore');
   const consolePort = mustHave(allocUnboundPort(hv, domain, BACKEND_DOMID), 'a port for the console');
   const p2m = placeFrames(hv, domain, totalPages);
@@ -100,6 +103,8 @@ export function buildDomain(hv: Hypervisor, options: BuildOptions): BuiltDomain 
   writePageTables(hv, abi, plan, p2m);
   const storeMfn = p2m[plan.store.pfn] as number;
   const consoleMfn = p2m[plan.console.pfn] as number;
+  seedGrant(hv, domain, GNTTAB_RESERVED.console, BACKEND_DOMID, consoleMfn);
+  seedGrant(hv, domain, GNTTAB_RESERVED.xenstore, BACKEND_DOMID, storeMfn);
   // Nobody reads the console yet: its back end says so when it does.
   memory.write(plan.console.pfn * 4096 + CONSOLE_RING.fields.connection.at, Uint8Array.of(CONSOLE_CONNECTION.disconnected));
   memory.write(plan.startInfo.pfn * 4096, startInfoOf(options, abi, plan, { domain, storeMfn, storePort, consoleMfn, consolePort }));
@@ -155,7 +160,7 @@ class PseudoMemory {
   }
 }
 
-/** Free frames are zero, so the rest of a segment's memory needs no writing... except where segments overlap file bytes. */
+/** Segments in file order; the rest of each is zeroed, since a later one may overlap an earlier one. */
 function loadKernel(memory: PseudoMemory, image: KernelImage): void {
   for (const segment of image.segments) {
     memory.write(segment.vaddr - image.virtBase, image.bytes.subarray(segment.offset, segment.offset + segment.fileBytes));
