@@ -119,6 +119,8 @@ export interface Domain {
   grants: GrantTable;
   /** Xen's windows on descriptor tables; undefined for scripted guests. */
   perDomain: PerDomain | undefined;
+  /** L2 tables on which a refused PAE root left a reference and a type for ever, as real Xen does; one entry each. */
+  leakedTables: number[];
   /** 16 bytes. */
   handle: Uint8Array;
   /** SCHEDOP_shutdown_code: reported instead of the reason given later. */

@@ -15,6 +15,8 @@ import { PAGE_RULES, type PageRules } from './pte-rules.ts';
 import type { WorldPort } from './world-port.ts';
 import type { Abi, XenBuild } from './personality.ts';
 import type { EventChannels } from './event-channels.ts';
+import { EVENT_RULES, type EventRules } from './event-rules.ts';
+import { GRANT_RULES, type GrantRules } from './grant-rules.ts';
 import type { GrantTable } from './grant-table.ts';
 import type { HypercallRow } from './hypercall.ts';
 import { newVcpu } from './vcpu.ts';
@@ -37,6 +39,9 @@ export interface Hypervisor {
   readonly idle: { oldTable: OldTable | undefined };
   /** The running hypercall owes the guest a #GP(0) (debug builds: a grant entry was overwritten). */
   pendingGp: boolean;
+  /** Rows that a test may replace to bring a historical mistake back. */
+  grantRules: GrantRules;
+  eventRules: EventRules;
   /** By hypercall number. Tests may replace a row. */
   hypercallRows: Record<number, HypercallRow>;
   domain(domId: number): Domain | undefined;
@@ -82,6 +87,8 @@ export function createHypervisor(options: HypervisorOptions): Hypervisor {
     current: undefined,
     idle: { oldTable: undefined },
     pendingGp: false,
+    grantRules: GRANT_RULES,
+    eventRules: EVENT_RULES,
     hypercallRows: options.hypercallRows,
     domain: (domId) => domains.get(domId),
     vcpu: (domId, vcpuId) => domains.get(domId)?.vcpus[vcpuId],
@@ -109,6 +116,7 @@ export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
     // Only 32-bit PAE domains start with an assist on (pae_extended_cr3): set by the domain builder.
     vmAssist: 0,
     events: options.events, grants: options.grants, perDomain: undefined,
+    leakedTables: [],
     handle: options.handle ?? new Uint8Array(16),
     shutdownCode: undefined, watchdogs: [undefined, undefined], consoleLine: '',
   };

@@ -247,8 +247,9 @@ function getXenL2(hv: Hypervisor, lo: number, hi: number, domain: Domain, how: n
   const l2 = frameOf(lo, hi);
   const rc = getPageAndTypeFor(hv, l2, domain.domId, FRAME_TYPE.l2 | PAE_XEN_L2, how | PUT.preemptible | PUT.retainRefOnRestart);
   // Shared: refused, and the references stay taken for ever, as in the real hypervisor.
-  if (rc === 0 && hv.rules.paeXenL2Unshared && hv.frames.typeCount[l2] !== 1) return EINVAL;
-  return rc;
+  if (rc !== 0 || !hv.rules.paeXenL2Unshared || hv.frames.typeCount[l2] === 1) return rc;
+  domain.leakedTables.push(l2);
+  return EINVAL;
 }
 
 /** A 32-bit root's entry loses what Xen added (unadjust_guest_l3e). */

@@ -42,8 +42,11 @@ const FAMILIES: readonly ConformFamily[] = [mmFamily, EVTCHN_FAMILY];
 export class ConformRunner {
   readonly #world: ConformWorld;
   readonly #families: readonly ConformFamily[];
+  /** Looks at the state a script left; for tests. */
+  readonly #afterScript: ((context: ConformContext) => void) | undefined;
 
-  constructor(options: Partial<ConformWorldOptions> & { families?: readonly ConformFamily[] } = {}) {
+  constructor(options: Partial<ConformWorldOptions> & { families?: readonly ConformFamily[]; afterScript?: (context: ConformContext) => void } = {}) {
+    this.#afterScript = options.afterScript;
     this.#world = new ConformWorld({ hypercallRows, ...options });
     this.#families = options.families ?? FAMILIES;
   }
@@ -76,6 +79,7 @@ export class ConformRunner {
       for (const family of this.#families) family.final?.(context, final);
       context.compareFinal(script.final, final, differ);
     }
+    this.#afterScript?.(context);
     return differences;
   }
 
