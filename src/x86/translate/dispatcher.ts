@@ -4,6 +4,7 @@
 //    run(execTag, modeNumber):
 //      loop: rip on another page than the current fetch page? look the page up in the TLB (law 1), miss -> return
 //            rip in the jump cache for this machine page and mode?                              miss -> return
+//            the entry's hops are used up -> return 2
 //            call the region; it says stop -> return 1, else again
 //
 // Why regions return to a loop instead of tail-calling each other through the table: V8 (11.3) gives every
@@ -28,7 +29,7 @@ export interface DispatcherPlaces {
 }
 
 /** What run() returns. */
-export const LEFT = { miss: 0, stop: 1 } as const;
+export const LEFT = { miss: 0, stop: 1, hops: 2 } as const;
 
 const { i32, i64 } = TYPE;
 /** Signature numbers shared with the region modules. */
@@ -77,13 +78,13 @@ export function dispatcherModule(places: DispatcherPlaces): Uint8Array {
 
 function runBody({ stateBase, tlbBase, jumpCacheBase }: DispatcherPlaces): Uint8Array {
   const c = new CodeBuffer(256);
-  const [execTag, mode, rip, entry] = [0, 1, 2, 3];
+  const [execTag, mode, rip, entry, left] = [0, 1, 2, 3, 4];
   const state = (at: number): void => {
     c.const32(stateBase);
     c.memory(OP.i32_load, at);
   };
   c.u32(1);
-  c.u32(2);
+  c.u32(3);
   c.byte(i32);
   c.open(OP.block); // $miss
   c.open(OP.loop);
@@ -133,7 +134,21 @@ function runBody({ stateBase, tlbBase, jumpCacheBase }: DispatcherPlaces): Uint8
   c.byte(OP.i32_or);
   c.byte(OP.i32_ne);
   c.brIf(1);
-  // 3. The region.
+  // 3. Entries that are used much.
+  c.get(entry);
+  c.get(entry);
+  c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.hops);
+  c.const32(1);
+  c.byte(OP.i32_sub);
+  c.tee(left);
+  c.memory(OP.i32_store, jumpCacheBase + JUMP_CACHE.hops);
+  c.get(left);
+  c.byte(OP.i32_eqz);
+  c.open(OP.if);
+  c.const32(LEFT.hops);
+  c.byte(OP.return);
+  c.end();
+  // 4. The region.
   c.get(entry);
   c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.label);
   c.get(entry);

@@ -19,6 +19,7 @@ import { deadProducers, knownAtStart } from './flag-flow.ts';
 import { Frame, LOCAL, type Target } from './frame.ts';
 import { JUMP_CACHE } from './jump-cache.ts';
 import { type Block, type Region, successors } from './region.ts';
+import { emitRepeat } from './repeat.ts';
 import { StatementEmitter } from './statement.ts';
 import { type Shape, structure } from './structure.ts';
 
@@ -205,7 +206,10 @@ class RegionEmitter {
     const block = this.#region.blocks[node] as Block;
     const { insns, end } = block;
     statements.known = this.#known[node];
-    if (end.kind === 'repeat') return this.#repeat(block, end.next);
+    if (end.kind === 'repeat') {
+      emitRepeat(f, statements, block.insns[0] as Block['insns'][number]);
+      return this.#goto(end.next);
+    }
     const dead = deadProducers(block);
     if (insns.length > 0) {
       c.get(LOCAL.budget);
@@ -247,64 +251,9 @@ class RegionEmitter {
         return f.exitTo(f.stopDepth, end.vaddr, 0);
     }
   }
-
-  /** A repeated string instruction: each iteration is charged and precise; rip stays on it until it is done. */
-  #repeat(block: Block, next: number): void {
-    const f = this.#f;
-    const c = this.#c;
-    const statements = this.#statements;
-    const { vaddr, lowered } = block.insns[0] as Block['insns'][number];
-    const { countWidth, whileZf } = lowered.rep as NonNullable<typeof lowered.rep>;
-    const stop = { vaddr, giveBack: 0 };
-    const charge = (): void => {
-      c.get(LOCAL.budget);
-      c.const32(1);
-      c.byte(OP.i32_sub);
-      c.set(LOCAL.budget);
-    };
-    const count = { tag: 'reg', width: countWidth, index: 1 } as const;
-    const before = statements.known;
-    statements.begin(stop);
-    c.get(LOCAL.budget);
-    c.const32(1);
-    c.byte(OP.i32_lt_s);
-    f.open(OP.if);
-    f.exitTo(f.stopDepth, vaddr, 0);
-    f.close();
-    const done = f.open(OP.block);
-    statements.expr(count);
-    c.byte(countWidth === 64 ? OP.i64_eqz : OP.i32_eqz);
-    f.open(OP.if);
-    charge();
-    f.br(done);
-    f.close();
-    const again = f.open(OP.loop);
-    c.get(LOCAL.budget);
-    c.byte(OP.i32_eqz);
-    f.open(OP.if);
-    f.exitTo(f.stopDepth, vaddr, 0);
-    f.close();
-    // The second and later iterations see the flags of the one before.
-    if (lowered.stmts.some((s) => s.do === 'setFlags' || s.do === 'if' || s.do === 'setFlagBits')) statements.known = undefined;
-    for (const s of lowered.stmts) statements.statement(s, new Set());
-    const one = countWidth === 64 ? 1n : 1;
-    statements.statement({ do: 'setReg', width: countWidth, index: 1, value: { tag: 'bin', op: 'sub', width: countWidth, a: count, b: { tag: 'const', width: countWidth, value: one } } }, new Set());
-    charge();
-    statements.expr({ tag: 'cmp', op: 'ne', a: count, b: { tag: 'const', width: countWidth, value: countWidth === 64 ? 0n : 0 } });
-    if (whileZf !== undefined) {
-      statements.flag('zf');
-      if (whileZf === 0) c.byte(OP.i32_eqz);
-      c.byte(OP.i32_and);
-    }
-    f.brIf(again);
-    f.close();
-    f.close();
-    statements.known = before;
-    this.#goto(next);
-  }
 }
 
-/** ((rip ^ rip >>> 12) & mask) << 4 of the rip in a local. */
+/** ((rip ^ rip >>> 12) & mask) << 5 of the rip in a local. */
 export function emitJumpCacheOffset(c: CodeBuffer, rip: number): void {
   c.get(rip);
   c.get(rip);
@@ -313,7 +262,7 @@ export function emitJumpCacheOffset(c: CodeBuffer, rip: number): void {
   c.byte(OP.i32_xor);
   c.const32(JUMP_CACHE.entries - 1);
   c.byte(OP.i32_and);
-  c.const32(4);
+  c.const32(5);
   c.byte(OP.i32_shl);
 }
 

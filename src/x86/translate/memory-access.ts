@@ -39,8 +39,7 @@ export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number
   c.const32((TLB_ENTRIES - 1) << 6);
   c.byte(OP.i32_and);
   c.tee(entry);
-  const tag = kind === 'read' ? (target.user ? TLB.readUser : TLB.readSup) : target.user ? TLB.writeUser : TLB.writeSup;
-  c.memory(OP.i32_load, target.tlbBase + tag);
+  c.memory(OP.i32_load, target.tlbBase + tagOf(f, kind));
   c.get(at);
   if (sizeBytes > 1) {
     c.const32(sizeBytes - 1);
@@ -66,6 +65,24 @@ export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number
   c.set(host);
   f.close();
   return host;
+}
+
+const tagOf = (f: Frame, kind: AccessKind): number =>
+  kind === 'read' ? (f.target.user ? TLB.readUser : TLB.readSup) : f.target.user ? TLB.writeUser : TLB.writeSup;
+
+/** Pushes 1 if the inline check of an access at the linear address in `at` would miss. */
+export function emitTagCheck(f: Frame, kind: AccessKind, at: number): void {
+  const { c } = f;
+  c.get(at);
+  c.const32(6);
+  c.byte(OP.i32_shr_u);
+  c.const32((TLB_ENTRIES - 1) << 6);
+  c.byte(OP.i32_and);
+  c.memory(OP.i32_load, f.target.tlbBase + tagOf(f, kind));
+  c.get(at);
+  c.const32(-4096);
+  c.byte(OP.i32_and);
+  c.byte(OP.i32_ne);
 }
 
 /** offset + size - 1 must not pass the inclusive limit (in 64-bit arithmetic, so that nothing wraps). */

@@ -35,7 +35,7 @@ export interface Region {
   readonly blocks: readonly Block[];
   /** Index into blocks by linear address. */
   readonly at: ReadonlyMap<number, number>;
-  /** Blocks that the dispatcher can enter; the first is the one asked for. */
+  /** Blocks that the dispatcher can enter. */
   readonly entries: readonly number[];
   /** True if a jump or return in it has a computed target. */
   readonly hasIndirect: boolean;
@@ -47,6 +47,10 @@ export interface RegionSource {
   lowerAt(vaddr: number): Lowered | undefined;
   /** Was a block that starts here ever executed? */
   executed(vaddr: number): boolean;
+  /** Is this an entry of another region of the page? Jumps to it leave this one instead of copying it. */
+  elsewhere(vaddr: number): boolean;
+  /** Must this stay an entry although other blocks of the region lead to it? */
+  sticky(vaddr: number): boolean;
   readonly maxInsns: number;
 }
 
@@ -69,16 +73,16 @@ function hasControl(s: Extract<Stmt, { do: 'if' }>): boolean {
   return [...s.then, ...(s.else ?? [])].some((t) => t.do === 'jump' || t.do === 'branch' || t.do === 'system' || (t.do === 'if' && hasControl(t)));
 }
 
-/** Finds the blocks reachable from the entries; undefined if the first entry has nothing to translate. */
+/** Finds the blocks reachable from the entries; undefined if there is nothing to translate at any of them. */
 export function discover(source: RegionSource, entries: readonly number[]): Region | undefined {
   const insnAt = new Map<number, RegionInsn | undefined>();
   const leaders = new Set<number>(entries);
-  const dispatched = new Set<number>(entries);
+  const dispatched = new Set<number>(entries.filter((vaddr) => source.sticky(vaddr)));
   const inPage = (vaddr: number): boolean => ((vaddr ^ source.pageVaddr) >>> 12) === 0;
   // 1. Walk from every leader, noting instructions and further leaders.
   const work = [...entries];
   const lead = (vaddr: number): void => {
-    if (!inPage(vaddr) || leaders.has(vaddr)) return;
+    if (!inPage(vaddr) || leaders.has(vaddr) || source.elsewhere(vaddr)) return;
     leaders.add(vaddr);
     work.push(vaddr);
   };
@@ -86,7 +90,7 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
   while (work.length > 0) {
     let vaddr = work.shift() as number;
     for (;;) {
-      if (insnAt.has(vaddr) || !inPage(vaddr)) break;
+      if (insnAt.has(vaddr) || !inPage(vaddr) || (source.elsewhere(vaddr) && !leaders.has(vaddr))) break;
       const lowered = count < source.maxInsns ? source.lowerAt(vaddr) : undefined;
       insnAt.set(vaddr, lowered === undefined ? undefined : { vaddr, lowered });
       if (lowered === undefined) break;
@@ -116,7 +120,7 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
     }
   }
   function dispatchTo(vaddr: number): void {
-    if (!inPage(vaddr)) return;
+    if (!inPage(vaddr) || source.elsewhere(vaddr)) return;
     dispatched.add(vaddr);
     lead(vaddr);
   }
@@ -164,21 +168,52 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
       } else if (last?.do === 'branch') end = { kind: 'branch', cond: last.cond, target: Number((last.target as Extract<Expr, { tag: 'const' }>).value), next };
       vaddr = next;
     }
+    if (insns.length === 0) continue; // the evaluator's
     at.set(start, blocks.length);
     blocks.push({ vaddr: start, insns, end });
   }
-  const reached = [...dispatched].map((vaddr) => at.get(vaddr)).filter((node) => node !== undefined);
-  const first = at.get(entries[0] as number);
-  if (first === undefined || first !== reached[0]) return undefined;
-  const head = blocks[first] as Block;
-  if (head.insns.length === 0) return undefined;
-  return { blocks, at, entries: reached, hasIndirect };
+  const nodesOf = (vaddrs: Iterable<number>): number[] => [...vaddrs].map((vaddr) => at.get(vaddr)).filter((node) => node !== undefined);
+  const kept = chooseEntries(successorsOf(blocks, at), nodesOf(dispatched), nodesOf(entries));
+  if (kept.length === 0) return undefined;
+  return { blocks, at, entries: kept, hasIndirect };
+}
+
+/**
+ * Entries into the middle of a loop make it slow, so an entry that others lead to is not kept: if the dispatcher
+ * does need it, it will become hot again and stay. Adds to `fixed` as few of `wanted` as reach them all.
+ */
+function chooseEntries(successors: readonly (readonly number[])[], fixed: readonly number[], wanted: readonly number[]): number[] {
+  const reach = (from: readonly number[]): Set<number> => {
+    const seen = new Set(from);
+    const work = [...from];
+    for (let node = work.pop(); node !== undefined; node = work.pop()) {
+      for (const to of successors[node] as readonly number[]) {
+        if (seen.has(to)) continue;
+        seen.add(to);
+        work.push(to);
+      }
+    }
+    return seen;
+  };
+  const kept = [...fixed];
+  const covered = reach(kept);
+  let open = wanted.filter((node) => !covered.has(node)).sort((a, b) => a - b);
+  const reaches = new Map(open.map((node) => [node, reach([node])]));
+  while (open.length > 0) {
+    const leads = (from: number, to: number): boolean => (reaches.get(from) as Set<number>).has(to);
+    const first = open.find((node) => open.every((other) => !leads(other, node) || leads(node, other))) as number;
+    kept.push(first);
+    open = open.filter((node) => !leads(first, node));
+  }
+  return kept;
 }
 
 /** Where control may go inside the region. */
-export function successors(region: Region): number[][] {
-  return region.blocks.map(({ end }) => {
+export const successors = (region: Region): number[][] => successorsOf(region.blocks, region.at);
+
+function successorsOf(blocks: readonly Block[], at: ReadonlyMap<number, number>): number[][] {
+  return blocks.map(({ end }) => {
     const targets = end.kind === 'goto' ? [end.target] : end.kind === 'branch' ? [end.target, end.next] : end.kind === 'repeat' ? [end.next] : [];
-    return [...new Set(targets.map((t) => region.at.get(t)).filter((node) => node !== undefined))];
+    return [...new Set(targets.map((t) => at.get(t)).filter((node) => node !== undefined))];
   });
 }

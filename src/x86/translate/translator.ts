@@ -5,7 +5,7 @@
 //                                 else heat + 1; hot -> translate, run; cold -> the evaluator's turn
 //
 // Nothing here is architectural: heat, regions and caches decide how fast a run is, never what it does.
-import { type MachineMemory } from '../../machine/memory.ts';
+import type { MachineMemory } from '../../machine/memory.ts';
 import type { Lowered } from '../lower.ts';
 import { STATE } from '../state-layout.ts';
 import { TLB } from '../tlb-layout.ts';
@@ -14,7 +14,7 @@ import { dispatcherModule, HELPER_IMPORTS, LEFT, SIGNATURE, signatures } from '.
 import { emitRegion } from './emit-region.ts';
 import type { SegmentKind } from './frame.ts';
 import { JUMP_CACHE, jumpCacheOffset, NO_KEY } from './jump-cache.ts';
-import { discover, type Region } from './region.ts';
+import { type Block, discover, type Region } from './region.ts';
 import { moduleBytes } from './wasm-module.ts';
 
 /** What a mode key means for translation. */
@@ -58,6 +58,8 @@ export interface TranslatorCounters {
 export interface TranslatorOptions {
   /** Executions of a block before it is translated. */
   readonly hotAfter?: number;
+  /** Entries that are translated together; 1: at once. */
+  readonly batch?: number;
 }
 
 export interface Translator {
@@ -76,26 +78,47 @@ export interface Translator {
 const TABLE_SLOTS = 16384;
 const MAX_MODES = 4096;
 const HOT_AFTER = 48;
+/** A module costs about 0.2 ms besides its functions: hot entries wait for company, but not beyond URGENT times the heat. */
+const BATCH = 16;
+const URGENT = 4;
 const MAX_REGION_INSNS = 600;
-/** Each time a page's region is made anew, the next time takes twice the heat. */
-const MAX_REBUILDS = 6;
+/** Heat of an entry that cannot be translated: it never gets hot again. */
+const NEVER = 0xffff;
+/** Entries through the dispatcher before the regions of a page are joined: about what translating them again costs. Doubles each time. */
+const HOPS = 1 << 16;
+const MAX_REGROUPS = 8;
+const NO_MORE_HOPS = 0xffffffff;
+/** A block inside a region becomes an entry only when it is this many times hotter. */
+const INNER = 32;
 
 interface PageFunction {
   readonly slot: number;
-  /** Entries by label. */
-  entries: readonly number[];
-  insns: number;
-  rebuilds: number;
+  /** By label. */
+  readonly entries: readonly number[];
+  /** Starts of its blocks. */
+  readonly starts: ReadonlySet<number>;
 }
 
 interface CodePage {
   readonly mfn: number;
   readonly vpn: number;
-  readonly modeNumber: number;
+  readonly known: KnownMode;
   /** Executions seen by block start. */
   readonly heat: Uint16Array;
-  readonly functions: PageFunction[];
+  functions: PageFunction[];
+  regroups: number;
   readonly entryOf: Map<number, { readonly fn: PageFunction; readonly label: number }>;
+  /** Hot entries that wait for the next module, with their heat when they began to. */
+  readonly waiting: Map<number, number>;
+  /** Entries that were asked for although they are inside a region. */
+  readonly sticky: Set<number>;
+}
+
+/** A region waiting for its module. */
+interface Made {
+  readonly page: CodePage;
+  readonly fn: PageFunction;
+  readonly body: Uint8Array;
 }
 
 interface KnownMode {
@@ -108,8 +131,9 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   const { machine, stateBase } = host;
   const u32 = machine.u32;
   const hotAfter = options.hotAfter ?? HOT_AFTER;
+  const batch = options.batch ?? BATCH;
   const jumpCacheBase = machine.reserve(JUMP_CACHE.entries * JUMP_CACHE.entryBytes, 64);
-  u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * 4);
+  u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * (JUMP_CACHE.entryBytes / 4));
   const table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SLOTS });
   const memoryPages = machine.wasm.buffer.byteLength / 65536;
   const counters: TranslatorCounters = { regionsTranslated: 0, modulesCompiled: 0, insnsTranslated: 0, translateMs: 0, entered: 0, invalidated: 0 };
@@ -129,6 +153,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   let freeSlots: number[] = [];
   let nextSlot = 1;
   let evaluateFirst = false;
+  /** Hot entries that wait to be translated together. */
+  let pending: { readonly page: CodePage; readonly rip: number }[] = [];
   /** How often a frame's code was thrown away: frames that change often must get hotter. */
   const thrown = new Map<number, number>();
 
@@ -146,14 +172,14 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     return known;
   }
 
-  function pageOf(mfn: number, vpn: number, modeNumber: number): CodePage {
+  function pageOf(mfn: number, vpn: number, known: KnownMode): CodePage {
     const last = lastPage;
-    if (last !== undefined && last.mfn === mfn && last.vpn === vpn && last.modeNumber === modeNumber) return last;
+    if (last !== undefined && last.mfn === mfn && last.vpn === vpn && last.known === known) return last;
     let list = pages.get(mfn);
     if (list === undefined) pages.set(mfn, (list = []));
-    let page = list.find((p) => p.vpn === vpn && p.modeNumber === modeNumber);
+    let page = list.find((p) => p.vpn === vpn && p.known === known);
     if (page === undefined) {
-      page = { mfn, vpn, modeNumber, heat: new Uint16Array(4096), functions: [], entryOf: new Map() };
+      page = { mfn, vpn, known, heat: new Uint16Array(4096), functions: [], regroups: 0, entryOf: new Map(), waiting: new Map(), sticky: new Set() };
       list.push(page);
     }
     lastPage = page;
@@ -163,17 +189,20 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   function fillJumpCache(page: CodePage, rip: number, slot: number, label: number): void {
     const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
     u32[at] = rip;
-    u32[at + 1] = (page.mfn * 4096 + page.modeNumber) >>> 0;
+    u32[at + 1] = (page.mfn * 4096 + page.known.number) >>> 0;
     u32[at + 2] = slot;
     u32[at + 3] = label;
+    u32[at + 4] = page.functions.length > 1 && page.regroups < MAX_REGROUPS ? HOPS << page.regroups : NO_MORE_HOPS;
   }
 
   function forget(page: CodePage, fn: PageFunction): void {
     for (const rip of fn.entries) {
       const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
-      if (u32[at] === rip && u32[at + 2] === fn.slot) u32.fill(NO_KEY, at, at + 4);
+      if (u32[at] === rip && u32[at + 2] === fn.slot) u32.fill(NO_KEY, at, at + JUMP_CACHE.entryBytes / 4);
       page.entryOf.delete(rip);
     }
+    table.set(fn.slot, null);
+    freeSlots.push(fn.slot);
   }
 
   function takeSlot(): number {
@@ -186,53 +215,120 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     return nextSlot++;
   }
 
-  /** Makes (or remakes) the region that has an entry at rip; true if there is one now. */
-  function translate(page: CodePage, rip: number, known: KnownMode): boolean {
+  const isInner = (page: CodePage, rip: number): boolean => page.functions.some((fn) => fn.starts.has(rip));
+
+  /** Translates everything that waits, in one module; and joins the regions of a page. */
+  function flush(joined?: CodePage): void {
     const started = host.clock?.() ?? 0;
+    const waiting = new Map<CodePage, number[]>();
+    if (joined !== undefined) waiting.set(joined, []);
+    for (const { page, rip } of pending) {
+      const rips = waiting.get(page);
+      if (rips === undefined) waiting.set(page, [rip]);
+      else rips.push(rip);
+    }
+    pending = [];
+    const made: Made[] = [];
+    for (const [page, rips] of waiting) translate(page, rips, made);
+    if (made.length > 0) {
+      const functions = made.map(({ body }, i) => ({ signature: SIGNATURE.region, body, exportName: `f${i}` }));
+      const bytes = moduleBytes({ signatures: signatures(false), imports: HELPER_IMPORTS, memoryPages, table: false, functions });
+      const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), dispatcher.imports);
+      counters.modulesCompiled++;
+      made.forEach(({ page, fn }, i) => {
+        table.set(fn.slot, exports[`f${i}`] as () => void);
+        fn.entries.forEach((vaddr, label) => fillJumpCache(page, vaddr, fn.slot, label));
+      });
+    }
+    counters.translateMs += (host.clock?.() ?? 0) - started;
+  }
+
+  /** Makes regions of the page with entries at `rips`; without any, joins what the page has already. */
+  function translate(page: CodePage, rips: readonly number[], made: Made[]): void {
+    const { mode, key } = page.known;
     const pageVaddr = (page.vpn << 12) >>> 0;
     const pageMaddr = page.mfn * 4096;
-    const grown = page.functions.find((fn) => fn.insns < MAX_REGION_INSNS / 2 && fn.rebuilds < MAX_REBUILDS);
-    const entries = grown === undefined ? [rip] : [rip, ...grown.entries];
-    const region: Region | undefined = discover(
-      {
-        pageVaddr,
-        maxInsns: MAX_REGION_INSNS,
-        lowerAt: (vaddr) => (vaddr > known.mode.codeLimit ? undefined : host.lowerAt(pageMaddr + (vaddr & 0xfff), vaddr, known.key)),
-        executed: (vaddr) => vaddr >>> 12 === page.vpn && page.heat[vaddr & 0xfff] !== 0,
-      },
-      entries,
-    );
-    if (region === undefined) return false;
-    host.markCode(page.mfn);
-    if (grown !== undefined) forget(page, grown);
-    const fn: PageFunction = grown ?? { slot: takeSlot(), entries: [], insns: 0, rebuilds: 0 };
-    if (grown === undefined) page.functions.push(fn);
-    else fn.rebuilds++;
-    fn.entries = region.entries.map((node) => (region.blocks[node] as Region['blocks'][number]).vaddr);
-    fn.insns = region.blocks.reduce((sum, block) => sum + block.insns.length, 0);
-    const { mode } = known;
-    const body = emitRegion(
-      region,
-      { stateBase, tlbBase: host.tlbBase, user: mode.user, long: mode.long, segments: mode.segments },
-      { slot: fn.slot, jumpCacheBase, pageVaddr },
-      scratch,
-    );
-    const bytes = moduleBytes({ signatures: signatures(mode.long), imports: HELPER_IMPORTS, memoryPages, table: false, functions: [{ signature: SIGNATURE.region, body, exportName: 'f' }] });
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), dispatcher.imports);
-    table.set(fn.slot, instance.exports['f'] as () => void);
-    fn.entries.forEach((vaddr, label) => {
-      page.entryOf.set(vaddr, { fn, label });
-      fillJumpCache(page, vaddr, fn.slot, label);
-    });
-    for (const block of region.blocks) {
-      const at = block.vaddr & 0xfff;
-      if (page.heat[at] === 0) page.heat[at] = 1;
+    let wanted = [...rips];
+    // 1. Regions that are made anew: those in whose middle an entry is missing, or all of them.
+    for (const rip of rips) {
+      page.heat[rip & 0xfff] = NEVER;
+      page.waiting.delete(rip);
+      if (isInner(page, rip)) page.sticky.add(rip);
     }
+    const regroup = rips.length === 0;
+    if (regroup) page.regroups++;
+    const absorbed = page.functions.filter((fn) => regroup || rips.some((rip) => fn.starts.has(rip)));
+    for (const fn of absorbed) {
+      wanted.push(...fn.entries);
+      forget(page, fn);
+    }
+    page.functions = page.functions.filter((fn) => !absorbed.includes(fn));
+    host.markCode(page.mfn);
+    const all = wanted;
+    // 2. As many regions as their size asks for.
+    while (wanted.length > 0) {
+      const region: Region | undefined = discover(
+        {
+          pageVaddr,
+          maxInsns: MAX_REGION_INSNS,
+          lowerAt: (vaddr) => (vaddr > mode.codeLimit ? undefined : host.lowerAt(pageMaddr + (vaddr & 0xfff), vaddr, key)),
+          executed: (vaddr) => vaddr >>> 12 === page.vpn && page.heat[vaddr & 0xfff] !== 0,
+          elsewhere: (vaddr) => page.entryOf.has(vaddr),
+          sticky: (vaddr) => page.sticky.has(vaddr),
+        },
+        wanted,
+      );
+      if (region === undefined) break;
+      const { slot, body } = emit(page, region);
+      const fn: PageFunction = { slot, entries: region.entries.map((node) => (region.blocks[node] as Block).vaddr), starts: new Set(region.blocks.map((block) => block.vaddr)) };
+      page.functions.push(fn);
+      fn.entries.forEach((vaddr, label) => page.entryOf.set(vaddr, { fn, label }));
+      for (const start of fn.starts) {
+        if (page.heat[start & 0xfff] === 0) page.heat[start & 0xfff] = 1;
+      }
+      made.push({ page, fn, body });
+      wanted = wanted.filter((vaddr) => !region.at.has(vaddr) && page.functions.length < 64);
+    }
+    // What became the middle of a region counts anew.
+    for (const rip of all) if (!page.entryOf.has(rip) && isInner(page, rip)) page.heat[rip & 0xfff] = 1;
+  }
+
+  function emit(page: CodePage, region: Region): { slot: number; body: Uint8Array } {
+    const { mode } = page.known;
+    const slot = takeSlot();
+    const target = { stateBase, tlbBase: host.tlbBase, user: mode.user, long: mode.long, segments: mode.segments };
+    const body = emitRegion(region, target, { slot, jumpCacheBase, pageVaddr: (page.vpn << 12) >>> 0 }, scratch);
     counters.regionsTranslated++;
-    counters.modulesCompiled++;
-    counters.insnsTranslated += fn.insns;
-    counters.translateMs += (host.clock?.() ?? 0) - started;
-    return true;
+    counters.insnsTranslated += region.blocks.reduce((sum, block) => sum + block.insns.length, 0);
+    return { slot, body };
+  }
+
+  /** Counts an execution of a block that has no translation; true if it has one now. */
+  function warmUp(page: CodePage, rip: number): boolean {
+    const offset = rip & 0xfff;
+    const heat = (page.heat[offset] as number) + 1;
+    if (heat > 0x8000) return false;
+    page.heat[offset] = heat;
+    if (heat < hotAfter) return false;
+    const hot = Math.min((hotAfter * (isInner(page, rip) ? INNER : 1)) << Math.min(thrown.get(page.mfn) ?? 0, 6), 0x1fff);
+    if (heat < hot) return false;
+    const since = page.waiting.get(rip);
+    if (since === undefined) {
+      page.waiting.set(rip, heat);
+      pending.push({ page, rip });
+    }
+    if (pending.length < batch && heat - (since ?? heat) < hot * (URGENT - 1)) return false;
+    flush();
+    return page.entryOf.has(rip);
+  }
+
+  /** The entry at rip was reached from outside very often: are its partners in the same page? */
+  function join(known: KnownMode): void {
+    const rip = word(STATE.rip);
+    const page = pageOf(word(STATE.fetchMaddr) >>> 12, rip >>> 12, known);
+    const entry = page.entryOf.get(rip);
+    if (page.functions.length > 1 && page.regroups < MAX_REGROUPS) flush(page);
+    else if (entry !== undefined) u32[(jumpCacheBase + jumpCacheOffset(rip) + JUMP_CACHE.hops) >>> 2] = NO_MORE_HOPS;
   }
 
   function step(): boolean {
@@ -246,20 +342,18 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     }
     const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
     if (u32[at] !== rip || u32[at + 1] !== (mfn * 4096 + known.number) >>> 0) {
-      const page = pageOf(mfn, rip >>> 12, known.number);
-      const entry = page.entryOf.get(rip);
-      if (entry !== undefined) fillJumpCache(page, rip, entry.fn.slot, entry.label);
-      else {
-        const offset = rip & 0xfff;
-        const heat = (page.heat[offset] as number) + 1;
-        if (heat < 0x8000) page.heat[offset] = heat;
-        const patience = (page.functions[0]?.rebuilds ?? 0) + (thrown.get(mfn) ?? 0);
-        if (heat !== hotAfter << Math.min(patience, 8)) return false;
-        if (!translate(page, rip, known)) return false;
+      const page = pageOf(mfn, rip >>> 12, known);
+      let entry = page.entryOf.get(rip);
+      if (entry === undefined) {
+        if (!warmUp(page, rip)) return false;
+        entry = page.entryOf.get(rip) as NonNullable<typeof entry>;
       }
+      fillJumpCache(page, rip, entry.fn.slot, entry.label);
     }
     counters.entered++;
-    if (dispatcher.run(known.mode.user ? TLB.execUser : TLB.execSup, known.number) === LEFT.stop) evaluateFirst = true;
+    const left = dispatcher.run(known.mode.user ? TLB.execUser : TLB.execSup, known.number);
+    if (left === LEFT.stop) evaluateFirst = true;
+    else if (left === LEFT.hops) join(known);
     return true;
   }
 
@@ -271,12 +365,11 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       for (const fn of page.functions) {
         any = true;
         forget(page, fn);
-        table.set(fn.slot, null);
-        freeSlots.push(fn.slot);
       }
     }
     pages.delete(mfn);
     lastPage = undefined;
+    pending = pending.filter((one) => one.page.mfn !== mfn);
     if (any) {
       counters.invalidated++;
       thrown.set(mfn, (thrown.get(mfn) ?? 0) + 1);
@@ -284,11 +377,12 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   }
 
   function reset(): void {
-    u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * 4);
+    u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * (JUMP_CACHE.entryBytes / 4));
     for (let slot = 1; slot < nextSlot; slot++) table.set(slot, null);
     pages = new Map();
     lastPage = undefined;
     freeSlots = [];
+    pending = [];
     nextSlot = 1;
     evaluateFirst = false;
   }
