@@ -120,9 +120,11 @@ class WriterThread implements RecordingFile {
       this.#settle = { resolve, reject };
     });
     this.#post(request, []);
-    const totals = await result;
-    await this.#worker.terminate();
-    return totals;
+    try {
+      return await result;
+    } finally {
+      await this.#worker.terminate();
+    }
   }
 
   #post(request: Request, transfer: ArrayBuffer[]): void {
