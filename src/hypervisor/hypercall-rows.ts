@@ -2,6 +2,7 @@
 import { joinRows } from './dispatch.ts';
 import { descriptorRows } from './hypercalls/descriptors.ts';
 import { EVENT_CHANNEL_ROWS } from './hypercalls/event-channel.ts';
+import { GRANT_TABLE_ROWS } from './hypercalls/grant-table.ts';
 import { memoryRows } from './hypercalls/memory.ts';
 import { MISC_ROWS } from './hypercalls/misc.ts';
 import { mmuRows } from './hypercalls/mmu.ts';
@@ -15,5 +16,5 @@ import { vmAssistRows } from './hypercalls/vm-assist.ts';
 
 export const hypercallRows = joinRows(
   mmuRows, mmuextRows, descriptorRows, memoryRows, multicallRows, vmAssistRows,
-  EVENT_CHANNEL_ROWS, SCHED_ROWS, VCPU_ROWS, VERSION_ROWS, TRAP_ROWS, MISC_ROWS,
+  EVENT_CHANNEL_ROWS, GRANT_TABLE_ROWS, SCHED_ROWS, VCPU_ROWS, VERSION_ROWS, TRAP_ROWS, MISC_ROWS,
 );

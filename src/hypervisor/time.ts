@@ -106,7 +106,9 @@ export function updateRunstateArea(hv: Hypervisor, vcpu: Vcpu): void {
 // ---- timers ----------------------------------------------------------------------------------
 
 /** Sets or (undefined) cancels one of the vCPU's timers. */
-export function setVcpuTimer(hv: Hypervisor, vcpu: Vcpu, kind: TimerKind, deadlineNs: number | undefined): void {
+export function setVcpuTimer(hv: Hypervisor, vcpu: Vcpu, kind: TimerKind, wantedNs: number | undefined): void {
+  // Guests may ask for any 64 bits: after the end of time is never.
+  const deadlineNs = wantedNs === undefined ? undefined : Math.min(wantedNs, Number.MAX_SAFE_INTEGER);
   const { timers } = vcpu;
   const { domId } = vcpu.domain;
   const had = kind === 'singleshot' ? timers.singleshotNs : kind === 'poll' ? timers.pollNs : undefined;

@@ -14,6 +14,7 @@ import { hypercallRows } from '../hypervisor/hypercall-rows.ts';
 import { ConformCrash, type ConformCall, type ConformContext, type ConformFamily, type Argument, type ConformOp, type ScriptOp, type Word } from './conform-op.ts';
 import { ConformWorld, KERNEL_VADDR, SCRATCH_VADDR, GRANT_SLOT, type ConformState, type ConformWorldOptions } from './conform-world.ts';
 import { EVTCHN_FAMILY } from './conform-evtchn.ts';
+import { GNTTAB_FAMILY } from './conform-gnttab.ts';
 import { mmFamily } from './conform-mm.ts';
 import type { Script } from './conform-script.ts';
 
@@ -37,7 +38,7 @@ const MAX_CONTINUATIONS = 100_000;
 /** Frame of a name `n0` that was never made. */
 const UNMADE = { pv64: 0xfffffff, pv32pae: 0xfffff } as const;
 
-const FAMILIES: readonly ConformFamily[] = [mmFamily, EVTCHN_FAMILY];
+const FAMILIES: readonly ConformFamily[] = [mmFamily, EVTCHN_FAMILY, GNTTAB_FAMILY];
 
 export class ConformRunner {
   readonly #world: ConformWorld;

@@ -1,0 +1,37 @@
+// The rules of grant tables that were once forgotten, one row each: a test replaces a row in its own
+// hypervisor (hv.grantRules) and must see a checker notice. Xen has them all.
+
+export interface GrantRules {
+  /** A page-table entry named by machine address is aligned to its size. XSA-227. */
+  readonly pteAligned: boolean;
+  /** Unmapping checks that the entry maps the granted frame, present and with the grant's write permission. XSA-234. */
+  readonly unmapChecksEntry: boolean;
+  /** Host and device mapping of one handle each hold a reference of their own. XSA-224. */
+  readonly eachMappingHoldsReference: boolean;
+  /** A read-only mapping is undone as a read-only one. XSA-224. */
+  readonly unmapKeepsReadOnly: boolean;
+  /** A writable mapping takes the frame's writable type. */
+  readonly writableTakesType: boolean;
+  /** A read-only grant is not mapped or copied to writable. */
+  readonly readOnlyRefusesWriting: boolean;
+  /** Counts of one grant's uses are refused before they wrap. */
+  readonly pinOverflowRefused: boolean;
+  /** A map that fails half-way gives back what it took. XSA-316. */
+  readonly failedMapIsUndone: boolean;
+  /** A copy stays inside both pages and, for sub-page grants, inside the granted bytes. */
+  readonly copyInsideBounds: boolean;
+  /** Asking for more status frames than there are is refused. XSA-382. */
+  readonly statusFramesBounded: boolean;
+  /** Status frames that are still mapped stop the way back to version 1. XSA-255. */
+  readonly statusFramesUnusedBeforeFree: boolean;
+  /** A transferred frame has no use left but its allocation. XSA-214, XSA-217. */
+  readonly transferNeedsSoleReference: boolean;
+  /** A batch that is preempted goes on behind its last finished element. XSA-318. */
+  readonly continuationSkipsDone: boolean;
+}
+
+export const GRANT_RULES: GrantRules = {
+  pteAligned: true, unmapChecksEntry: true, eachMappingHoldsReference: true, unmapKeepsReadOnly: true, writableTakesType: true, readOnlyRefusesWriting: true,
+  pinOverflowRefused: true, failedMapIsUndone: true, copyInsideBounds: true, statusFramesBounded: true, statusFramesUnusedBeforeFree: true,
+  transferNeedsSoleReference: true, continuationSkipsDone: true,
+};
