@@ -1,4 +1,4 @@
-// The public face of the processor. CONTRACT STUB: signatures are fixed, bodies follow.
+// The public face of the processor; processor.ts implements it.
 import type { MachineMemory } from '../machine/memory.ts';
 import type { CpuExit, Exception } from './exit.ts';
 
@@ -22,6 +22,10 @@ export interface CpuOptions {
   readonly cpuid: (leaf: number, subleaf: number) => readonly [number, number, number, number];
   /** 'auto': cold code evaluated, hot code translated. The others are for tests. */
   readonly tier?: 'auto' | 'evaluate' | 'translate';
+  /** True: the four PAE PDPTEs are loaded with CR3, as 32-bit processors do. False: walked in memory, as for PV guests of a 64-bit Xen. */
+  readonly pdpteCached?: boolean;
+  /** Milliseconds, for the profile only; never seen by guests. */
+  readonly clock?: (() => number) | undefined;
 }
 
 export interface Cpu {

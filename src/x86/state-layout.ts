@@ -41,6 +41,8 @@ export const STATE = {
   /** Interrupt shadow of STI / MOV SS: 1 until the next instruction has retired. */
   shadow: 664,
   sysenterCs: 672, sysenterEsp: 680, sysenterEip: 688,
+  /** x87 control and status word, u32 each. */
+  fpuControl: 696, fpuStatus: 700,
   /** Scratch words for exits of generated code (reason, operand...): not architectural, not digested. */
   exitReason: 704, exitArg0: 712, exitArg1: 720, exitArg2: 728,
 } as const;

@@ -5,6 +5,7 @@
 // Blocks that were never executed stay out: the edge to them leaves the region, and if they turn out to be
 // hot the region is made anew with them. Where a call returns to, and what follows an instruction that only
 // the evaluator can perform, become entries.
+import { EFLAGS } from '../flags.ts';
 import type { Expr, Stmt } from '../ir.ts';
 import type { Lowered } from '../lower.ts';
 
@@ -63,11 +64,14 @@ export type Flow = 'next' | 'jump' | 'branch' | 'stop';
 export function flowOf(lowered: Lowered): Flow {
   const last = lowered.stmts[lowered.stmts.length - 1];
   if (last === undefined) return 'next';
-  if (lowered.stmts.some((s) => s.do === 'system' || (s.do === 'if' && hasControl(s)))) return 'stop';
+  if (lowered.stmts.some((s) => s.do === 'system' || mayTrap(s) || (s.do === 'if' && hasControl(s)))) return 'stop';
   if (last.do === 'jump') return 'jump';
   if (last.do === 'branch') return last.target.tag === 'const' ? 'branch' : 'stop';
   return lowered.stmts.some((s) => s.do === 'jump' || s.do === 'branch') ? 'stop' : 'next';
 }
+
+/** Setting TF changes how the next instruction ends: single steps are the evaluator's. */
+const mayTrap = (s: Stmt): boolean => s.do === 'setEflags' && (s.mask.tag !== 'const' || (Number(s.mask.value) & EFLAGS.TF) !== 0);
 
 function hasControl(s: Extract<Stmt, { do: 'if' }>): boolean {
   return [...s.then, ...(s.else ?? [])].some((t) => t.do === 'jump' || t.do === 'branch' || t.do === 'system' || (t.do === 'if' && hasControl(t)));

@@ -7,6 +7,7 @@
 // Nothing here is architectural: heat, regions and caches decide how fast a run is, never what it does.
 import type { MachineMemory } from '../../machine/memory.ts';
 import type { Lowered } from '../lower.ts';
+import { EFLAGS } from '../flags.ts';
 import { STATE } from '../state-layout.ts';
 import { TLB } from '../tlb-layout.ts';
 import { CodeBuffer } from './code-buffer.ts';
@@ -336,7 +337,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     if (!known.mode.translatable) return false;
     const rip = word(STATE.rip);
     const mfn = word(STATE.fetchMaddr) >>> 12;
-    if (evaluateFirst) {
+    if (evaluateFirst || (word(STATE.eflagsRest) & EFLAGS.TF) !== 0 || word(STATE.shadow) !== 0) {
       evaluateFirst = false;
       return false;
     }

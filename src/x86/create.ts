@@ -1,0 +1,2 @@
+// Makes a processor: the door for everybody outside this room.
+export { createCpu } from './processor.ts';

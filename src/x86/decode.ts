@@ -1,0 +1,184 @@
+// Bytes to plain records, with iced-x86 as the decoder. Everything that rows need is read once and
+// nothing of iced's own objects stays alive. A browser build swaps the import.
+import { Code, Decoder, DecoderOptions, Mnemonic, OpKind, Register, type Instruction } from 'iced-x86';
+import type { Width } from './ir.ts';
+import { SEG } from './state-layout.ts';
+
+export type Operand =
+  | { readonly kind: 'reg'; readonly width: Width; readonly index: number; readonly high: boolean }
+  | { readonly kind: 'sreg'; readonly index: number }
+  | { readonly kind: 'creg' | 'dreg'; readonly index: number }
+  | { readonly kind: 'mem'; readonly mem: MemOperand }
+  /** Already extended to the width of the operation. */
+  | { readonly kind: 'imm'; readonly value: bigint }
+  | { readonly kind: 'near'; readonly target: number }
+  | { readonly kind: 'far'; readonly selector: number; readonly offset: number }
+  /** Registers that no row here knows (x87, SSE, ...). */
+  | { readonly kind: 'other' };
+
+export interface MemOperand {
+  readonly seg: number;
+  /** GPR numbers, -1 for none. */
+  readonly base: number;
+  readonly index: number;
+  readonly scale: 1 | 2 | 4 | 8;
+  /** Low 32 bits. */
+  readonly displacement: number;
+  readonly addressWidth: 16 | 32 | 64;
+  /** Implicit string operand: DI or SI of the address width. */
+  readonly string?: 'si' | 'di';
+}
+
+export interface Insn {
+  readonly vaddr: number;
+  readonly lengthBytes: number;
+  readonly mnemonic: string;
+  /** iced's name of the exact encoding, e.g. Mov_r32_rm32. */
+  readonly code: string;
+  readonly operands: readonly Operand[];
+  readonly lock: boolean;
+  /** F3 and F2 prefixes. */
+  readonly rep: boolean;
+  readonly repne: boolean;
+  /** iced's MemorySize number; rows that need it look at operand widths instead. */
+  readonly memorySize: number;
+  readonly addressWidth: 16 | 32 | 64;
+  readonly stackDelta: number;
+  /** An explicit segment prefix, -1 for none. */
+  readonly segPrefix: number;
+}
+
+export const MAX_INSN_BYTES = 15;
+
+const MNEMONIC_NAMES: readonly string[] = namesOf(Mnemonic as unknown as Record<string, unknown>);
+const CODE_NAMES: readonly string[] = namesOf(Code as unknown as Record<string, unknown>);
+function namesOf(table: Record<string, unknown>): string[] {
+  const names: string[] = [];
+  for (const [key, value] of Object.entries(table)) if (typeof value === 'number') names[value] = key;
+  return names;
+}
+
+const SEGMENT_OF: Readonly<Record<number, number>> = { [Register.ES]: SEG.es, [Register.CS]: SEG.cs, [Register.SS]: SEG.ss, [Register.DS]: SEG.ds, [Register.FS]: SEG.fs, [Register.GS]: SEG.gs };
+
+/** iced register number → operand. Built once. */
+const REGISTER_OPERANDS = new Map<number, Operand>();
+for (let i = 0; i < 16; i++) {
+  REGISTER_OPERANDS.set(Register.RAX + i, { kind: 'reg', width: 64, index: i, high: false });
+  REGISTER_OPERANDS.set(Register.EAX + i, { kind: 'reg', width: 32, index: i, high: false });
+  REGISTER_OPERANDS.set(Register.AX + i, { kind: 'reg', width: 16, index: i, high: false });
+  REGISTER_OPERANDS.set(Register.CR0 + i, { kind: 'creg', index: i });
+  REGISTER_OPERANDS.set(Register.DR0 + i, { kind: 'dreg', index: i });
+}
+for (let i = 0; i < 4; i++) {
+  REGISTER_OPERANDS.set(Register.AL + i, { kind: 'reg', width: 8, index: i, high: false });
+  REGISTER_OPERANDS.set(Register.AH + i, { kind: 'reg', width: 8, index: i, high: true });
+}
+for (let i = 0; i < 12; i++) REGISTER_OPERANDS.set(Register.SPL + i, { kind: 'reg', width: 8, index: i + 4, high: false });
+for (const [register, index] of Object.entries(SEGMENT_OF)) REGISTER_OPERANDS.set(Number(register), { kind: 'sreg', index });
+
+function gprIndex(register: number): { index: number; width: 16 | 32 | 64 } | undefined {
+  const operand = REGISTER_OPERANDS.get(register);
+  return operand?.kind === 'reg' && operand.width >= 16 ? { index: operand.index, width: operand.width as 16 | 32 | 64 } : undefined;
+}
+
+const STRING_KINDS: Readonly<Record<number, { string: 'si' | 'di'; width: 16 | 32 | 64; es: boolean }>> = {
+  [OpKind.MemorySegSI]: { string: 'si', width: 16, es: false },
+  [OpKind.MemorySegESI]: { string: 'si', width: 32, es: false },
+  [OpKind.MemorySegRSI]: { string: 'si', width: 64, es: false },
+  [OpKind.MemoryESDI]: { string: 'di', width: 16, es: true },
+  [OpKind.MemoryESEDI]: { string: 'di', width: 32, es: true },
+  [OpKind.MemoryESRDI]: { string: 'di', width: 64, es: true },
+};
+
+function memOperand(instruction: Instruction, bitness: number): MemOperand {
+  const base = gprIndex(instruction.memoryBase);
+  const index = gprIndex(instruction.memoryIndex);
+  const displSize = instruction.memoryDisplSize;
+  const addressWidth = base?.width ?? index?.width ?? (displSize === 2 ? 16 : displSize === 8 ? 64 : bitness === 16 && displSize === 4 ? 32 : bitness === 64 ? 64 : displSize === 4 ? 32 : (bitness as 16 | 32));
+  return {
+    seg: SEGMENT_OF[instruction.memorySegment] ?? SEG.ds,
+    base: base?.index ?? -1,
+    index: index?.index ?? -1,
+    scale: instruction.memoryIndexScale as 1 | 2 | 4 | 8,
+    displacement: Number(BigInt.asUintN(32, instruction.memoryDisplacement)),
+    addressWidth,
+  };
+}
+
+const IMMEDIATE_KINDS = new Set([OpKind.Immediate8, OpKind.Immediate8_2nd, OpKind.Immediate16, OpKind.Immediate32, OpKind.Immediate64, OpKind.Immediate8to16, OpKind.Immediate8to32, OpKind.Immediate8to64, OpKind.Immediate32to64]);
+
+function operandOf(instruction: Instruction, at: number, bitness: number): Operand {
+  const kind = instruction.opKind(at);
+  if (kind === OpKind.Register) return REGISTER_OPERANDS.get(instruction.opRegister(at)) ?? { kind: 'other' };
+  if (kind === OpKind.Memory) return { kind: 'mem', mem: memOperand(instruction, bitness) };
+  if (IMMEDIATE_KINDS.has(kind)) return { kind: 'imm', value: instruction.immediate(at) };
+  if (kind === OpKind.NearBranch32) return { kind: 'near', target: instruction.nearBranch32 };
+  if (kind === OpKind.NearBranch16) return { kind: 'near', target: instruction.nearBranch16 };
+  if (kind === OpKind.NearBranch64) return { kind: 'near', target: Number(BigInt.asIntN(64, instruction.nearBranch64)) };
+  if (kind === OpKind.FarBranch32) return { kind: 'far', selector: instruction.farBranchSelector, offset: instruction.farBranch32 };
+  if (kind === OpKind.FarBranch16) return { kind: 'far', selector: instruction.farBranchSelector, offset: instruction.farBranch16 };
+  const string = STRING_KINDS[kind];
+  if (string !== undefined) {
+    const seg = string.es ? SEG.es : (SEGMENT_OF[instruction.memorySegment] ?? SEG.ds);
+    return { kind: 'mem', mem: { seg, base: string.string === 'si' ? 6 : 7, index: -1, scale: 1, displacement: 0, addressWidth: string.width, string: string.string } };
+  }
+  return { kind: 'other' };
+}
+
+/** F2/F3/F0/segment/66/67 prefix bytes in front of the opcode, for what iced leaves out. */
+function scanPrefixes(bytes: Uint8Array): { f2: boolean; f3: boolean; a67: boolean } {
+  let f2 = false;
+  let f3 = false;
+  let a67 = false;
+  for (const byte of bytes) {
+    // Of F2 and F3 the last one counts.
+    if (byte === 0xf2) [f2, f3] = [true, false];
+    else if (byte === 0xf3) [f2, f3] = [false, true];
+    else if (byte === 0x67) a67 = true;
+    else if (byte !== 0xf0 && byte !== 0x66 && byte !== 0x2e && byte !== 0x36 && byte !== 0x3e && byte !== 0x26 && byte !== 0x64 && byte !== 0x65) break;
+  }
+  return { f2, f3, a67 };
+}
+
+export type DecodeResult = { readonly kind: 'insn'; readonly insn: Insn } | { readonly kind: 'invalid' } | { readonly kind: 'needMore' };
+
+/**
+ * Decodes the instruction at the start of `bytes` (up to 15 are looked at). needMore: it goes on
+ * beyond them. Pure.
+ */
+export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): DecodeResult {
+  const window = bytes.length > MAX_INSN_BYTES ? bytes.subarray(0, MAX_INSN_BYTES) : bytes;
+  const decoder = new Decoder(bitness, window, DecoderOptions.None);
+  decoder.ip = BigInt.asUintN(64, BigInt(vaddr));
+  const instruction = decoder.decode();
+  try {
+    if (instruction.isInvalid) {
+      // NoMoreBytes = 2: the window ended in the middle.
+      return decoder.lastError === 2 && window.length < MAX_INSN_BYTES ? { kind: 'needMore' } : { kind: 'invalid' };
+    }
+    const prefixes = scanPrefixes(window);
+    const operands: Operand[] = [];
+    for (let at = 0; at < instruction.opCount; at++) operands.push(operandOf(instruction, at, bitness));
+    const defaultAddress = bitness;
+    return {
+      kind: 'insn',
+      insn: {
+        vaddr,
+        lengthBytes: instruction.length,
+        mnemonic: MNEMONIC_NAMES[instruction.mnemonic] as string,
+        code: CODE_NAMES[instruction.code] as string,
+        operands,
+        lock: instruction.hasLockPrefix,
+        rep: prefixes.f3,
+        repne: prefixes.f2,
+        memorySize: instruction.memorySize,
+        addressWidth: prefixes.a67 ? (defaultAddress === 64 ? 32 : defaultAddress === 32 ? 16 : 32) : defaultAddress,
+        stackDelta: instruction.stackPointerIncrement,
+        segPrefix: instruction.hasSegmentPrefix ? (SEGMENT_OF[instruction.segmentPrefix] ?? -1) : -1,
+      },
+    };
+  } finally {
+    instruction.free();
+    decoder.free();
+  }
+}

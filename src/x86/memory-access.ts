@@ -1,0 +1,147 @@
+// Loads and stores of instructions: segment checks, then the paging unit, page by page.
+// A function answers false (or a negative address) with core.fault set when the access faults.
+import { ACCESS, UNUSABLE, type Core } from './core.ts';
+import { VECTOR } from './exit.ts';
+import { isFlat } from './mode.ts';
+import { lookup, type Access } from './paging.ts';
+import { SEG, SEG_SLOT_BYTES, STATE } from './state-layout.ts';
+import { FRAME_FLAG } from '../machine/memory.ts';
+import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES } from './tlb-layout.ts';
+
+/** The linear address of an access, or -1 with a #GP or #SS. */
+export function segmentLinear(core: Core, seg: number, offset: number, sizeBytes: number, write: boolean): number {
+  if (isFlat(core.mode, seg) && !(write && seg === SEG.cs)) return offset;
+  const w = core.s + ((STATE.seg + seg * SEG_SLOT_BYTES) >> 2);
+  const base = core.u32[w + 2] as number;
+  const limit = core.u32[w + 4] as number;
+  const access = core.u32[w + 6] as number;
+  if (!segmentAllows(access, limit, offset, sizeBytes, write)) {
+    core.fault = { vector: seg === SEG.ss ? VECTOR.SS : VECTOR.GP, errorCode: 0 };
+    return -1;
+  }
+  return (base + offset) >>> 0;
+}
+
+function segmentAllows(access: number, limit: number, offset: number, sizeBytes: number, write: boolean): boolean {
+  if ((access & UNUSABLE) !== 0 || (access & ACCESS.present) === 0) return false;
+  const last = offset + sizeBytes - 1;
+  if ((access & ACCESS.code) !== 0) return !write && (access & ACCESS.readable) !== 0 && last <= limit;
+  if (write && (access & ACCESS.writable) === 0) return false;
+  if ((access & ACCESS.expandDown) === 0) return last <= limit;
+  return offset > limit && last <= ((access & ACCESS.big) !== 0 ? 0xffffffff : 0xffff);
+}
+
+/** Reads `sizeBytes` (1, 2, 4) at a linear address; NaN on a fault. */
+export function readLinear(core: Core, vaddr: number, sizeBytes: number, user: boolean): number {
+  const slot = (core.tlbBase + ((vaddr >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES) >>> 2;
+  const tag = core.u32[slot + ((user ? TLB.readUser : TLB.readSup) >> 2)] as number;
+  const end = (vaddr + sizeBytes - 1) >>> 0;
+  let at: number;
+  if ((end & ~0xfff) >>> 0 === tag) at = (vaddr + (core.u32[slot + (TLB.addend >> 2)] as number)) >>> 0;
+  else {
+    if (vaddr >>> 12 !== end >>> 12) return readCrossing(core, vaddr, sizeBytes, user);
+    at = lookup(core, vaddr, 'read', user);
+    if (at < 0) return NaN;
+  }
+  if (sizeBytes === 4) return core.view.getUint32(at, true);
+  if (sizeBytes === 1) return core.u8[at] as number;
+  return core.view.getUint16(at, true);
+}
+
+function readCrossing(core: Core, vaddr: number, sizeBytes: number, user: boolean): number {
+  const first = lookup(core, vaddr, 'read', user);
+  if (first < 0) return NaN;
+  const inFirst = 4096 - (vaddr & 0xfff);
+  const second = lookup(core, (vaddr + inFirst) >>> 0, 'read', user);
+  if (second < 0) return NaN;
+  let value = 0;
+  for (let i = sizeBytes - 1; i >= 0; i--) value = value * 256 + (core.u8[i < inFirst ? first + i : second + i - inFirst] as number);
+  return value;
+}
+
+/** Would a store succeed? Looks the pages up as the store does. */
+export function probeWrite(core: Core, vaddr: number, sizeBytes: number, user: boolean): boolean {
+  if (lookup(core, vaddr, 'write', user) < 0) return false;
+  const end = (vaddr + sizeBytes - 1) >>> 0;
+  return vaddr >>> 12 === end >>> 12 || lookup(core, (end & ~0xfff) >>> 0, 'write', user) >= 0;
+}
+
+/** Stores; false on a fault, and then nothing was stored. */
+export function writeLinear(core: Core, vaddr: number, sizeBytes: number, value: number, user: boolean): boolean {
+  const slot = (core.tlbBase + ((vaddr >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES) >>> 2;
+  const end = (vaddr + sizeBytes - 1) >>> 0;
+  const tag = core.u32[slot + ((user ? TLB.writeUser : TLB.writeSup) >> 2)] as number;
+  let at: number;
+  if ((end & ~0xfff) >>> 0 === tag) at = (vaddr + (core.u32[slot + (TLB.addend >> 2)] as number)) >>> 0;
+  else {
+    if (vaddr >>> 12 !== end >>> 12) return writeCrossing(core, vaddr, sizeBytes, value, user);
+    at = lookup(core, vaddr, 'write', user);
+    if (at < 0) return false;
+    reportCode(core, at);
+  }
+  if (sizeBytes === 4) core.view.setUint32(at, value, true);
+  else if (sizeBytes === 1) core.u8[at] = value;
+  else core.view.setUint16(at, value, true);
+  return true;
+}
+
+function writeCrossing(core: Core, vaddr: number, sizeBytes: number, value: number, user: boolean): boolean {
+  const first = lookup(core, vaddr, 'write', user);
+  if (first < 0) return false;
+  const inFirst = 4096 - (vaddr & 0xfff);
+  const second = lookup(core, (vaddr + inFirst) >>> 0, 'write', user);
+  if (second < 0) return false;
+  reportCode(core, first);
+  reportCode(core, second);
+  for (let i = 0; i < sizeBytes; i++) core.u8[i < inFirst ? first + i : second + i - inFirst] = Math.floor(value / 2 ** (8 * i)) & 0xff;
+  return true;
+}
+
+/** Tells the code caches when the frame holds code. */
+export function reportCode(core: Core, linear: number): void {
+  const mfn = (linear - core.machine.ramBase) >>> 12;
+  if (linear < core.machine.ramBase || mfn >= core.machine.frameCount) return;
+  if (((core.u8[core.machine.frameFlagsBase + mfn] as number) & FRAME_FLAG.code) !== 0) core.machine.onCodeWrite?.(mfn);
+}
+
+/** For accesses with 8 bytes (CMPXCHG8B): low word first. */
+export function read64(core: Core, vaddr: number, user: boolean): bigint | undefined {
+  const lo = readLinear(core, vaddr, 4, user);
+  if (Number.isNaN(lo)) return undefined;
+  const hi = readLinear(core, (vaddr + 4) >>> 0, 4, user);
+  if (Number.isNaN(hi)) return undefined;
+  return (BigInt(hi) << 32n) | BigInt(lo);
+}
+export function write64(core: Core, vaddr: number, value: bigint, user: boolean): boolean {
+  if (!probeWrite(core, vaddr, 8, user)) return false;
+  return writeLinear(core, vaddr, 4, Number(value & 0xffffffffn), user) && writeLinear(core, (vaddr + 4) >>> 0, 4, Number(value >> 32n), user);
+}
+
+/** Bytes through the paging unit, for system rows and the outside; undefined on a fault. */
+export function readBytes(core: Core, vaddr: number, sizeBytes: number, user: boolean, access: Access = 'read'): Uint8Array | undefined {
+  const bytes = new Uint8Array(sizeBytes);
+  for (let done = 0; done < sizeBytes; ) {
+    const at = lookup(core, (vaddr + done) >>> 0, access, user);
+    if (at < 0) return undefined;
+    const n = Math.min(sizeBytes - done, 4096 - ((vaddr + done) & 0xfff));
+    bytes.set(core.u8.subarray(at, at + n), done);
+    done += n;
+  }
+  return bytes;
+}
+/** All or nothing: every page is probed before the first byte is stored. */
+export function writeBytes(core: Core, vaddr: number, bytes: Uint8Array, user: boolean): boolean {
+  const places: { at: number; from: number; n: number }[] = [];
+  for (let done = 0; done < bytes.length; ) {
+    const at = lookup(core, (vaddr + done) >>> 0, 'write', user);
+    if (at < 0) return false;
+    const n = Math.min(bytes.length - done, 4096 - ((vaddr + done) & 0xfff));
+    places.push({ at, from: done, n });
+    done += n;
+  }
+  for (const { at, from, n } of places) {
+    reportCode(core, at);
+    core.u8.set(bytes.subarray(from, from + n), at);
+  }
+  return true;
+}

@@ -1,0 +1,251 @@
+// The paging unit: page walks and the TLB. Both tiers come through here on every miss.
+//
+// A lookup answers with the linear-memory address of the byte, or -1 with core.fault set. A cached
+// translation that allows the access is used however stale it is; one that does not allow it is
+// walked again, as processors do before they fault.
+//
+// Not checked: protection keys, SMEP/SMAP (not exposed by CPUID).
+// Source: Intel SDM vol. 3, chapter 4.
+import { FRAME_FLAG } from '../machine/memory.ts';
+import { CR0, CR4, EFER_NXE, type Core } from './core.ts';
+import { PF_ERR, VECTOR } from './exit.ts';
+import { STATE } from './state-layout.ts';
+import { NO_TAG, TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
+
+export type Access = 'read' | 'write' | 'fetch';
+
+/** TLB.arch bits. */
+const ARCH = { valid: 1, user: 2, writable: 4, executable: 8, dirty: 16, noRam: 32, wp: 64, global: 0x80000000 } as const;
+const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
+const NX_HI = 0x80000000;
+/** Physical address bits of this model: 40 would do, RAM is below 4 GiB. Bits 52..62 are ignored, 36..51 reserved in PAE. */
+const RESERVED_HI = 0x000fff00;
+
+/** Linear-memory scratch for physical addresses without RAM: reads give ones, writes vanish. */
+interface Walked {
+  maddr: number;
+  perm: number;
+}
+const walked: Walked = { maddr: 0, perm: 0 };
+
+/**
+ * Translates for one access that does not cross a page. `user`: CPL 3. Returns the linear-memory
+ * address or -1 (core.fault says why).
+ */
+export function lookup(core: Core, vaddr: number, access: Access, user: boolean): number {
+  const { u32 } = core;
+  const vpn = vaddr >>> 12;
+  const slot = vpn & (TLB_ENTRIES - 1);
+  const e = (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2;
+  const vpnWord = (core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2;
+  const arch = u32[e + (TLB.arch >> 2)] as number;
+  if (!((arch & ARCH.valid) !== 0 && u32[vpnWord] === vpn && allows(arch, access, user))) {
+    if (!walk(core, vaddr, access, user)) return -1;
+    u32[vpnWord] = vpn;
+    u32[vpnWord + 1] = 0;
+    u32[e + (TLB.arch >> 2)] = walked.perm;
+    u32[e + (TLB.maddr >> 2)] = walked.maddr;
+    u32[e + (TLB.addend >> 2)] = (core.machine.ramBase + walked.maddr - vpn * 4096) >>> 0;
+  }
+  return finishHit(core, e, vaddr, access);
+}
+
+function allows(arch: number, access: Access, user: boolean): boolean {
+  if (user && (arch & ARCH.user) === 0) return false;
+  if (access === 'read') return true;
+  if (access === 'fetch') return (arch & ARCH.executable) !== 0;
+  if ((arch & ARCH.dirty) === 0) return false;
+  return (arch & ARCH.writable) !== 0 || (!user && (arch & ARCH.wp) === 0);
+}
+
+/** Sets the fast tags that hold now and returns the address. */
+function finishHit(core: Core, e: number, vaddr: number, access: Access): number {
+  const { u32, machine } = core;
+  const arch = u32[e + (TLB.arch >> 2)] as number;
+  const maddr = u32[e + (TLB.maddr >> 2)] as number;
+  const page = (vaddr & ~0xfff) >>> 0;
+  if ((arch & ARCH.noRam) !== 0) {
+    clearTags(u32, e);
+    return noRamAddress(core, access) + (vaddr & 0xfff);
+  }
+  const mfn = maddr >>> 12;
+  const flagsAt = machine.frameFlagsBase + mfn;
+  if (access === 'write') {
+    // The caller stores now. Code frames keep the slow path, so that every store is reported.
+    core.u8[flagsAt] = (core.u8[flagsAt] as number) | FRAME_FLAG.dirty;
+  }
+  const frame = core.u8[flagsAt] as number;
+  const fastWrite = (arch & ARCH.dirty) !== 0 && (frame & FRAME_FLAG.dirty) !== 0 && (frame & FRAME_FLAG.code) === 0;
+  const user = (arch & ARCH.user) !== 0;
+  const writable = (arch & ARCH.writable) !== 0;
+  u32[e + (TLB.readSup >> 2)] = page;
+  u32[e + (TLB.writeSup >> 2)] = fastWrite && (writable || (arch & ARCH.wp) === 0) ? page : NO_TAG;
+  u32[e + (TLB.execSup >> 2)] = (arch & ARCH.executable) !== 0 ? page : NO_TAG;
+  u32[e + (TLB.readUser >> 2)] = user ? page : NO_TAG;
+  u32[e + (TLB.writeUser >> 2)] = user && fastWrite && writable ? page : NO_TAG;
+  u32[e + (TLB.execUser >> 2)] = user && (arch & ARCH.executable) !== 0 ? page : NO_TAG;
+  return machine.ramBase + maddr + (vaddr & 0xfff);
+}
+
+function clearTags(u32: Uint32Array, e: number): void {
+  for (let i = 0; i < 12; i += 2) u32[e + i] = NO_TAG;
+}
+
+const noRamPages = new WeakMap<object, number>();
+/** A page of ones to read, a page to write into. */
+function noRamAddress(core: Core, access: Access): number {
+  let base = noRamPages.get(core.machine);
+  if (base === undefined) {
+    base = core.machine.reserve(8192, 4096);
+    noRamPages.set(core.machine, base);
+    core.u8.fill(0xff, base, base + 4096);
+  }
+  return access === 'write' ? base + 4096 : base;
+}
+
+function fault(core: Core, vaddr: number, code: number, access: Access, user: boolean): false {
+  const nx = (core.get32(STATE.efer) & EFER_NXE) !== 0 && (core.get32(STATE.cr4) & CR4.PAE) !== 0;
+  const errorCode = code | (access === 'write' ? PF_ERR.write : 0) | (user ? PF_ERR.user : 0) | (access === 'fetch' && nx ? PF_ERR.fetch : 0);
+  core.fault = { vector: VECTOR.PF, errorCode, cr2: vaddr >>> 0 };
+  return false;
+}
+
+/** Fills `walked`; false with core.fault on a page fault. */
+function walk(core: Core, vaddr: number, access: Access, user: boolean): boolean {
+  const cr0 = core.get32(STATE.cr0);
+  const wp = (cr0 & CR0.WP) !== 0 ? ARCH.wp : 0;
+  if ((cr0 & CR0.PG) === 0) {
+    setWalked(core, (vaddr & ~0xfff) >>> 0, ARCH.valid | ARCH.user | ARCH.writable | ARCH.executable | ARCH.dirty | wp);
+    return true;
+  }
+  return (core.get32(STATE.cr4) & CR4.PAE) !== 0 ? walkPae(core, vaddr, access, user, wp) : walkTwoLevel(core, vaddr, access, user, wp);
+}
+
+function setWalked(core: Core, maddr: number, perm: number): void {
+  walked.maddr = maddr;
+  walked.perm = core.machine.contains(maddr, 4096) ? perm : perm | ARCH.noRam;
+}
+
+const readPhys = (core: Core, maddr: number): number => (core.machine.contains(maddr, 4) ? core.machine.readU32(maddr) : 0xffffffff);
+function setBits(core: Core, maddr: number, old: number, bits: number): void {
+  if ((old & bits) !== bits && core.machine.contains(maddr, 4)) core.machine.writeU32(maddr, (old | bits) >>> 0);
+}
+
+/** Permission check on a finished walk; sets accessed and dirty in the leaf. */
+function leaf(core: Core, vaddr: number, access: Access, user: boolean, wp: number, pteMaddr: number, lo: number, combined: number, nx: boolean, maddr: number): boolean {
+  const userOk = (combined & PTE.US) !== 0;
+  const writable = (combined & PTE.RW) !== 0;
+  if ((user && !userOk) || (access === 'write' && !writable && (user || wp !== 0)) || (access === 'fetch' && nx)) return fault(core, vaddr, PF_ERR.present, access, user);
+  const dirty = access === 'write' || (lo & PTE.D) !== 0;
+  setBits(core, pteMaddr, lo, PTE.A | (access === 'write' ? PTE.D : 0));
+  const global = (lo & PTE.G) !== 0 && (core.get32(STATE.cr4) & CR4.PGE) !== 0;
+  setWalked(core, maddr, (ARCH.valid | wp | (userOk ? ARCH.user : 0) | (writable ? ARCH.writable : 0) | (nx ? 0 : ARCH.executable) | (dirty ? ARCH.dirty : 0) | (global ? ARCH.global : 0)) >>> 0);
+  return true;
+}
+
+function walkTwoLevel(core: Core, vaddr: number, access: Access, user: boolean, wp: number): boolean {
+  const pdeMaddr = ((core.get32(STATE.cr3) & 0xfffff000) >>> 0) + (vaddr >>> 22) * 4;
+  const pde = readPhys(core, pdeMaddr);
+  if ((pde & PTE.P) === 0) return fault(core, vaddr, 0, access, user);
+  if ((pde & PTE.PS) !== 0 && (core.get32(STATE.cr4) & CR4.PSE) !== 0) {
+    if ((pde & 0x003fe000) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+    return leaf(core, vaddr, access, user, wp, pdeMaddr, pde, pde, false, ((pde & 0xffc00000) >>> 0) + (vaddr & 0x003ff000));
+  }
+  setBits(core, pdeMaddr, pde, PTE.A);
+  const pteMaddr = ((pde & 0xfffff000) >>> 0) + ((vaddr >>> 12) & 0x3ff) * 4;
+  const pte = readPhys(core, pteMaddr);
+  if ((pte & PTE.P) === 0) return fault(core, vaddr, 0, access, user);
+  return leaf(core, vaddr, access, user, wp, pteMaddr, pte, pde & pte, false, (pte & 0xfffff000) >>> 0);
+}
+
+/** maddr of an entry's frame; beyond 4 GiB there is no RAM. */
+const frameOf = (lo: number, hi: number): number => (hi & 0xff) * 0x1_0000_0000 + ((lo & 0xfffff000) >>> 0);
+
+function walkPae(core: Core, vaddr: number, access: Access, user: boolean, wp: number): boolean {
+  const nxe = (core.get32(STATE.efer) & EFER_NXE) !== 0;
+  const reservedHi = RESERVED_HI | (nxe ? 0 : NX_HI);
+  let pdpteLo: number;
+  let pdpteHi: number;
+  const l3Index = vaddr >>> 30;
+  if (core.options.pdpteCached === true) {
+    pdpteLo = core.get32(STATE.pdpte + l3Index * 8);
+    pdpteHi = core.get32(STATE.pdpte + l3Index * 8 + 4);
+  } else {
+    const at = ((core.get32(STATE.cr3) & 0xffffffe0) >>> 0) + l3Index * 8;
+    pdpteLo = readPhys(core, at);
+    pdpteHi = readPhys(core, at + 4);
+  }
+  if ((pdpteLo & PTE.P) === 0) return fault(core, vaddr, 0, access, user);
+  const pdeMaddr = frameOf(pdpteLo, pdpteHi) + ((vaddr >>> 21) & 0x1ff) * 8;
+  const pde = readPhys(core, pdeMaddr);
+  const pdeHi = readPhys(core, pdeMaddr + 4);
+  if ((pde & PTE.P) === 0) return fault(core, vaddr, 0, access, user);
+  if ((pdeHi & reservedHi) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+  const pdeNx = nxe && (pdeHi & NX_HI) !== 0;
+  if ((pde & PTE.PS) !== 0) {
+    if ((pde & 0x001fe000) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+    return leaf(core, vaddr, access, user, wp, pdeMaddr, pde, pde, pdeNx, frameOf(pde & 0xffe00000, pdeHi) + (vaddr & 0x001ff000));
+  }
+  setBits(core, pdeMaddr, pde, PTE.A);
+  const pteMaddr = frameOf(pde, pdeHi) + ((vaddr >>> 12) & 0x1ff) * 8;
+  const pte = readPhys(core, pteMaddr);
+  const pteHi = readPhys(core, pteMaddr + 4);
+  if ((pte & PTE.P) === 0) return fault(core, vaddr, 0, access, user);
+  if ((pteHi & reservedHi) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+  return leaf(core, vaddr, access, user, wp, pteMaddr, pte, pde & pte, pdeNx || (nxe && (pteHi & NX_HI) !== 0), frameOf(pte, pteHi));
+}
+
+/** Loads the four PDPTEs for a cached-PDPTE machine; false if one has reserved bits set. */
+export function loadPdptes(core: Core, cr3: number): boolean {
+  const base = (cr3 & 0xffffffe0) >>> 0;
+  const words: number[] = [];
+  for (let i = 0; i < 8; i++) words.push(readPhys(core, base + i * 4));
+  for (let i = 0; i < 4; i++) if (((words[2 * i] as number) & PTE.P) !== 0 && (((words[2 * i] as number) & 0x1e6) !== 0 || ((words[2 * i + 1] as number) & 0xffffff00) !== 0)) return false;
+  words.forEach((word, i) => core.set32(STATE.pdpte + i * 4, word));
+  return true;
+}
+
+// -- maintenance -----------------------------------------------------------------------------------
+
+export function flushTlb(core: Core, keepGlobal: boolean): void {
+  const { u32 } = core;
+  let e = core.tlbBase >>> 2;
+  let vpnWord = core.tlbVpnBase >>> 2;
+  for (let slot = 0; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2, vpnWord += 2) {
+    const arch = u32[e + (TLB.arch >> 2)] as number;
+    if ((arch & ARCH.valid) === 0 || (keepGlobal && (arch & ARCH.global) !== 0)) continue;
+    dropEntry(u32, e, vpnWord);
+  }
+  core.dropFetchPage();
+}
+
+function dropEntry(u32: Uint32Array, e: number, vpnWord: number): void {
+  clearTags(u32, e);
+  u32[e + (TLB.arch >> 2)] = 0;
+  u32[e + (TLB.addend >> 2)] = 0;
+  u32[e + (TLB.maddr >> 2)] = 0;
+  u32[vpnWord] = 0;
+}
+
+export function invlpg(core: Core, vaddr: number): void {
+  const vpn = vaddr >>> 12;
+  const slot = vpn & (TLB_ENTRIES - 1);
+  const vpnWord = (core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2;
+  if (core.u32[vpnWord] === vpn) dropEntry(core.u32, (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2, vpnWord);
+  if (core.get32(STATE.fetchVpn) === vpn) core.dropFetchPage();
+}
+
+/** Every write tag goes; translations stay. `mfn` < 0: of all frames. */
+export function dropWriteTags(core: Core, mfn: number): void {
+  const { u32 } = core;
+  for (let slot = 0, e = core.tlbBase >>> 2; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2) {
+    if (mfn >= 0 && (u32[e + (TLB.maddr >> 2)] as number) >>> 12 !== mfn) continue;
+    u32[e + (TLB.writeSup >> 2)] = NO_TAG;
+    u32[e + (TLB.writeUser >> 2)] = NO_TAG;
+  }
+}
+
+/** Fast tags as after restoring a state: all slow, so that they are recomputed. */
+export function dropAllTags(core: Core): void {
+  for (let slot = 0, e = core.tlbBase >>> 2; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2) clearTags(core.u32, e);
+}

@@ -1,0 +1,544 @@
+// The processor: a Core with a run loop. Two tiers take turns: translated regions (translate/) run
+// hot code, the evaluator everything else, one instruction at a time. Every boundary is exact.
+//
+//   while there is budget:
+//     fetch page   law 1 of README.md: a TLB look-up only when rip leaves the current fetch page
+//     translator   at block boundaries; runs until it meets something that it leaves to the evaluator
+//     evaluator    one instruction; a fault or an exit ends the run
+import { assert } from '../base/assert.ts';
+import { FRAME_FLAG, type MachineMemory } from '../machine/memory.ts';
+import { CodeCache, type CodePage, type Entry } from './code-cache.ts';
+import { codeChanged, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
+import { ACCESS, Core, UNUSABLE } from './core.ts';
+import type { Cpu, CpuCounters, CpuOptions, SegmentState } from './cpu.ts';
+import { decode, MAX_INSN_BYTES, type Insn } from './decode.ts';
+import { DONE, type Evaluator } from './evaluate.ts';
+import { VECTOR, type CpuExit, type Exception } from './exit.ts';
+import { EFLAGS } from './flags.ts';
+import { formatAt } from './format.ts';
+import { lower, type Lowered } from './lower.ts';
+import { readBytes, writeBytes } from './memory-access.ts';
+import { isFlat, modeBits, MODE } from './mode.ts';
+import { dropAllTags, dropWriteTags, flushTlb, invlpg, lookup } from './paging.ts';
+import { isException, loadDataSegment } from './segments.ts';
+import { ARCH_STATE_BYTES, GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
+import { setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
+import { completeIo } from './system/misc.ts';
+import { combine, deliverThroughIdt, type Delivery } from './system/transfers.ts';
+import { TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
+import type { SegmentKind } from './translate/frame.ts';
+import { createTranslator, type Translator, type TranslatorMode } from './translate/translator.ts';
+
+const MAX_BUDGET = 2 ** 30;
+const BUDGET_EXIT: CpuExit = { kind: 'budget' };
+
+export class Processor implements Cpu, Evaluator, CodeUser {
+  readonly machine: MachineMemory;
+  readonly core: Core;
+  exit: CpuExit | undefined;
+  readonly counters: CpuCounters = { evaluatedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
+  readonly #options: CpuOptions;
+  readonly #cache: CodeCache;
+  readonly #translator: Translator | undefined;
+  #page: CodePage | undefined;
+  #retired = 0;
+  /** Budget at the start of the current run. */
+  #runBudget = 0;
+
+  constructor(machine: MachineMemory, options: CpuOptions) {
+    this.machine = machine;
+    this.#options = options;
+    this.core = new Core(machine, options, () => this.retired());
+    this.#cache = new CodeCache(this);
+    registerCodeUser(machine, this);
+    dropAllTags(this.core);
+    if ((options.tier ?? 'auto') !== 'evaluate') this.#translator = this.#makeTranslator(options);
+  }
+
+  get stateBase(): number {
+    return this.core.stateBase;
+  }
+  get tlbBase(): number {
+    return this.core.tlbBase;
+  }
+
+  // -- running -------------------------------------------------------------------------------------
+
+  run(budgetInsns: number): CpuExit {
+    assert(budgetInsns >= 1 && budgetInsns <= MAX_BUDGET, `budget of ${budgetInsns} instructions`);
+    this.#runBudget = budgetInsns;
+    this.core.set32(STATE.budget, budgetInsns);
+    const exit = this.#loop();
+    this.#retired += this.#runBudget - (this.core.get32(STATE.budget) | 0);
+    this.#runBudget = 0;
+    this.core.set32(STATE.budget, 0);
+    return exit;
+  }
+
+  #loop(): CpuExit {
+    const { core } = this;
+    const translator = this.#translator;
+    let atBoundary = true;
+    for (;;) {
+      const budget = core.get32(STATE.budget);
+      if (budget === 0) return BUDGET_EXIT;
+      const rip = core.get32(STATE.rip);
+      const vaddr = core.csFlat ? rip : (rip + core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0;
+      if (core.get32(STATE.fetchVpn) !== vaddr >>> 12) {
+        const problem = this.#enterPage(vaddr);
+        if (problem !== undefined) {
+          const exit = this.#raise(problem);
+          if (exit !== undefined) return exit;
+          atBoundary = true;
+          continue;
+        }
+      }
+      const stepping = (core.get32(STATE.eflagsRest) & EFLAGS.TF) !== 0;
+      if (atBoundary && translator !== undefined && !stepping) {
+        if (translator.step()) continue;
+        atBoundary = false;
+      }
+      const entry = this.#entryAt(vaddr, rip);
+      if (isException(entry)) {
+        const exit = this.#raise(entry);
+        if (exit !== undefined) return exit;
+        atBoundary = true;
+        continue;
+      }
+      if (entry.kind === 'unimplemented') return { kind: 'unimplemented', text: entry.text };
+      const exit = this.#perform(entry, rip, budget, stepping);
+      if (exit !== undefined) return exit;
+      atBoundary = entry.endsBlock || this.#broke;
+      this.#broke = false;
+    }
+  }
+
+  /** Set when an exception was delivered: rip is somewhere else. */
+  #broke = false;
+
+  #perform(entry: Extract<Entry, { kind: 'insn' }>, rip: number, budget: number, stepping: boolean): CpuExit | undefined {
+    const { core } = this;
+    const shadow = core.get32(STATE.shadow);
+    const done = entry.compiled.run();
+    switch (done) {
+      case DONE.next:
+        core.set32(STATE.rip, core.csFlat ? (rip + entry.lengthBytes) >>> 0 : this.#wrap(rip + entry.lengthBytes));
+        break;
+      case DONE.jumped:
+      case DONE.repeat:
+        break;
+      case DONE.fault:
+        return this.#raise(core.fault as Exception);
+      case DONE.exit:
+        return this.#leave(this.exit as CpuExit, budget);
+    }
+    core.set32(STATE.budget, budget - 1);
+    this.counters.evaluatedInsns++;
+    if (shadow !== 0) core.set32(STATE.shadow, 0);
+    else if (core.get32(STATE.shadow) === 2) core.set32(STATE.shadow, 1);
+    if (stepping && core.get32(STATE.shadow) === 0) return this.#singleStep();
+    return undefined;
+  }
+
+  /** IP of 16-bit code wraps. */
+  #wrap(rip: number): number {
+    return (this.core.mode & MODE.code32) !== 0 ? rip >>> 0 : rip & 0xffff;
+  }
+
+  #singleStep(): CpuExit | undefined {
+    this.core.set32(STATE.dr + 6 * 8, this.core.get32(STATE.dr + 6 * 8) | 0x4000);
+    return this.#raise({ vector: VECTOR.DB });
+  }
+
+  /** An exit of a system row: traps count one, refused and unfinished instructions none. */
+  #leave(exit: CpuExit, budget: number): CpuExit | undefined {
+    const { core } = this;
+    if (exit.kind === 'softint' || exit.kind === 'halt') {
+      core.set32(STATE.budget, budget - 1);
+      core.set32(STATE.shadow, 0);
+    }
+    if (exit.kind !== 'softint' || this.#options.exceptions === 'exit') return exit;
+    const back = (core.get32(STATE.rip) - exit.insnBytes) >>> 0;
+    const result = deliverThroughIdt(core, { vector: exit.vector, software: true, returnOffset: core.get32(STATE.rip) });
+    this.#broke = true;
+    if (result === 'jumped') return undefined;
+    core.set32(STATE.rip, back);
+    core.set32(STATE.budget, budget);
+    if (result === undefined || result === 'repeat') return undefined;
+    return 'kind' in result ? result : this.#raise(result);
+  }
+
+  #raise(exception: Exception): CpuExit | undefined {
+    if (exception.vector === VECTOR.PF && exception.cr2 !== undefined) this.core.set32(STATE.cr2, exception.cr2);
+    if (this.#options.exceptions === 'exit') return { kind: 'exception', exception };
+    this.#broke = true;
+    return this.deliver(exception, false);
+  }
+
+  deliver(exception: Exception, software: boolean): CpuExit | undefined {
+    const { core } = this;
+    let current = exception;
+    for (;;) {
+      const delivery: Delivery = { vector: current.vector, software, returnOffset: core.get32(STATE.rip), ...(current.errorCode === undefined ? {} : { errorCode: current.errorCode }) };
+      const result = deliverThroughIdt(core, delivery);
+      if (result === 'jumped' || result === undefined || result === 'repeat') {
+        core.set32(STATE.shadow, 0);
+        return undefined;
+      }
+      if ('kind' in result) return result;
+      if (result.vector === VECTOR.PF && result.cr2 !== undefined) core.set32(STATE.cr2, result.cr2);
+      const next = combine(current.vector, result);
+      if (next === 'triple') return { kind: 'tripleFault' };
+      current = next;
+    }
+  }
+
+  completeIo(value: number): void {
+    const { core } = this;
+    const insn = this.#decodeHere();
+    assert(insn !== undefined, 'there is no I/O instruction to complete');
+    if (completeIo(core, insn, value)) this.addRetired(1);
+    else this.#raise(core.fault as Exception);
+  }
+  #decodeHere(): Insn | undefined {
+    const found = this.decodeAt(this.#linearRip());
+    return found;
+  }
+  #linearRip(): number {
+    return (this.core.get32(STATE.rip) + this.core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0;
+  }
+
+  // -- fetching ------------------------------------------------------------------------------------
+
+  #enterPage(vaddr: number): Exception | undefined {
+    const { core } = this;
+    const at = lookup(core, vaddr, 'fetch', core.user);
+    if (at < 0) return core.fault;
+    core.set32(STATE.fetchVpn, vaddr >>> 12);
+    core.set32(STATE.fetchVpn + 4, 0);
+    core.set32(STATE.fetchMaddr, ((at - core.machine.ramBase) & ~0xfff) >>> 0);
+    core.set32(STATE.fetchMaddr + 4, 0);
+    return undefined;
+  }
+
+  #entryAt(vaddr: number, rip: number): Extract<Entry, { kind: 'insn' | 'unimplemented' }> | Exception {
+    const { core } = this;
+    const vpn = vaddr >>> 12;
+    const mfn = core.get32(STATE.fetchMaddr) >>> 12;
+    const mode = core.mode;
+    let page = this.#page;
+    if (page === undefined || page.vpn !== vpn || page.mfn !== mfn || page.mode !== mode) page = this.#page = this.#cache.page(mfn, vpn, mode);
+    const offset = vaddr & 0xfff;
+    let entry = page.entries[offset];
+    if (entry === undefined) {
+      const found = this.#makeEntry(page, vaddr, rip);
+      if (isException(found)) return found;
+      entry = found;
+    }
+    if (entry.kind === 'invalid') return { vector: VECTOR.UD };
+    if (!core.csFlat && entry.kind === 'insn' && rip + entry.lengthBytes - 1 > core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 16)) return { vector: VECTOR.GP, errorCode: 0 };
+    return entry;
+  }
+
+  #makeEntry(page: CodePage, vaddr: number, rip: number): Entry | Exception {
+    const { core } = this;
+    const offset = vaddr & 0xfff;
+    const ripBase = (vaddr - rip) >>> 0;
+    const at = core.machine.ramBase + page.mfn * 4096 + offset;
+    const here = Math.min(MAX_INSN_BYTES, 4096 - offset);
+    if (page.mfn < core.machine.frameCount) markCode(core.machine, page.mfn);
+    // Code segments end: bytes beyond the limit are not looked at.
+    const first = core.u8.subarray(at, at + here);
+    const entry = this.#cache.make(first, vaddr, ripBase, page.mode);
+    if (entry !== undefined && !(entry.kind === 'invalid' && here < MAX_INSN_BYTES)) {
+      if (entry.kind === 'invalid' && this.#tooLong(first)) return { vector: VECTOR.GP, errorCode: 0 };
+      page.entries[offset] = entry;
+      return entry;
+    }
+    if (here === MAX_INSN_BYTES) return { vector: VECTOR.GP, errorCode: 0 };
+    return this.#crossing(page, vaddr, ripBase, first);
+  }
+
+  /** Only prefixes in 15 bytes: longer than an instruction may be. */
+  #tooLong(bytes: Uint8Array): boolean {
+    const prefixes = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3]);
+    return bytes.length >= MAX_INSN_BYTES && bytes.every((byte, i) => i < MAX_INSN_BYTES - 1 ? prefixes.has(byte) : true);
+  }
+
+  #crossing(page: CodePage, vaddr: number, ripBase: number, first: Uint8Array): Entry | Exception {
+    const { core } = this;
+    const next = (((vaddr >>> 12) + 1) << 12) >>> 0;
+    const at = lookup(core, next, 'fetch', core.user);
+    if (at < 0) return core.fault as Exception;
+    const rest = MAX_INSN_BYTES - first.length;
+    const bytes = new Uint8Array(MAX_INSN_BYTES);
+    bytes.set(first);
+    bytes.set(core.u8.subarray(at, at + rest), first.length);
+    const offset = vaddr & 0xfff;
+    const known = page.crossing.get(offset);
+    if (known !== undefined && known.bytes.every((byte, i) => byte === bytes[i])) return known.entry;
+    const entry = this.#cache.make(bytes, vaddr, ripBase, page.mode) ?? { kind: 'invalid' };
+    if (entry.kind === 'invalid' && this.#tooLong(bytes)) return { vector: VECTOR.GP, errorCode: 0 };
+    page.crossing.set(offset, { bytes, entry });
+    return entry;
+  }
+
+  // -- the translator ------------------------------------------------------------------------------
+
+  #makeTranslator(options: CpuOptions): Translator {
+    const { core } = this;
+    const { machine } = this;
+    const slow = (access: 'read' | 'write') => (vaddr: number, sizeBytes: number): number => {
+      if (vaddr >>> 12 !== ((vaddr + sizeBytes - 1) >>> 0) >>> 12) return 0;
+      const at = lookup(core, vaddr, access, core.user);
+      if (at < machine.ramBase) return 0;
+      const mfn = (at - machine.ramBase) >>> 12;
+      return access === 'write' && ((core.u8[machine.frameFlagsBase + mfn] as number) & FRAME_FLAG.code) !== 0 ? 0 : at;
+    };
+    return createTranslator(
+      {
+        machine,
+        stateBase: core.stateBase,
+        tlbBase: core.tlbBase,
+        lowerAt: (maddr, vaddr, mode) => this.#lowerAt(maddr, vaddr, mode),
+        mode: (key) => this.#translatorMode(key),
+        slowRead: slow('read'),
+        slowWrite: slow('write'),
+        markCode: (mfn) => markCode(machine, mfn),
+        clock: options.clock,
+      },
+      options.tier === 'translate' ? { hotAfter: 1, batch: 1 } : {},
+    );
+  }
+
+  #lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined {
+    const at = this.machine.ramBase + maddr;
+    const here = Math.min(MAX_INSN_BYTES, 4096 - (maddr & 0xfff));
+    const decoded = decode(this.core.u8.subarray(at, at + here), vaddr, modeBits(mode).codeWidth);
+    return decoded.kind === 'insn' ? lower(decoded.insn, mode) : undefined;
+  }
+
+  #translatorMode(key: number): TranslatorMode {
+    const bits = modeBits(key);
+    const segments = SEG_NAMES.map((_, seg): SegmentKind => (seg === SEG.cs ? 'never' : isFlat(key, seg) ? 'flat' : 'never'));
+    return { translatable: bits.codeWidth === 32 && bits.stackWidth === 32 && isFlat(key, SEG.cs), user: bits.user, long: false, codeLimit: 0xffffffff, segments };
+  }
+
+  codeChanged(mfn: number): void {
+    if (this.#cache.drop(mfn)) this.#page = undefined;
+    this.#translator?.invalidate(mfn);
+  }
+  dropWritePaths(mfn: number): void {
+    dropWriteTags(this.core, mfn);
+  }
+  invalidateCode(mfn: number): void {
+    codeChanged(this.machine, mfn);
+  }
+
+  // -- state ---------------------------------------------------------------------------------------
+
+  retired(): number {
+    return this.#retired + (this.#runBudget === 0 ? 0 : this.#runBudget - (this.core.get32(STATE.budget) | 0));
+  }
+  addRetired(insns: number): void {
+    this.#retired += insns;
+  }
+  reg(index: number): number {
+    return this.core.get32(STATE.gpr + index * 8);
+  }
+  setReg(index: number, value: number): void {
+    this.core.set32(STATE.gpr + index * 8, value);
+  }
+  regHigh(index: number): number {
+    return this.core.get32(STATE.gpr + index * 8 + 4);
+  }
+  setRegHigh(index: number, value: number): void {
+    this.core.set32(STATE.gpr + index * 8 + 4, value);
+  }
+  eip(): number {
+    return this.core.get32(STATE.rip);
+  }
+  setEip(value: number): void {
+    this.core.set32(STATE.rip, value);
+  }
+  eflags(): number {
+    return this.core.eflags();
+  }
+  setEflags(value: number): void {
+    this.core.setEflags(value);
+  }
+  cpl(): number {
+    return this.core.get32(STATE.cpl);
+  }
+  #slot(at: number): SegmentState {
+    return { selector: this.core.get32(at), base: this.core.get32(at + 8), limit: this.core.get32(at + 16), access: this.core.get32(at + 24) };
+  }
+  #setSlot(at: number, state: SegmentState): void {
+    this.core.setSegmentSlot(at, state.selector, state.base, state.limit, state.access);
+  }
+  segment(index: number): SegmentState {
+    return this.#slot(STATE.seg + index * SEG_SLOT_BYTES);
+  }
+  setSegment(index: number, state: SegmentState): void {
+    this.#setSlot(STATE.seg + index * SEG_SLOT_BYTES, state);
+    if (index === SEG.cs) this.core.set32(STATE.cpl, state.selector & 3);
+    this.core.updateMode();
+  }
+  ldtr(): SegmentState {
+    return this.#slot(STATE.ldtr);
+  }
+  setLdtr(state: SegmentState): void {
+    this.#setSlot(STATE.ldtr, state);
+  }
+  tr(): SegmentState {
+    return this.#slot(STATE.tr);
+  }
+  setTr(state: SegmentState): void {
+    this.#setSlot(STATE.tr, state);
+  }
+  gdtr(): { base: number; limit: number } {
+    return { base: this.core.get32(STATE.gdtrBase), limit: this.core.get32(STATE.gdtrLimit) };
+  }
+  setGdtr(base: number, limit: number): void {
+    this.core.set32(STATE.gdtrBase, base);
+    this.core.set32(STATE.gdtrLimit, limit);
+  }
+  idtr(): { base: number; limit: number } {
+    return { base: this.core.get32(STATE.idtrBase), limit: this.core.get32(STATE.idtrLimit) };
+  }
+  setIdtr(base: number, limit: number): void {
+    this.core.set32(STATE.idtrBase, base);
+    this.core.set32(STATE.idtrLimit, limit);
+  }
+  cr(n: 0 | 2 | 3 | 4): number {
+    return this.core.get32({ 0: STATE.cr0, 2: STATE.cr2, 3: STATE.cr3, 4: STATE.cr4 }[n]);
+  }
+  setCr(n: 0 | 2 | 3 | 4, value: number): void {
+    if (n === 2) this.core.set32(STATE.cr2, value);
+    else if (n === 0) setCr0(this.core, value);
+    else if (n === 3) setCr3(this.core, value);
+    else setCr4(this.core, value);
+  }
+  efer(): number {
+    return this.core.get32(STATE.efer);
+  }
+  setEfer(value: number): void {
+    if (this.core.get32(STATE.efer) !== value >>> 0) flushTlb(this.core, false);
+    this.core.set32(STATE.efer, value);
+  }
+  dr(n: number): number {
+    return this.core.get32(STATE.dr + n * 8);
+  }
+  setDr(n: number, value: number): void {
+    this.core.set32(STATE.dr + n * 8, value);
+  }
+  setTsc(baseAtRetiredZero: bigint, perInsn: number): void {
+    this.core.view.setBigInt64(this.stateBase + STATE.tscBase, BigInt.asIntN(64, baseAtRetiredZero), true);
+    this.core.view.setBigUint64(this.stateBase + STATE.tscPerInsn, BigInt(perInsn), true);
+  }
+  tsc(): bigint {
+    return tscOf(this.core);
+  }
+  setShadow(on: boolean): void {
+    this.core.set32(STATE.shadow, on ? 1 : 0);
+  }
+  loadSegment(index: number, selector: number): Exception | undefined {
+    assert(index !== SEG.cs, 'CS is loaded by setSegment');
+    return loadDataSegment(this.core, index, selector);
+  }
+
+  flushTlb(keepGlobal: boolean): void {
+    flushTlb(this.core, keepGlobal);
+  }
+  invlpg(vaddr: number): void {
+    invlpg(this.core, vaddr >>> 0);
+  }
+  dropWriteFastPaths(): void {
+    dropWriteTags(this.core, -1);
+  }
+  translate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): { ok: true; maddr: number } | { ok: false; exception: Exception } {
+    const at = lookup(this.core, vaddr >>> 0, access, user);
+    return at < 0 ? { ok: false, exception: this.core.fault as Exception } : { ok: true, maddr: at - this.machine.ramBase };
+  }
+  readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception } {
+    const bytes = readBytes(this.core, vaddr >>> 0, sizeBytes, user);
+    return bytes === undefined ? { ok: false, exception: this.core.fault as Exception } : { ok: true, bytes };
+  }
+  writeLinear(vaddr: number, bytes: Uint8Array, user: boolean): { ok: true } | { ok: false; exception: Exception } {
+    return writeBytes(this.core, vaddr >>> 0, bytes, user) ? { ok: true } : { ok: false, exception: this.core.fault as Exception };
+  }
+
+  // -- checkpoints and reports ---------------------------------------------------------------------
+
+  saveState(): Uint8Array {
+    const { core } = this;
+    core.canonicalise();
+    core.view.setFloat64(core.stateBase + STATE.retired, this.#retired, true);
+    const tlbBytes = TLB_ENTRIES * (24 + TLB_VPN_BYTES);
+    const bytes = new Uint8Array(ARCH_STATE_BYTES + tlbBytes);
+    bytes.set(core.u8.subarray(core.stateBase, core.stateBase + ARCH_STATE_BYTES));
+    let at = ARCH_STATE_BYTES;
+    for (let slot = 0; slot < TLB_ENTRIES; slot++) {
+      const e = core.tlbBase + slot * TLB_ENTRY_BYTES;
+      // The architectural half only: addend (48), arch (52), maddr (56), then the vpn.
+      bytes.set(core.u8.subarray(e + 48, e + 64), at);
+      bytes.set(core.u8.subarray(core.tlbVpnBase + slot * TLB_VPN_BYTES, core.tlbVpnBase + (slot + 1) * TLB_VPN_BYTES), at + 16);
+      at += 24 + TLB_VPN_BYTES - 8 + 8;
+    }
+    return bytes;
+  }
+  restoreState(bytes: Uint8Array): void {
+    const { core } = this;
+    core.u8.set(bytes.subarray(0, ARCH_STATE_BYTES), core.stateBase);
+    core.u8.fill(0, core.stateBase + ARCH_STATE_BYTES, core.stateBase + STATE_BYTES);
+    this.#retired = core.view.getFloat64(core.stateBase + STATE.retired, true);
+    let at = ARCH_STATE_BYTES;
+    for (let slot = 0; slot < TLB_ENTRIES; slot++) {
+      core.u8.set(bytes.subarray(at, at + 16), core.tlbBase + slot * TLB_ENTRY_BYTES + 48);
+      core.u8.set(bytes.subarray(at + 16, at + 24), core.tlbVpnBase + slot * TLB_VPN_BYTES);
+      at += 24 + TLB_VPN_BYTES - 8 + 8;
+    }
+    dropAllTags(core);
+    this.#cache.clear();
+    this.#page = undefined;
+    this.#translator?.reset();
+  }
+
+  registers(): readonly { readonly name: string; readonly value: number | bigint }[] {
+    const { core } = this;
+    const rows: { name: string; value: number | bigint }[] = GPR_NAMES.slice(0, 8).map((name, i) => ({ name: name.replace('r', 'e'), value: this.reg(i) }));
+    rows.push({ name: 'eip', value: this.eip() }, { name: 'eflags', value: this.eflags() }, { name: 'cpl', value: this.cpl() });
+    SEG_NAMES.forEach((name, i) => rows.push({ name, value: this.segment(i).selector }));
+    for (const n of [0, 2, 3, 4] as const) rows.push({ name: `cr${n}`, value: this.cr(n) });
+    rows.push({ name: 'retired', value: this.retired() });
+    void core;
+    return rows;
+  }
+  /** The instruction at a linear address, without touching the TLB's state if it is mapped by it already; undefined if it cannot be read or decoded. */
+  decodeAt(vaddr: number): Insn | undefined {
+    const bytes = this.#peek(vaddr, MAX_INSN_BYTES);
+    if (bytes.length === 0) return undefined;
+    const decoded = decode(bytes, (vaddr - this.core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0, modeBits(this.core.mode).codeWidth);
+    return decoded.kind === 'insn' ? decoded.insn : undefined;
+  }
+  disassemble(vaddr: number, count: number): readonly { readonly vaddr: number; readonly bytes: string; readonly text: string }[] {
+    return formatAt(this.#peek(vaddr, count * MAX_INSN_BYTES), vaddr, count, modeBits(this.core.mode).codeWidth);
+  }
+  /** Bytes as the tables map them now, with the state put back afterwards. */
+  #peek(vaddr: number, sizeBytes: number): Uint8Array {
+    const { core } = this;
+    const tlb = core.u8.slice(core.tlbBase, core.tlbBase + TLB_ENTRIES * TLB_ENTRY_BYTES);
+    const vpns = core.u8.slice(core.tlbVpnBase, core.tlbVpnBase + TLB_ENTRIES * TLB_VPN_BYTES);
+    const fault = core.fault;
+    let bytes: Uint8Array | undefined;
+    for (let n = sizeBytes; n > 0 && bytes === undefined; n = n > 4096 ? 4096 : n - 1) bytes = readBytes(core, vaddr >>> 0, n, core.user);
+    core.u8.set(tlb, core.tlbBase);
+    core.u8.set(vpns, core.tlbVpnBase);
+    core.fault = fault;
+    return bytes ?? new Uint8Array(0);
+  }
+}
+
+/** A processor on this machine: its state and TLB are taken from the machine's arena. */
+export const createCpu = (machine: MachineMemory, options: CpuOptions): Processor => new Processor(machine, options);
+export { ACCESS, UNUSABLE };

@@ -1,0 +1,8 @@
+// All system rows by name.
+import { CONTROL_REGISTER_ROWS } from './control-registers.ts';
+import { MISC_ROWS } from './misc.ts';
+import type { SystemRow } from './row.ts';
+import { TRANSFER_ROWS } from './transfers.ts';
+
+const Enter = MISC_ROWS['enter'] as SystemRow;
+export const SYSTEM_ROWS: Readonly<Record<string, SystemRow>> = { ...CONTROL_REGISTER_ROWS, ...TRANSFER_ROWS, ...MISC_ROWS, Enter };
