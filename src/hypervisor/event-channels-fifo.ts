@@ -105,6 +105,13 @@ export function fifoUnmask(hv: Hypervisor, vcpu: Vcpu, port: number, entry: Even
   return testBit(hv, maddr, WORD.pending) ? fifoSetPending(hv, vcpu, port, entry) : false;
 }
 
+/** A page of the guest's that Xen writes events into. */
+const holdPage = (hv: Hypervisor, domain: Domain, mfn: number): boolean =>
+  hv.eventRules.arrayPagesHeld ? holdWritableFrame(hv, domain, mfn) : hv.frames.has(mfn) && hv.frames.owner[mfn] === domain.domId;
+const releasePage = (hv: Hypervisor, domain: Domain, mfn: number): void => {
+  if (hv.eventRules.arrayPagesHeld) releaseWritableFrame(hv, domain, mfn);
+};
+
 /**
  * EVTCHNOP_init_control: the first one switches the domain to this ABI. Events pending in the old
  * ABI are kept for when their array page comes. `vcpu` exists; refusals are errno names.
@@ -113,8 +120,8 @@ export function fifoInitControl(hv: Hypervisor, vcpu: Vcpu, mfn: number, offset:
   const { domain } = vcpu;
   if (offset > 4096 - CONTROL_BLOCK_BYTES || offset % 8 !== 0) return 'EINVAL';
   const before = domain.events.fifo;
-  if (before !== undefined && (before.vcpus[vcpu.vcpuId]?.controlMaddr ?? 0) !== 0) return 'EINVAL';
-  if (!holdWritableFrame(hv, domain, mfn)) return 'EINVAL';
+  if (before !== undefined && (before.vcpus[vcpu.vcpuId]?.controlMaddr ?? 0) !== 0 && hv.eventRules.controlBlockOnce) return 'EINVAL';
+  if (!holdPage(hv, domain, mfn)) return 'EINVAL';
   const fifo: FifoState = before ?? { arrayMfns: [], vcpus: domain.vcpus.map(newFifoVcpu) };
   while (fifo.vcpus.length <= vcpu.vcpuId) fifo.vcpus.push(newFifoVcpu());
   (fifo.vcpus[vcpu.vcpuId] as FifoVcpu).controlMaddr = mfn * 4096 + offset;
@@ -133,7 +140,7 @@ export function fifoExpandArray(hv: Hypervisor, domain: Domain, mfn: number): 'E
   const { fifo, ports } = domain.events;
   if (fifo === undefined) return 'EOPNOTSUPP';
   if (fifo.arrayMfns.length >= MAX_ARRAY_PAGES) return 'ENOSPC';
-  if (!holdWritableFrame(hv, domain, mfn)) return 'EINVAL';
+  if (!holdPage(hv, domain, mfn)) return 'EINVAL';
   const first = fifo.arrayMfns.length * WORDS_PER_PAGE;
   fifo.arrayMfns.push(mfn);
   for (let port = first; port < Math.min(first + WORDS_PER_PAGE, ports.length); port++) {
@@ -148,7 +155,7 @@ export function fifoExpandArray(hv: Hypervisor, domain: Domain, mfn: number): 'E
 export function fifoDestroy(hv: Hypervisor, domain: Domain): void {
   const { fifo } = domain.events;
   if (fifo === undefined) return;
-  for (const { controlMaddr } of fifo.vcpus) if (controlMaddr !== 0) releaseWritableFrame(hv, domain, Math.floor(controlMaddr / 4096));
-  for (const mfn of fifo.arrayMfns) releaseWritableFrame(hv, domain, mfn);
+  for (const { controlMaddr } of fifo.vcpus) if (controlMaddr !== 0) releasePage(hv, domain, Math.floor(controlMaddr / 4096));
+  for (const mfn of fifo.arrayMfns) releasePage(hv, domain, mfn);
   domain.events.fifo = undefined;
 }

@@ -107,7 +107,7 @@ export function bindPort(domain: Domain, port: number, binding: PortBinding, not
 /** evtchn_free(): nothing stays pending for the next user. */
 export function freePort(hv: Hypervisor, domain: Domain, port: number): void {
   const entry = domain.events.ports[port] as EventPort;
-  if (usable(entry)) {
+  if (usable(entry) && hv.eventRules.freeClearsPending) {
     if (domain.events.fifo !== undefined) fifoClearPending(hv, domain, port);
     else assignEventBit(hv, domain, 'evtchn_pending', port, false);
   }

@@ -57,12 +57,18 @@ function noteBind(hv: Hypervisor, vcpu: Vcpu, how: (typeof BIND_HOW)[number], po
   hv.world.emit(EVENT.evtchnBind, vcpu.domain.domId, vcpu.vcpuId, [valueIndex(BIND_HOW, how), port, more.remoteDomId ?? 0, more.remotePort ?? 0, more.virq ?? 0, 0]);
 }
 
+/** A port was taken and cannot be bound after all: it stays free (check_free_port). */
+function giveUpPort(hv: Hypervisor, domain: Domain, port: number, errno: ErrnoName): ErrnoName {
+  if (!hv.eventRules.failedBindFreesPort) bindPort(domain, port, { kind: 'reserved' });
+  return errno;
+}
+
 function allocUnbound(hv: Hypervisor, vcpu: Vcpu, { dom, remote_dom }: { dom: number; remote_dom: number }): Answer<typeof ALLOC_UNBOUND.fields> {
   const domain = domainByAnyId(hv, vcpu.domain, dom);
   if (domain === undefined) return 'ESRCH';
   const port = takeFreePort(hv, domain);
   if (port === undefined) return 'ENOSPC';
-  if (!mayTarget(vcpu.domain, domain)) return 'EPERM';
+  if (!mayTarget(vcpu.domain, domain)) return giveUpPort(hv, domain, port, 'EPERM');
   const remoteDomId = remote_dom === 0x7ff0 ? vcpu.domain.domId : remote_dom;
   bindPort(domain, port, { kind: 'unbound', remoteDomId });
   noteBind(hv, vcpu, 'unbound', port, { remoteDomId });
@@ -76,7 +82,8 @@ function bindInterdomain(hv: Hypervisor, vcpu: Vcpu, { remote_dom, remote_port }
   const port = takeFreePort(hv, local);
   if (port === undefined) return 'ENOSPC';
   const far = portOf(remote, remote_port);
-  if (far === undefined || far.binding.kind !== 'unbound' || far.binding.remoteDomId !== local.domId) return 'EINVAL';
+  const waitsForUs = far?.binding.kind === 'unbound' && (far.binding.remoteDomId === local.domId || !hv.eventRules.bindNeedsPermission);
+  if (far === undefined || !waitsForUs) return giveUpPort(hv, local, port, 'EINVAL');
   bindPort(local, port, { kind: 'interdomain', remoteDomId: remote.domId, remotePort: remote_port });
   far.binding = { kind: 'interdomain', remoteDomId: local.domId, remotePort: port };
   noteBind(hv, vcpu, 'interdomain', port, { remoteDomId: remote.domId, remotePort: remote_port });
@@ -127,7 +134,7 @@ export function closePort(hv: Hypervisor, domain: Domain, port: number): boolean
     const far = hv.domain(binding.remoteDomId);
     const farEntry = far === undefined ? undefined : portOf(far, binding.remotePort);
     // The other end goes back to waiting for this domain. A port bound to itself is simply free.
-    if (farEntry !== undefined && farEntry !== entry) farEntry.binding = { kind: 'unbound', remoteDomId: domain.domId };
+    if (farEntry !== undefined && farEntry !== entry && hv.eventRules.closeUnbindsPeer) farEntry.binding = { kind: 'unbound', remoteDomId: domain.domId };
   }
   return true;
 }
