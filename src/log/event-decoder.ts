@@ -3,8 +3,8 @@
 //
 // Two views: a `DecodedEvent` has the numbers as they were handed to the encoder, for replay and
 // comparison; `eventJson` gives them names, as protobuf's JSON form of the message Event does.
-import { BODY_FIELD_OFFSET, BYTES_FIELD_NUMBER, eventRow, type EventRow } from '../abi/events.ts';
-import { assert } from '../base/assert.ts';
+import { BODY_FIELD_OFFSET, BYTES_FIELD_NUMBER, eventRow, type EventField, type EventRow } from '../abi/events.ts';
+import { assert, unreachable } from '../base/assert.ts';
 import { readVarint, unzigzag, varint, varintSigned, varintUnsigned } from '../base/varint.ts';
 
 export interface DecodedEvent {
@@ -19,6 +19,7 @@ export interface DecodedEvent {
 }
 
 const EVENT_TAG = (1 << 3) | 2;
+const BYTES_TAG = (BYTES_FIELD_NUMBER << 3) | 2;
 
 /**
  * Where the event at `at` ends, and where its body begins (`eventBodyStart`); -1 if there is no
@@ -50,7 +51,10 @@ export function decodeEvent(raw: Uint8Array, at: number): DecodedEvent | undefin
   const end = eventEnd(raw, at);
   if (end < 0) return undefined;
   let cursor = readVarint(raw, at + 1, end);
-  const position = [0, 0, 0, 0];
+  let domId = 0;
+  let vcpuId = 0;
+  let insnsDelta = 0;
+  let timeSkewNs = 0;
   let previousField = 0;
   while (cursor < end) {
     cursor = readVarint(raw, cursor, end);
@@ -61,59 +65,73 @@ export function decodeEvent(raw: Uint8Array, at: number): DecodedEvent | undefin
     previousField = field;
     cursor = readVarint(raw, cursor, end);
     if (cursor < 0) return undefined;
-    if (field <= BODY_FIELD_OFFSET) {
-      if ((tag & 7) !== 0) return undefined;
-      if (field === BODY_FIELD_OFFSET) unzigzag();
-      position[field - 1] = field === BODY_FIELD_OFFSET ? varintSigned() : varintUnsigned();
-      continue;
+    if (field > BODY_FIELD_OFFSET) {
+      const row = eventRow(field - BODY_FIELD_OFFSET);
+      if (row === undefined || (tag & 7) !== 2 || cursor + varint.lo !== end) return undefined;
+      const values: number[] = [];
+      const bytes = decodeBody(row, raw, cursor, end, values);
+      return bytes === null ? undefined : { domId, vcpuId, insnsDelta, timeSkewNs, kind: row.kind, values, bytes };
     }
-    const row = eventRow(field - BODY_FIELD_OFFSET);
-    if (row === undefined || (tag & 7) !== 2 || cursor + varint.lo !== end) return undefined;
-    const body = decodeBody(row, raw, cursor, end);
-    const [domId, vcpuId, insnsDelta, timeSkewNs] = position as [number, number, number, number];
-    return body && { domId, vcpuId, insnsDelta, timeSkewNs, kind: row.kind, values: body.values, bytes: body.bytes };
+    if ((tag & 7) !== 0) return undefined;
+    if (field === 1) domId = varintUnsigned();
+    else if (field === 2) vcpuId = varintUnsigned();
+    else if (field === 3) insnsDelta = varintUnsigned();
+    else {
+      unzigzag();
+      timeSkewNs = varintSigned();
+    }
   }
   return undefined;
 }
 
-function decodeBody(row: EventRow, raw: Uint8Array, from: number, end: number): { values: number[]; bytes: Uint8Array | undefined } | undefined {
-  const values: number[] = [];
-  let bytes: Uint8Array | undefined;
+const isWide = (field: EventField): boolean => field.type === 'u64' || field.type === 's64';
+
+/** Fills `values` and returns the byte string; null if the body is not one that the encoder would write. */
+function decodeBody(row: EventRow, raw: Uint8Array, from: number, end: number, values: number[]): Uint8Array | undefined | null {
+  const { fields } = row;
   let next = 0;
-  const zero = (until: number): void => {
-    for (; next < until; next++) {
-      const type = row.fields[next]?.type;
-      values.push(0);
-      if (type === 'u64' || type === 's64') values.push(0);
-    }
-  };
   let cursor = from;
+  let bytes: Uint8Array | undefined;
   while (cursor < end) {
     const tag = raw[cursor] as number;
-    const field = tag >>> 3;
+    const index = (tag >>> 3) - 1;
     cursor = readVarint(raw, cursor + 1, end);
-    if (cursor < 0 || bytes !== undefined) return undefined;
-    if (tag === ((BYTES_FIELD_NUMBER << 3) | 2) && row.bytes !== undefined) {
-      if (varint.hi !== 0 || cursor + varint.lo !== end) return undefined;
+    if (cursor < 0) return null;
+    if (tag === BYTES_TAG && row.bytes !== undefined) {
+      if (varint.hi !== 0 || cursor + varint.lo !== end) return null;
       bytes = raw.subarray(cursor, end);
-      cursor = end;
-      continue;
+      break;
     }
-    const type = row.fields[field - 1]?.type;
-    if (type === undefined || (tag & 7) !== 0 || field - 1 < next) return undefined;
-    zero(field - 1);
-    next = field;
-    if (type === 'uint') values.push(varintUnsigned());
-    else if (type === 'sint') {
-      unzigzag();
-      values.push(varintSigned());
-    } else {
-      if (type === 's64') unzigzag();
-      values.push(varint.lo, varint.hi);
+    const field = fields[index];
+    if (field === undefined || (tag & 7) !== 0 || index < next) return null;
+    for (; next < index; next++) pushZero(fields[next] as EventField, values);
+    next = index + 1;
+    switch (field.type) {
+      case 'uint':
+        values.push(varintUnsigned());
+        break;
+      case 'sint':
+        unzigzag();
+        values.push(varintSigned());
+        break;
+      case 's64':
+        unzigzag();
+        values.push(varint.lo, varint.hi);
+        break;
+      case 'u64':
+        values.push(varint.lo, varint.hi);
+        break;
+      default:
+        unreachable(field.type);
     }
   }
-  zero(row.fields.length);
-  return { values, bytes };
+  for (; next < fields.length; next++) pushZero(fields[next] as EventField, values);
+  return bytes;
+}
+
+function pushZero(field: EventField, values: number[]): void {
+  values.push(0);
+  if (isWide(field)) values.push(0);
 }
 
 export type JsonValue = number | string | { readonly [name: string]: JsonValue };
