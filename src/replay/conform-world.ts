@@ -15,6 +15,7 @@ import { FRAME, FRAME_TYPE } from '../hypervisor/frame-table.ts';
 import { allocFrames, allocSharedFrame, createDomain, createHypervisor, createVcpu, type Hypervisor } from '../hypervisor/hypervisor.ts';
 import { fillM2pSlot, VMASST, writeEntry } from '../hypervisor/page-tables.ts';
 import { getPage, getPageAndType, getPageAndTypeFor, getType, PUT, putOldTable } from '../hypervisor/page-types.ts';
+import { tableIndex } from '../hypervisor/page-walk.ts';
 import { ABIS, type AbiName, XEN_BUILDS, type XenBuild } from '../hypervisor/personality.ts';
 import type { PageRules } from '../hypervisor/pte-rules.ts';
 import { setGdt } from '../hypervisor/hypercalls/descriptors.ts';
@@ -120,56 +121,58 @@ function give(hv: Hypervisor, domain: Domain, count: number): number[] {
 }
 
 function buildGuest(hv: Hypervisor, d1: Domain, mfns: Map<string, number>): Vcpu {
-  const wide = d1.abi.levels === 4;
-  const names = [...Array.from({ length: 12 }, (_, i) => `f${i}`), 'scratch_l1', 'live_l1', 'live_l2', 'kernel_l1', 'root', 'start_info', 'console', 'store', 'gdt', ...(wide ? ['live_l3'] : ['xen_l2', 'low_l2a', 'low_l2b'])];
+  const { abi } = d1;
+  const wide = abi.pteBytes === 8;
+  const own = abi.levels === 4 ? ['live_l3', 'live_l2', 'root'] : abi.levels === 3 ? ['xen_l2', 'low_l2a', 'low_l2b', 'live_l2', 'root'] : ['root'];
+  const names = [...Array.from({ length: 12 }, (_, i) => `f${i}`), 'scratch_l1', 'live_l1', 'kernel_l1', 'start_info', 'console', 'store', 'gdt', ...own];
   give(hv, d1, names.length).forEach((mfn, i) => mfns.set(names[i] as string, mfn));
-  const mfn = (name: string): number => mfns.get(name) as number;
-  const entry = (table: string, index: number, target: number, flags: number): void =>
-    writeEntry(hv, mfn(table), index, true, ((target << 12) | flags) >>> 0, target >>> 20);
+  // A two-level root is the L2.
+  if (abi.levels === 2) mfns.set('live_l2', mfns.get('root') as number);
   mfns.set('shared_info', d1.sharedInfoMfn);
   mfns.set('gnttab', d1.grants.sharedMfns[0] as number);
+  const mfn = (name: string): number => mfns.get(name) as number;
+  const entry = (table: string, index: number, target: number, flags: number): void =>
+    writeEntry(hv, mfn(table), index, wide, ((target << 12) | flags) >>> 0, target >>> 20);
 
-  const kernel = give(hv, d1, KERNEL_PAGES);
-  const firstSlot = (KERNEL_VADDR >>> 12) % 512;
   // The kernel's address space begins at 0; all but the first page of what lies below it is mapped.
+  const firstSlot = tableIndex(abi.levels, 1, KERNEL_VADDR);
   const low = give(hv, d1, 1)[0] as number;
   for (let slot = 1; slot < firstSlot; slot++) entry('live_l1', slot, low, 0x63);
-  const magic = new TextEncoder().encode(wide ? 'xen-3.0-x86_64' : 'xen-3.0-x86_32p');
+  const kernel = give(hv, d1, KERNEL_PAGES);
+  kernel.forEach((frame, i) => entry('live_l1', firstSlot + i, frame, 0x63));
+  ['start_info', 'console', 'store', 'shared_info'].forEach((name, i) => entry('live_l1', firstSlot + KERNEL_PAGES + i, mfn(name), 0x63));
+  entry('live_l1', firstSlot + KERNEL_PAGES + 4, mfn('gdt'), 0x61);
+  const magic = new TextEncoder().encode(abi.wordBits === 64 ? 'xen-3.0-x86_64' : abi.levels === 3 ? 'xen-3.0-x86_32p' : 'xen-3.0-x86_32');
   hv.machine.writeBytes(mfn('start_info') * 4096, magic);
   // evtchn_upcall_mask of vCPU 0: the scripts take no upcalls.
   hv.machine.writeU8(mfn('shared_info') * 4096 + 1, 1);
-  kernel.forEach((frame, i) => entry('live_l1', firstSlot + i, frame, 0x63));
-  ['start_info', 'console', 'store'].forEach((name, i) => entry('live_l1', firstSlot + KERNEL_PAGES + i, mfn(name), 0x63));
-  entry('live_l1', firstSlot + KERNEL_PAGES + 3, mfn('shared_info'), 0x63);
-  entry('live_l1', firstSlot + KERNEL_PAGES + 4, mfn('gdt'), 0x61);
-  for (let i = 0; i < 12; i++) entry('scratch_l1', i, mfn(`f${i}`), 0x63);
-  entry('scratch_l1', GRANT_SLOT, mfn('gnttab'), 0x63);
+
+  const scratchSlot = tableIndex(abi.levels, 1, SCRATCH_VADDR);
+  for (let i = 0; i < 12; i++) entry('scratch_l1', scratchSlot + i, mfn(`f${i}`), 0x63);
+  entry('scratch_l1', scratchSlot + GRANT_SLOT, mfn('gnttab'), 0x63);
   entry('live_l2', 0, mfn('live_l1'), 0x67);
   entry('live_l2', 1, mfn('kernel_l1'), 0x67);
-  entry('live_l2', 511, mfn('scratch_l1'), 0x67);
-  if (wide) {
+  entry('live_l2', tableIndex(abi.levels, 2, SCRATCH_VADDR), mfn('scratch_l1'), 0x67);
+  if (abi.levels === 4) {
     entry('live_l3', 0, mfn('live_l2'), 0x67);
     entry('root', 0, mfn('live_l3'), 0x67);
-  } else {
-    ['live_l2', 'low_l2a', 'low_l2b', 'xen_l2'].forEach((name, i) => entry('root', i, mfn(name), 0x61));
+  } else if (abi.levels === 3) {
+    // On 32-bit Xen the root's entries are those of the processor: present, and little else.
+    ['live_l2', 'low_l2a', 'low_l2b', 'xen_l2'].forEach((name, i) => entry('root', i, mfn(name), abi.onXen3 ? 0x1 : 0x61));
   }
 
   const vcpu = createVcpu(d1);
   const root = mfn('root');
-  const level = wide ? FRAME_TYPE.l4 : FRAME_TYPE.l3;
   vcpu.online = true;
-  vcpu.cpu = new ScriptCpu(hv.machine, vcpu).asCpu();
+  vcpu.cpu = new ScriptCpu(hv.machine, vcpu);
   // Pinned, and loaded as the kernel's base (pv64: and the user's).
-  assert(getPage(hv, root, d1.domId) && getType(hv, root, level, true) === 0, 'the initial tables are refused');
+  assert(getPage(hv, root, d1.domId) && getType(hv, root, abi.levels, true) === 0, 'the initial tables are refused');
   hv.frames.flags[root] = (hv.frames.flags[root] as number) | FRAME.pinned;
-  for (let use = 0; use < (wide ? 2 : 1); use++) assert(getPageAndTypeFor(hv, root, d1.domId, level, PUT.preemptible) === 0, 'the initial root is refused');
+  for (let use = 0; use < (abi.levels === 4 ? 2 : 1); use++) assert(getPageAndTypeFor(hv, root, d1.domId, abi.levels, PUT.preemptible) === 0, 'the initial root is refused');
   vcpu.guestTableMfn = root;
-  if (wide) {
+  if (abi.levels === 4) {
     vcpu.userTableMfn = root;
     fillM2pSlot(hv, root);
-  } else {
-    // What the validated root looks like: `root[0]=live_l2:67`.
-    assert((hv.machine.readU32(root * 4096) & 0xfff) === 0x67, 'the initial root lacks the bits that Xen adds');
   }
   assert(setGdt(hv, vcpu, [mfn('gdt')], 16) === 0, 'the initial GDT is refused');
   assert(putOldTable(hv, hv.idle) === 0, 'no table is left over');

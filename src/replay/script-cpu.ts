@@ -1,12 +1,13 @@
-// The part of a processor that a scripted guest has: translation with a TLB of unlimited size, and
-// nothing that runs instructions. Stale translations live until Xen flushes them, as on the machine
-// that recorded the corpus (QEMU): a hit needs the rights of the access, a miss walks the tables.
-// There a 32-bit guest's kernel (ring 1) shares its TLB slots with Xen, whose own accesses push the
-// guest's entries out at every hypercall: no stale translation was ever seen, so none is kept.
-import type { Cpu } from '../x86/cpu.ts';
-import type { Exception } from '../x86/exit.ts';
+// The processor of a scripted guest: registers as plain values, and translation with a TLB of
+// unlimited size; it runs no instructions. Stale translations live until Xen flushes them, as on the
+// machine that recorded the corpus (QEMU): a hit needs the rights of the access, a miss walks the
+// tables. There a 32-bit guest's kernel (ring 1) shares its TLB slots with Xen, whose own accesses
+// push the guest's entries out at every hypercall: no stale translation was ever seen, so none is kept.
+import { InvariantViolation } from '../base/assert.ts';
+import type { Cpu, SegmentState } from '../x86/cpu.ts';
+import { VECTOR, type Exception } from '../x86/exit.ts';
 import type { Vcpu } from '../hypervisor/domain.ts';
-import { findL1, found, PTE, walkAsProcessor } from '../hypervisor/page-walk.ts';
+import { findL1, found, PTE, tableIndex, walkAsProcessor } from '../hypervisor/page-walk.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 
 interface Translation {
@@ -16,38 +17,80 @@ interface Translation {
   readonly user: boolean;
 }
 
-const PAGE_FAULT = 14;
 const pageOf = (vaddr: number): number => Math.floor(vaddr / 4096);
+const offsetOf = (vaddr: number): number => ((vaddr % 4096) + 4096) % 4096;
+const FLAT: SegmentState = { selector: 0, base: 0, limit: 0xffff_ffff, access: 0xcf93 };
+const EFLAGS_RESET = 0x2;
 
-export class ScriptCpu {
+/** What only a processor that runs instructions can do. */
+function cannot(what: string): never {
+  throw new InvariantViolation(`a scripted guest's processor cannot ${what}`);
+}
+
+export class ScriptCpu implements Cpu {
   readonly machine: MachineMemory;
+  readonly stateBase = 0;
+  readonly tlbBase = 0;
   readonly #vcpu: Vcpu;
   readonly #tlb = new Map<number, Translation>();
+  readonly #regs = new Uint32Array(16);
+  readonly #highs = new Uint32Array(16);
+  readonly #crs = new Map<number, number>();
+  readonly #drs = new Map<number, number>();
+  readonly #segments = new Map<number, SegmentState>();
+  #eip = 0;
+  #eflags = EFLAGS_RESET;
+  #efer = 0;
+  #retired = 0;
+  #ldtr = FLAT;
+  #tr = FLAT;
+  #gdtr = { base: 0, limit: 0 };
+  #idtr = { base: 0, limit: 0 };
 
   constructor(machine: MachineMemory, vcpu: Vcpu) {
     this.machine = machine;
     this.#vcpu = vcpu;
   }
 
+  // -- translation --------------------------------------------------------------------------------
+
   /** Machine address, or -1 - errorCode. */
   walk(vaddr: number, write: boolean, user: boolean): number {
     const cached = this.#tlb.get(pageOf(vaddr));
-    if (cached !== undefined && (!write || cached.writable) && (!user || cached.user)) return cached.frameMaddr + (((vaddr % 4096) + 4096) % 4096);
+    if (cached !== undefined && (!write || cached.writable) && (!user || cached.user)) return cached.frameMaddr + offsetOf(vaddr);
     const maddr = walkAsProcessor(this.machine, this.#vcpu, vaddr, write, user);
     if (maddr >= 0 && this.#vcpu.domain.abi.kernelRing === 3) {
       const { levels } = this.#vcpu.domain.abi;
       const root = levels === 4 && !this.#vcpu.kernelMode ? this.#vcpu.userTableMfn : this.#vcpu.guestTableMfn;
       const dirty = findL1(this.machine, levels, root, vaddr) && (found.lo & PTE.dirty) !== 0;
-      // Whether the levels above allow writing shows only by trying; a store is its own proof.
+      // Whether the levels above allow writing shows only by looking; a store is its own proof.
       const writable = write || (dirty && (found.lo & PTE.rw) !== 0 && allWritable(this.machine, levels, root, vaddr));
-      this.#tlb.set(pageOf(vaddr), { frameMaddr: maddr - (maddr % 4096), writable, user });
+      this.#tlb.set(pageOf(vaddr), { frameMaddr: maddr - offsetOf(vaddr), writable, user });
     }
     return maddr;
   }
-
   translate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): { ok: true; maddr: number } | { ok: false; exception: Exception } {
     const maddr = this.walk(vaddr, access === 'write', user);
-    return maddr >= 0 ? { ok: true, maddr } : { ok: false, exception: { vector: PAGE_FAULT, errorCode: -1 - maddr, cr2: vaddr } };
+    return maddr >= 0 ? { ok: true, maddr } : { ok: false, exception: { vector: VECTOR.PF, errorCode: -1 - maddr, cr2: vaddr } };
+  }
+  readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception } {
+    const bytes = new Uint8Array(sizeBytes);
+    for (let i = 0; i < sizeBytes; i++) {
+      const at = this.translate(vaddr + i, 'read', user);
+      if (!at.ok) return at;
+      bytes[i] = this.machine.readU8(at.maddr);
+    }
+    return { ok: true, bytes };
+  }
+  writeLinear(vaddr: number, bytes: Uint8Array, user: boolean): { ok: true } | { ok: false; exception: Exception } {
+    const maddrs: number[] = [];
+    for (let i = 0; i < bytes.length; i++) {
+      const at = this.translate(vaddr + i, 'write', user);
+      if (!at.ok) return at;
+      maddrs.push(at.maddr);
+    }
+    maddrs.forEach((maddr, i) => this.machine.writeU8(maddr, bytes[i] as number));
+    return { ok: true };
   }
   flushTlb(_keepGlobal: boolean): void {
     this.#tlb.clear();
@@ -55,24 +98,86 @@ export class ScriptCpu {
   invlpg(vaddr: number): void {
     this.#tlb.delete(pageOf(vaddr));
   }
-  setCr(_n: number, _value: number): void {
-    this.#tlb.clear();
-  }
+  dropWriteFastPaths(): void {}
+  invalidateCode(_mfn: number): void {}
 
-  /** As the processor of a vCPU: callers use only what is here. */
-  asCpu(): Cpu {
-    return this as unknown as Cpu;
+  // -- registers ----------------------------------------------------------------------------------
+
+  reg = (index: number): number => this.#regs[index] as number;
+  setReg(index: number, value: number): void {
+    this.#regs[index] = value;
   }
+  regHigh = (index: number): number => this.#highs[index] as number;
+  setRegHigh(index: number, value: number): void {
+    this.#highs[index] = value;
+  }
+  eip = (): number => this.#eip;
+  setEip(value: number): void {
+    this.#eip = value;
+  }
+  eflags = (): number => this.#eflags;
+  setEflags(value: number): void {
+    this.#eflags = (value | EFLAGS_RESET) >>> 0;
+  }
+  cpl = (): number => this.#vcpu.domain.abi.kernelRing;
+  segment = (index: number): SegmentState => this.#segments.get(index) ?? FLAT;
+  setSegment(index: number, state: SegmentState): void {
+    this.#segments.set(index, state);
+  }
+  ldtr = (): SegmentState => this.#ldtr;
+  setLdtr(state: SegmentState): void {
+    this.#ldtr = state;
+  }
+  tr = (): SegmentState => this.#tr;
+  setTr(state: SegmentState): void {
+    this.#tr = state;
+  }
+  gdtr = (): { base: number; limit: number } => this.#gdtr;
+  setGdtr(base: number, limit: number): void {
+    this.#gdtr = { base, limit };
+  }
+  idtr = (): { base: number; limit: number } => this.#idtr;
+  setIdtr(base: number, limit: number): void {
+    this.#idtr = { base, limit };
+  }
+  cr = (n: 0 | 2 | 3 | 4): number => this.#crs.get(n) ?? 0;
+  setCr(n: 0 | 2 | 3 | 4, value: number): void {
+    this.#crs.set(n, value);
+    if (n === 3) this.#tlb.clear();
+  }
+  efer = (): number => this.#efer;
+  setEfer(value: number): void {
+    this.#efer = value;
+  }
+  dr = (n: number): number => this.#drs.get(n) ?? 0;
+  setDr(n: number, value: number): void {
+    this.#drs.set(n, value);
+  }
+  setTsc(_baseAtRetiredZero: bigint, _perInsn: number): void {}
+  tsc = (): bigint => 0n;
+  setShadow(_on: boolean): void {}
+  retired = (): number => this.#retired;
+  addRetired(insns: number): void {
+    this.#retired += insns;
+  }
+  loadSegment = (_index: number, selector: number): Exception | undefined => (selector === 0 ? undefined : { vector: VECTOR.GP, errorCode: selector & 0xfffc });
+
+  // -- what needs instructions --------------------------------------------------------------------
+
+  run = (): never => cannot('run');
+  deliver = (): never => cannot('deliver exceptions');
+  completeIo = (): never => cannot('complete port accesses');
+  saveState = (): Uint8Array => Uint8Array.from(this.#regs);
+  restoreState = (): never => cannot('restore a state');
+  registers = (): readonly never[] => [];
+  disassemble = (): readonly never[] => [];
 }
 
 /** Do all levels allow writing? */
 function allWritable(machine: MachineMemory, levels: 2 | 3 | 4, rootMfn: number, vaddr: number): boolean {
   let mfn = rootMfn;
   for (let level = levels as number; level >= 1; level--) {
-    const shift = 12 + (levels === 2 ? 10 : 9) * (level - 1);
-    const entries = levels === 2 ? 1024 : 512;
-    const index = ((Math.floor(vaddr / 2 ** shift) % entries) + entries) % entries;
-    const lo = machine.readU32(mfn * 4096 + index * (levels === 2 ? 4 : 8));
+    const lo = machine.readU32(mfn * 4096 + tableIndex(levels, level, vaddr) * (levels === 2 ? 4 : 8));
     if (!(levels === 3 && level === 3) && (lo & PTE.rw) === 0) return false;
     mfn = lo >>> 12;
   }
