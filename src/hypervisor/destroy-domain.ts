@@ -1,14 +1,15 @@
 // The end of a domain: everything it holds is given back, in an order that leaves no frame typed.
 //
+//   0. event channels, grants, frames that Xen kept mapped (domain-end.ts)
 //   1. what the vCPUs hold: interrupted tables, base pointers, descriptor tables
 //   2. pins, and references that a refused PAE root left behind
 //   3. tables that hold each other (linear page tables) are emptied by force, top level first
 //   4. the frames themselves; one that another domain still maps is freed when that mapping goes
 //
-// Event channels and grants are closed by their own families before this.
 // Source: domain_relinquish_resources(), relinquish_memory(), vcpu_destroy_pagetables(), xen/arch/x86.
 import { assert } from '../base/assert.ts';
 import type { Domain, Vcpu } from './domain.ts';
+import { releaseChannelsAndGrants } from './domain-end.ts';
 import { FRAME, FRAME_TYPE } from './frame-table.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { dropGdt } from './hypercalls/descriptors.ts';
@@ -20,6 +21,7 @@ import { putAllocation, putOldTable, putPageAndTypePreemptible } from './page-ty
 export function destroyDomain(hv: Hypervisor, domain: Domain): void {
   assert(hv.current === undefined, 'a domain is destroyed while Xen acts for a guest');
   domain.life = { kind: 'destroyed' };
+  releaseChannelsAndGrants(hv, domain);
   for (const vcpu of domain.vcpus) releaseVcpu(hv, vcpu);
   const mfns = framesOf(hv, domain);
   for (const mfn of mfns) unpin(hv, mfn);
