@@ -14,8 +14,9 @@ export const fflateCodec: Codec = {
   deflate: (bytes) => deflateSync(bytes, { level: 4 }),
   inflate: (bytes, rawBytes) => {
     try {
-      // A given output stops the expansion of a crafted file at the size that it promised.
-      const out = inflateSync(bytes, { out: new Uint8Array(rawBytes) });
+      // A given output stops the expansion of a crafted file; one byte more than promised tells
+      // whether there was more.
+      const out = inflateSync(bytes, { out: new Uint8Array(rawBytes + 1) });
       return out.length === rawBytes ? out : undefined;
     } catch (error) {
       // fflate's own errors are plain Errors with a numeric code; anything else is not about the data.
