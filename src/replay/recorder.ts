@@ -48,6 +48,8 @@ export class Recorder implements EventSink {
   }
 
   stateDigest(eventCount: number): void {
+    // What came before is handed over too: a recording that is killed loses at most what came since.
+    this.#encoder.endChunk();
     this.#target.stateDigest({ atEvent: eventCount, parts: this.#digestState() });
   }
 
