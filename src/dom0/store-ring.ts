@@ -79,7 +79,8 @@ export class StoreRing {
     const bytes = this.#readRing(wanted - this.#state.input.length);
     if (bytes === '') return false;
     this.#state.input += bytes;
-    if (this.#state.input.length < this.#wantedBytes()) return true;
+    if (this.#state.input.length < XS_HEADER.sizeBytes) return true;
+    // A length that no message may have is noticed with the header: the rest will never come.
     const header = headerOf(this.#state.input);
     if (header.length > XS_PAYLOAD_MAX) {
       this.#ignore(XS_RING_ERROR.protocol, connection);
@@ -97,7 +98,7 @@ export class StoreRing {
   /** Length of the message under way as far as it is known: the header first. */
   #wantedBytes(): number {
     const { input } = this.#state;
-    return input.length < XS_HEADER.sizeBytes ? XS_HEADER.sizeBytes : XS_HEADER.sizeBytes + Math.min(headerOf(input).length, XS_PAYLOAD_MAX);
+    return input.length < XS_HEADER.sizeBytes ? XS_HEADER.sizeBytes : XS_HEADER.sizeBytes + headerOf(input).length;
   }
 
   #readRing(most: number): string {
