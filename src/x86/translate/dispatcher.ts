@@ -88,7 +88,10 @@ function runBody({ stateBase, tlbBase, jumpCacheBase }: DispatcherPlaces): Uint8
   c.byte(i32);
   c.open(OP.block); // $miss
   c.open(OP.loop);
-  // 1. The fetch page.
+  // 1. Without budget nothing is fetched. Else the fetch page.
+  state(STATE.budget);
+  c.byte(OP.i32_eqz);
+  c.brIf(1);
   state(STATE.rip);
   c.tee(rip);
   c.const32(12);
