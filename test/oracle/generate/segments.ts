@@ -87,7 +87,7 @@ export function segmentLimits(m: Maker): void {
     }
   }
   for (const index of [0, 3, 4, 5]) { // null segments
-    for (const op of [0x8a, 0x88]) m.plain([SEG_PREFIX[index] as number, op, 0x05, 0, 1, 2, 0], (d) => { d.segs[index] = m.rng.below(4); });
+    for (const op of [0x8a, 0x88]) m.plain([SEG_PREFIX[index] as number, op, 0x05, 0, 1, 2, 0], (d) => { d.segs[index] = 0; }); // Linux turns other null selectors into 0
     m.plain([SEG_PREFIX[index] as number, 0xa4], (d) => { d.segs[index] = 0; d.setReg(6, DATA); d.setReg(7, DATA + 64); });
   }
   // Writing through CS never works; reading does if the segment is readable.
@@ -134,7 +134,9 @@ export function farTransfers(m: Maker): void {
       for (let i = 0; i < 16; i++) {
         m.plain([...m.size66(size), m.rng.pick([0xcb, 0xcf])], (d) => {
           unusualStack(m, d);
-          if (d.segs[2] === USER_DS) d.pokeBytes(d.regs[4] as number, Uint8Array.from([0x110, ldtSelector(name), 0x202].flatMap((word) => le(size / 8, word))));
+          const stack = LDT[((d.segs[2] as number) >> 3) - 1], esp = d.regs[4] as number;
+          const at = d.segs[2] === USER_DS || stack === undefined ? esp : stack.base + (stack.is32 ? esp : esp & 0xffff);
+          [0x110, ldtSelector(name), 0x202].forEach((word, i) => d.poke(at + (i * size) / 8, size, word));
         });
       }
     }

@@ -40,6 +40,14 @@ export const CORRECTIONS: readonly Correction[] = [
     why: 'as above',
   },
   {
+    image: 'gates', line: /^ring [123] gate dpl \d to conforming dpl\d call/, from: /^ring (\d)(.*): ok \+0 cs=6.*/, to: 'ring $1$2: ok +0 cs=6$1 esp-8',
+    why: 'a call through a gate to a conforming segment keeps CPL and stack (SDM vol. 2, CALL); QEMU goes inward',
+  },
+  {
+    image: 'gates', line: /^ring 0 .* code absent jmp|conforming absent jmp/, from: /#GP\(60\)/, to: '#NP(60)',
+    why: 'JMP through a gate to a code segment that is not present is #NP, if its privilege would do (SDM vol. 2, JMP)',
+  },
+  {
     image: 'segments', line: /^(jmp|call) far ring/, from: /,/g, to: '.',
     why: 'loading CS marks the descriptor accessed (SDM vol. 3, 3.4.5.1); QEMU does not in far jumps and calls',
   },

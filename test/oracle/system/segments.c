@@ -56,7 +56,8 @@ static void loads(const char *name, void *code, const int *rings, int n_rings) {
           if ((code == jmp_far || code == call_far) && (type == 1 || type == 3 || type == 4 || type == 5 || type == 9 || type == 11 || type == 12)) continue; /* tasks and gates */
           for (u32 rpl = 0; rpl < 4; rpl++) {
             if (type < 16 && rpl > 0) continue;
-            gdt[F0 >> 3] = descriptor(0, 0xfffff, 0xc000 | p << 7 | dpl << 5 | type);
+            /* An expand-down segment is open above its limit. */
+            gdt[F0 >> 3] = descriptor(0, (type & 0x1c) == 0x14 ? 0 : 0xfffff, 0xc000 | p << 7 | dpl << 5 | type);
             prepare(rings[r], code);
             in.eax = F0 | rpl;
             in.ebx = (u32)far_target;
