@@ -4,7 +4,7 @@
 // A store to a page table mapped read-only is carried out by the processor itself, on a mapping made
 // writable for that one instruction; what it changed is then taken back and handed to the rules as a
 // store. So every storing instruction works, with no second semantics of instructions.
-// Source: fixup_page_fault() and ptwr_do_page_fault() in Xen.
+// Source: fixup_page_fault(), handle_gdt_ldt_mapping_fault() and ptwr_do_page_fault() in Xen.
 import { EMULATED, EVENT, valueIndex } from '../abi/events.ts';
 import type { Cpu } from '../x86/cpu.ts';
 import { PF_ERR, VECTOR, type Exception } from '../x86/exit.ts';
@@ -15,10 +15,11 @@ import { switchBase } from './hypercalls/mmuext.ts';
 import { mapLdtOnFault } from './ldt.ts';
 import { emulateTableStore, writableTableAt } from './page-fault.ts';
 import { findL1, found, PTE } from './page-walk.ts';
-import { ldtVaddr } from './per-domain.ts';
+import { gdtVaddr, ldtVaddr } from './per-domain.ts';
 import { inGuestKernel, injectException } from './traps.ts';
 
 const LDT_WINDOW_BYTES = 0x1_0000;
+const GDT_WINDOW_BYTES = 0x1_0000;
 
 /** A page fault: true if Xen settled it (or delivered something in its place). */
 export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception): boolean {
@@ -29,6 +30,12 @@ export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception
     if (offset >= 0 && offset < LDT_WINDOW_BYTES) {
       // A descriptor that cannot be had faults at its place in the guest's own table.
       if (!mapLdtOnFault(hv, vcpu, offset)) injectException(hv, vcpu, { vector: VECTOR.PF, errorCode, cr2: (vcpu.ldtBase + offset) >>> 0 });
+      return true;
+    }
+    // An entry of the GDT for which the guest gave no frame: as one beyond the table's limit.
+    const gdtOffset = vaddr - gdtVaddr(vcpu);
+    if (gdtOffset >= 0 && gdtOffset < GDT_WINDOW_BYTES) {
+      injectException(hv, vcpu, { vector: VECTOR.GP, errorCode: gdtOffset & 0xfff8 });
       return true;
     }
   }

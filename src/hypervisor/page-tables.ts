@@ -327,7 +327,7 @@ function fillXenSlots(hv: Hypervisor, mfn: number, level: number, domain: Domain
     const wide = abi.pteBytes === 8;
     const first = wide ? PAE_FIRST_XEN_SLOT : TWO_LEVEL_FIRST_XEN_SLOT;
     const l1s = wide ? hv.xenTables.paeL1Mfns : hv.xenTables.twoLevelL1Mfns;
-    const windowSlot = PER_DOMAIN_VIRT_START_32 >>> (wide ? 21 : 22);
+    const windowSlot = (PER_DOMAIN_VIRT_START_32 >>> (wide ? 21 : 22)) % tableEntries(abi, 2);
     for (let slot = first; slot < tableEntries(abi, 2); slot++) {
       const l1 = slot === windowSlot ? domain.perDomain?.slotMfn : l1s[slot - first];
       if (l1 === undefined) writeEntry(hv, mfn, slot, wide, 0, 0);
