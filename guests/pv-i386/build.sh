@@ -2,7 +2,7 @@
 # Builds every image into the given directory (default ../images): ./build.sh [DIR]
 #
 #   pv-i386-pae.elf      PAE, ELF notes
-#   pv-i386-nonpae.elf   two-level tables, ELF notes
+#   pv-i386-nopae.elf   two-level tables, ELF notes
 #   pv-i386-legacy.elf   two-level tables, the older __xen_guest section instead of notes
 #   bench-paging.elf     the compute kernels as a multiboot image
 #
@@ -41,7 +41,7 @@ pv() {
 }
 
 pv pv-i386-pae.elf 1 0
-pv pv-i386-nonpae.elf 0 0
+pv pv-i386-nopae.elf 0 0
 pv pv-i386-legacy.elf 0 1
 
 for o in multiboot-head.S multiboot.c; do

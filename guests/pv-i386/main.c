@@ -117,7 +117,7 @@ void kernel_main(struct start_info *si) NORETURN;
 void kernel_main(struct start_info *si)
 {
     start_info = si;
-    print("rexen-pv-i386 %s: early console\n", PAE ? "pae" : "nonpae");
+    print("rexen-pv-i386 %s: early console\n", PAE ? "pae" : "nopae");
     shared = (struct shared_info *)shared_page;
     CHECK_RC(set_va(shared_page, ((pte_t)si->shared_info & ~(pte_t)0xfff) | KERNEL_RW), 0);
     traps_init();
@@ -126,7 +126,7 @@ void kernel_main(struct start_info *si)
     timer_init();
     console_ring_init();
     xenstore_init();
-    print("rexen-pv-i386 %s: %s\n", PAE ? "pae" : "nonpae", si->cmd_line[0] ? si->cmd_line : "(no command line)");
+    print("rexen-pv-i386 %s: %s\n", PAE ? "pae" : "nopae", si->cmd_line[0] ? si->cmd_line : "(no command line)");
     run_mode();
     print("GUEST-OK\n");
     shutdown(SHUTDOWN_poweroff);

@@ -14,7 +14,7 @@ function kernel(name: string): KernelImage {
 
 const SHAPES = [
   { name: 'pv-i386-pae', pae: 'extended-cr3', source: 'notes' },
-  { name: 'pv-i386-nonpae', pae: 'no', source: 'notes' },
+  { name: 'pv-i386-nopae', pae: 'no', source: 'notes' },
   { name: 'pv-i386-legacy', pae: 'no', source: '__xen_guest' },
 ] as const;
 
