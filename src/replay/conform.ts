@@ -10,6 +10,7 @@ import { assert, UsageError } from '../base/assert.ts';
 import { dispatchHypercall } from '../hypervisor/dispatch.ts';
 import { FRAME } from '../hypervisor/frame-table.ts';
 import { HypercallArgs } from '../hypervisor/hypercall.ts';
+import { tableIndex } from '../hypervisor/page-walk.ts';
 import { hypercallRows } from '../hypervisor/hypercall-rows.ts';
 import { ConformCrash, type ConformCall, type ConformContext, type ConformFamily, type Argument, type ConformOp, type ScriptOp, type Word } from './conform-op.ts';
 import { ConformWorld, KERNEL_VADDR, SCRATCH_VADDR, GRANT_SLOT, type ConformState, type ConformWorldOptions } from './conform-world.ts';
@@ -238,7 +239,8 @@ class ScriptContext implements ConformContext {
   /** Through the initial tables' frames: what the script does to the live tables does not matter. */
   scratchMaddr(vaddr: number): number {
     const l1 = this.mfns.get('live_l1') as number;
-    const at = l1 * 4096 + ((vaddr >>> 12) % 512) * 8;
+    const { levels, pteBytes } = this.d1.abi;
+    const at = l1 * 4096 + tableIndex(levels, 1, vaddr) * pteBytes;
     return (this.hv.machine.readU32(at) >>> 12) * 4096 + (vaddr % 4096);
   }
   writeWord(vaddr: number, value: Argument): void {

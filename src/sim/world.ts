@@ -99,11 +99,15 @@ export class World implements WorldPort {
     return this.#otherInsns + (this.#current?.cpu?.retired() ?? 0);
   }
 
-  /** Runs at most `insnsAllowed` instructions. Call again after 'running', or after 'idle' once there is input. */
-  advance(insnsAllowed: number): Advance {
+  /**
+   * Runs at most `insnsAllowed` instructions, and not on once there are `untilEvents` events. Call
+   * again after 'running', or after 'idle' once there is input.
+   */
+  advance(insnsAllowed: number, untilEvents = Infinity): Advance {
     const stopAt = this.insns() + insnsAllowed;
     for (;;) {
       if (this.ended !== undefined) return { kind: 'ended', ...this.ended };
+      if (this.eventCount >= untilEvents) return { kind: 'running' };
       if (this.#sliceLeft === 0) {
         const idle = this.#step();
         if (idle !== undefined) return idle;

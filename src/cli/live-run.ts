@@ -1,0 +1,172 @@
+// Runs a scenario from its beginning, with or without a recording, and sums up.
+import { bytesToHex } from '../base/hash.ts';
+import { loadImages, loggedName, type LoadedImages } from '../node/load-images.ts';
+import { createRecordingFile, type RecordingFile } from '../node/recording-worker.ts';
+import type { World as LoggedWorld } from '../log/packets.ts';
+import { KindCounts, Recorder } from '../replay/recorder.ts';
+import { EventEncoder } from '../log/event-encoder.ts';
+import { EventsDigest, recordingDigest } from '../log/digest.ts';
+import { encodeMessage } from '../log/packets.ts';
+import { buildWorld } from '../sim/build-world.ts';
+import { SeededChoices } from '../sim/choices.ts';
+import { LiveInput, ScriptedInput, StoppableInput, type InputSource } from '../sim/input.ts';
+import type { Scenario } from '../sim/scenario.ts';
+import type { WorldSpec } from '../sim/spec.ts';
+import { StateDigester } from '../sim/state-digest.ts';
+import type { EventSink, World } from '../sim/world.ts';
+import { version } from '../node/package-info.ts';
+import { drive } from './drive.ts';
+import { listenToKeys } from './keyboard.ts';
+import { startProgress } from './progress.ts';
+import type { RunResult } from './report.ts';
+import { durationText, type Summary } from './summary.ts';
+
+export interface LiveRun {
+  readonly scenario: Scenario;
+  readonly seed: string;
+  /** Undefined: nothing is recorded. */
+  readonly file: string | undefined;
+  readonly compression: 'none' | 'deflate';
+  readonly interactive: boolean;
+  readonly showConsole: boolean;
+  readonly progress: boolean;
+  readonly profile: boolean;
+}
+
+/** The spec as a recording carries it: without the folders of this machine. */
+export function portableSpec(spec: WorldSpec): WorldSpec {
+  const domains = spec.domains.map((domain) => ({
+    ...domain,
+    kernel: { name: loggedName(domain.kernel.name) },
+    ...(domain.ramdisk === undefined ? {} : { ramdisk: { name: loggedName(domain.ramdisk.name) } }),
+  }));
+  return { ...spec, domains };
+}
+
+function loggedWorld(run: LiveRun, images: LoadedImages): LoggedWorld {
+  const { scenario, seed } = run;
+  const { nsPerInsn } = scenario.spec;
+  return {
+    scenario: scenario.name,
+    options: [{ name: 'spec', value: JSON.stringify(portableSpec(scenario.spec)) }],
+    seed,
+    images: images.files.map(({ ref }) => ref),
+    nsPerInsnNumerator: nsPerInsn.num,
+    nsPerInsnDenominator: nsPerInsn.den,
+  };
+}
+
+/** Encodes and hashes events without keeping them: the digest of a run that is not recorded. */
+class DigestOnly implements EventSink {
+  readonly counts = new KindCounts();
+  readonly digest = new EventsDigest();
+  readonly #encoder: EventEncoder;
+  constructor(nsPerInsn: { num: number; den: number }) {
+    this.#encoder = new EventEncoder({ chunk: (chunk) => void this.digest.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
+  }
+  event(...args: Parameters<EventSink['event']>): void {
+    const [kind, domId, vcpuId, retired, nowNs, values, bytes] = args;
+    this.counts.add(kind);
+    this.#encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
+  }
+  finish(): void {
+    this.#encoder.endChunk();
+  }
+}
+
+export async function runLive(run: LiveRun): Promise<RunResult> {
+  const { scenario } = run;
+  const images = await loadImages(scenario.spec);
+  const header = loggedWorld(run, images);
+  const live = run.interactive ? new LiveInput() : undefined;
+  let stoppable: StoppableInput | undefined;
+  const input = (domIdOf: (name: string) => number | undefined): InputSource => {
+    const source: InputSource = live ?? new ScriptedInput(scenario.spec.input, domIdOf);
+    stoppable = new StoppableInput(source);
+    return stoppable;
+  };
+  const recordingFile: RecordingFile | undefined =
+    run.file === undefined ? undefined : await createRecordingFile(run.file, { world: header, info: [{ name: 'rexen', value: version() }], compression: run.compression, inline: run.interactive });
+  let recorder: Recorder | undefined;
+  const digestOnly = recordingFile === undefined ? new DigestOnly(scenario.spec.nsPerInsn) : undefined;
+  const console = new ConsoleText(run.showConsole);
+  const makeSink = (world: World): EventSink => {
+    if (recordingFile === undefined) return digestOnly as DigestOnly;
+    const digester = new StateDigester(world);
+    recorder = new Recorder(recordingFile, scenario.spec.nsPerInsn, () => digester.parts(), run.interactive);
+    return recorder;
+  };
+  const world = buildWorld({
+    spec: scenario.spec, images: images.domains, choices: new SeededChoices(run.seed), input, sink: makeSink,
+    observers: { consoleOut: (domId, bytes) => console.add(domId, bytes) },
+    ...(run.profile ? { clock: () => performance.now() } : {}),
+  });
+  const keys = live === undefined ? undefined : listenToKeys(live, 1, () => stoppable?.requestStop());
+  const onInterrupt = (): void => stoppable?.requestStop();
+  process.on('SIGINT', onInterrupt);
+  process.on('SIGTERM', onInterrupt);
+  const progress = startProgress(scenario.name, undefined, run.progress);
+  const started = performance.now();
+  let ended;
+  try {
+    ended = await drive(world, {
+      ...(live === undefined ? {} : { live }),
+      onSlice: () => progress.update(0, `${(world.insns() / 1e6).toFixed(0)} M instructions, ${world.eventCount} events, ${durationText(world.nowNs())} virtual`),
+    });
+  } finally {
+    progress.stop();
+    keys?.close();
+    process.off('SIGINT', onInterrupt);
+    process.off('SIGTERM', onInterrupt);
+  }
+  recorder?.finish();
+  digestOnly?.finish();
+  const end = { instructions: world.insns(), virtualTimeNs: world.nowNs(), outcome: ended.outcome, outcomeText: ended.text };
+  const totals = await recordingFile?.finish(end);
+  const wallMs = performance.now() - started;
+  const digest = totals?.digest ?? recordingDigest(encodeMessage('World', header), (digestOnly as DigestOnly).digest.last);
+  const unmet = unmetExpectations(scenario, ended.outcome, console.text(1));
+  const summary: Summary = {
+    scenario: scenario.name, seed: run.seed, outcome: ended.outcome, text: ended.text,
+    events: world.eventCount, instructions: end.instructions, virtualTimeNs: end.virtualTimeNs,
+    wallMs: Math.round(wallMs * 10) / 10, mips: Math.round((end.instructions / wallMs / 1000) * 10) / 10,
+    digest: bytesToHex(digest),
+    ...(totals === undefined ? {} : { bytes: totals.bytes, file: run.file as string }),
+    ...(unmet.length === 0 ? {} : { unmet }),
+    eventsByKind: (recorder ?? (digestOnly as DigestOnly)).counts.byName(),
+  };
+  return { summary, outcome: ended.outcome };
+}
+
+/** What the scenario expects and did not get, as sentences. */
+function unmetExpectations(scenario: Scenario, outcome: string, consoleText: string): string[] {
+  const { expect } = scenario;
+  const unmet: string[] = [];
+  if (expect.outcome !== undefined && expect.outcome !== outcome) unmet.push(`the scenario expects the outcome ${expect.outcome}, not ${outcome}`);
+  let from = 0;
+  for (const text of expect.console ?? []) {
+    const at = consoleText.indexOf(text, from);
+    if (at < 0) unmet.push(`the console never showed ${JSON.stringify(text)}${from > 0 ? ' after what came before it' : ''}`);
+    else from = at + text.length;
+  }
+  return unmet;
+}
+
+/** Keeps what the guests print, and shows it as it comes. */
+export class ConsoleText {
+  readonly #show: boolean;
+  readonly #texts = new Map<number, string>();
+
+  constructor(show: boolean) {
+    this.#show = show;
+  }
+
+  add(domId: number, bytes: Uint8Array): void {
+    if (this.#show) process.stdout.write(bytes);
+    this.#texts.set(domId, (this.#texts.get(domId) ?? '') + Buffer.from(bytes).toString('latin1'));
+  }
+
+  text(domId: number): string {
+    return this.#texts.get(domId) ?? '';
+  }
+}

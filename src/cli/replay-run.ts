@@ -1,0 +1,135 @@
+// Replays a recording: builds the world that its header describes, runs it with the recorded choices
+// and inputs, compares every event and state digest.
+import { ENGINE_REVISION } from '../abi/revision.ts';
+import { UsageError } from '../base/assert.ts';
+import { bytesToHex } from '../base/hash.ts';
+import type { ImageRef } from '../log/packets.ts';
+import type { Recording } from '../log/reader.ts';
+import { RecordingError } from '../log/recording-error.ts';
+import { loadImages, loggedName } from '../node/load-images.ts';
+import { findProductImage } from '../node/product-images.ts';
+import { openRecordingFile } from '../node/recording-files.ts';
+import { reportDivergence, type DivergenceReport } from '../replay/divergence-report.ts';
+import { Replayer } from '../replay/replayer.ts';
+import { buildWorld } from '../sim/build-world.ts';
+import type { WorldSpec } from '../sim/spec.ts';
+import { StateDigester } from '../sim/state-digest.ts';
+import type { World } from '../sim/world.ts';
+import type { PositionArgument } from './arguments.ts';
+import { startProgress } from './progress.ts';
+import type { Summary } from './summary.ts';
+
+export interface ReplayRun {
+  readonly file: string;
+  readonly until: PositionArgument | undefined;
+  readonly images: readonly string[];
+  readonly showConsole: boolean;
+  readonly progress: boolean;
+}
+
+export interface ReplayResult {
+  readonly summary: Summary;
+  /** exact: everything was compared and equal. truncated: so was everything that is left. stopped: up to --until. */
+  readonly outcome: 'exact' | 'diverged' | 'truncated' | 'stopped';
+  readonly report: DivergenceReport | undefined;
+  readonly warnings: readonly string[];
+}
+
+const SLICE_INSNS = 20_000_000;
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+export function specOf(recording: Recording): WorldSpec {
+  const text = recording.world.options.find((option) => option.name === 'spec')?.value;
+  try {
+    if (text !== undefined) return JSON.parse(text) as WorldSpec;
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+  }
+  throw new RecordingError('damaged', recording.source.name, 0, 'its header describes no world', 'record it again');
+}
+
+/** The bytes of an image of the recording: embedded, among the product's own, or where the user says. */
+async function imageBytes(recording: Recording, ref: ImageRef, places: readonly string[]): Promise<Uint8Array> {
+  const bytes = recording.image(ref) ?? (await findProductImage(ref, places));
+  if (bytes !== undefined) return bytes;
+  throw new RecordingError('image', recording.source.name, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) is not here, or what is here differs`, 'name the file or folder that has it with --images, or have the recording packed where it was made (rexen pack)');
+}
+
+export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
+  const recording = await openRecordingFile(run.file);
+  const spec = specOf(recording);
+  const images = await loadImages(spec, async (name) => {
+    const ref = recording.world.images.find((image) => image.name === loggedName(name));
+    if (ref === undefined) throw new RecordingError('damaged', run.file, 0, `its world needs ${name}, which its header does not list`, 'record it again');
+    return imageBytes(recording, ref, run.images);
+  });
+  let replayer: Replayer | undefined;
+  let digester: StateDigester | undefined;
+  replayer = new Replayer(recording, () => (digester as StateDigester).parts());
+  const world = buildWorld({
+    spec, images: images.domains, choices: replayer.choices, input: () => replayer.input,
+    sink: (made) => {
+      digester = new StateDigester(made);
+      return replayer;
+    },
+    observers: run.showConsole ? { consoleOut: (_domId, bytes) => void process.stdout.write(bytes) } : {},
+  });
+  const progress = startProgress('replay', recording.eventCount, run.progress);
+  const started = performance.now();
+  const stopped = await replayTo(world, replayer, run.until, () => progress.update(world.eventCount, `${(world.insns() / 1e6).toFixed(0)} M instructions`));
+  progress.stop();
+  const wallMs = performance.now() - started;
+  const outcome = outcomeOf(world, replayer, stopped);
+  const summary: Summary = {
+    scenario: recording.world.scenario, seed: recording.world.seed,
+    outcome: outcome === 'exact' ? (recording.trailer?.outcome ?? 'exact') : outcome, text: outcomeText(outcome, recording),
+    events: world.eventCount, instructions: world.insns(), virtualTimeNs: world.nowNs(),
+    wallMs: Math.round(wallMs * 10) / 10, mips: Math.round((world.insns() / wallMs / 1000) * 10) / 10,
+    digest: bytesToHex(recording.digest), bytes: recording.source.sizeBytes, file: run.file,
+    exact: outcome === 'exact', eventsByKind: replayer.counts.byName(),
+  };
+  return { summary, outcome, report: outcome === 'diverged' ? reportDivergence(world, replayer) : undefined, warnings: warningsOf(recording) };
+}
+
+/** Runs until the recording is used up; true if it stopped at the wanted position before. */
+async function replayTo(world: World, replayer: Replayer, until: PositionArgument | undefined, onSlice: () => void): Promise<boolean> {
+  if (until !== undefined && until.event > replayer.recording.eventCount) throw new UsageError(`--until ${until.event}: the recording has ${replayer.recording.eventCount} events`);
+  for (;;) {
+    if (replayer.over || world.ended !== undefined) return false;
+    if (until !== undefined && world.eventCount >= until.event) {
+      const left = (until.retired ?? 0) - world.insns();
+      if (left > 0) world.advance(left);
+      return true;
+    }
+    const result = world.advance(until === undefined ? SLICE_INSNS : 100_000, until === undefined ? Infinity : until.event);
+    onSlice();
+    if (result.kind !== 'running') return false;
+    await nextTurn();
+  }
+}
+
+function outcomeOf(world: World, replayer: Replayer, stopped: boolean): ReplayResult['outcome'] {
+  if (replayer.divergence !== undefined || replayer.stateDivergence !== undefined) return 'diverged';
+  if (stopped) return 'stopped';
+  if (replayer.recording.truncated) return replayer.encoder.matchedAll ? 'truncated' : 'diverged';
+  if (replayer.encoder.finish() !== undefined) return 'diverged';
+  const trailer = replayer.recording.trailer;
+  return trailer !== undefined && trailer.instructions === world.insns() && trailer.outcome === world.ended?.outcome ? 'exact' : 'diverged';
+}
+
+function outcomeText(outcome: ReplayResult['outcome'], recording: Recording): string {
+  switch (outcome) {
+    case 'exact':
+      return recording.trailer?.outcomeText ?? '';
+    case 'truncated':
+      return `the recording was cut short; its ${recording.eventCount} events up to the last whole chunk were replayed and verified`;
+    case 'stopped':
+      return 'stopped at the requested position; everything up to it was as recorded';
+    case 'diverged':
+      return 'the replay is not what was recorded';
+  }
+}
+
+function warningsOf(recording: Recording): string[] {
+  return recording.engineRevision === ENGINE_REVISION ? [] : [`the recording was made by engine revision ${recording.engineRevision}, this is ${ENGINE_REVISION}: a divergence may be a difference between the two`];
+}
