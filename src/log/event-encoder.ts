@@ -302,22 +302,25 @@ function writeUint(buffer: Uint8Array, at: number, value: number): number {
 /** A signed number in zigzag form; out of range likewise. */
 function writeSint(buffer: Uint8Array, at: number, value: number): number {
   const low = value >>> 0;
-  if (low === value) {
-    // Twice the value; an i386 kernel address needs 33 bits.
-    if (low < 0x40) {
-      buffer[at] = low << 1;
-      return at + 1;
-    }
-    if (low < 0x8000_0000) return writeLongVarint32(buffer, at, (low << 1) >>> 0);
-    buffer[at] = ((low << 1) & 127) | 128;
-    buffer[at + 1] = ((low >>> 6) & 127) | 128;
-    buffer[at + 2] = ((low >>> 13) & 127) | 128;
-    buffer[at + 3] = ((low >>> 20) & 127) | 128;
-    buffer[at + 4] = low >>> 27;
-    return at + 5;
-  }
+  if (low === value) return writeDoubled(buffer, at, low, 0);
+  if (value < 0 && value >= -0x1_0000_0000 && Number.isInteger(value)) return writeDoubled(buffer, at, ~low >>> 0, 1);
   if (!Number.isInteger(value)) bad(`event value ${value} is not an integer`);
   return writeZigzag64(buffer, at, low, highHalf(value));
+}
+
+/** The varint of 2 * low + odd: zigzag of small numbers, i386 addresses and the kernel's last 4 GiB. */
+function writeDoubled(buffer: Uint8Array, at: number, low: number, odd: number): number {
+  if (low < 0x40) {
+    buffer[at] = (low << 1) | odd;
+    return at + 1;
+  }
+  if (low < 0x8000_0000) return writeLongVarint32(buffer, at, ((low << 1) | odd) >>> 0);
+  buffer[at] = ((low << 1) & 127) | odd | 128;
+  buffer[at + 1] = ((low >>> 6) & 127) | 128;
+  buffer[at + 2] = ((low >>> 13) & 127) | 128;
+  buffer[at + 3] = ((low >>> 20) & 127) | 128;
+  buffer[at + 4] = low >>> 27;
+  return at + 5;
 }
 
 /** 128 <= value < 2^32, spelled out because most events hold an address. */
@@ -342,7 +345,9 @@ function writeLongVarint32(buffer: Uint8Array, at: number, value: number): numbe
   return at + 5;
 }
 
-/** A 64-bit pattern from its halves, in zigzag form; u32 values take the short way. */
+/** A 64-bit pattern from its halves, in zigzag form. */
 function writeHalvesSigned(buffer: Uint8Array, at: number, lo: number, hi: number): number {
-  return hi === 0 ? writeSint(buffer, at, lo) : writeZigzag64(buffer, at, lo, hi);
+  if (hi === 0) return writeDoubled(buffer, at, lo >>> 0, 0);
+  if (hi >>> 0 === 0xffff_ffff) return writeDoubled(buffer, at, ~lo >>> 0, 1);
+  return writeZigzag64(buffer, at, lo, hi);
 }
