@@ -85,18 +85,28 @@ export class Core {
   /** Recomputes STATE.mode; call after every change of a segment or CPL. */
   updateMode(): void {
     const { u32 } = this;
-    let mode: ModeKey = 0;
+    const user = this.get32(STATE.cpl) === 3;
+    const align = user && (this.get32(STATE.cr0) & CR0.AM) !== 0 && (this.get32(STATE.eflagsRest) & EFLAGS.AC) !== 0;
+    let mode: ModeKey = align ? MODE.align : 0;
     for (let seg = 0; seg < 6; seg++) {
       const w = this.s + ((STATE.seg + seg * SEG_SLOT_BYTES) >> 2);
       const access = u32[w + 6] as number;
-      const flat = (u32[w + 2] as number) === 0 && (u32[w + 4] as number) === 0xffffffff && (access & (UNUSABLE | ACCESS.present)) === ACCESS.present;
-      if (!flat) continue;
+      if ((access & (UNUSABLE | ACCESS.present)) !== ACCESS.present) continue;
+      const base = u32[w + 2] as number;
+      const limit = u32[w + 4] as number;
+      const flat = base === 0 && limit === 0xffffffff;
       const code = (access & ACCESS.code) !== 0;
-      if (seg === SEG.cs ? code && (access & ACCESS.readable) !== 0 : !code && (access & (ACCESS.writable | ACCESS.expandDown)) === ACCESS.writable) mode |= 1 << (MODE.flatShift + seg);
+      if (seg === SEG.cs) {
+        if (!code || (access & ACCESS.readable) === 0) continue;
+        if (flat) mode |= 1 << (MODE.flatShift + seg);
+        if (base === 0 && (limit & 0x3fffff) === 0x3fffff) mode |= ((limit >>> 22) + 1) << MODE.codeUnitsShift;
+      } else if (!align && !code && (access & (ACCESS.writable | ACCESS.expandDown)) === ACCESS.writable) {
+        mode |= 1 << (MODE.plainShift + seg);
+        if (flat) mode |= 1 << (MODE.flatShift + seg);
+      }
     }
     if ((this.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 24) & ACCESS.big) !== 0) mode |= MODE.code32;
     if ((this.get32(STATE.seg + SEG.ss * SEG_SLOT_BYTES + 24) & ACCESS.big) !== 0) mode |= MODE.stack32;
-    const user = this.get32(STATE.cpl) === 3;
     if (user) mode |= MODE.user;
     if (((this.get32(STATE.mode) & MODE.user) !== 0) !== user) this.dropFetchPage();
     this.set32(STATE.mode, mode);
@@ -155,8 +165,11 @@ export class Core {
     return ((this.get32(STATE.eflagsRest) & ~STATUS_MASK) | this.status() | 2) >>> 0;
   }
   setEflags(value: number): void {
-    this.set32(STATE.eflagsRest, ((value & ~STATUS_MASK) | 2) >>> 0);
+    const rest = ((value & ~STATUS_MASK) | 2) >>> 0;
+    const changed = rest ^ this.get32(STATE.eflagsRest);
+    this.set32(STATE.eflagsRest, rest);
     this.setStatus(value);
+    if ((changed & EFLAGS.AC) !== 0) this.updateMode();
   }
   get iopl(): number {
     return (this.get32(STATE.eflagsRest) & EFLAGS.IOPL) >> 12;

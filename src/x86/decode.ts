@@ -1,6 +1,6 @@
 // Bytes to plain records, with iced-x86 as the decoder. Everything that rows need is read once and
 // nothing of iced's own objects stays alive. A browser build swaps the import.
-import { Code, Decoder, DecoderOptions, Mnemonic, OpKind, Register, type Instruction } from 'iced-x86';
+import { Code, CpuidFeature, Decoder, DecoderError, DecoderOptions, Mnemonic, OpKind, Register, type Instruction } from 'iced-x86';
 import type { Width } from './ir.ts';
 import { SEG } from './state-layout.ts';
 
@@ -140,11 +140,11 @@ function scanPrefixes(bytes: Uint8Array): { f2: boolean; f3: boolean; a67: boole
   return { f2, f3, a67 };
 }
 
-export type DecodeResult = { readonly kind: 'insn'; readonly insn: Insn } | { readonly kind: 'invalid' } | { readonly kind: 'needMore' };
+export type DecodeResult = { readonly kind: 'insn'; readonly insn: Insn } | { readonly kind: 'invalid' } | { readonly kind: 'needMore' } | { readonly kind: 'tooLong' };
 
 /**
  * Decodes the instruction at the start of `bytes` (up to 15 are looked at). needMore: it goes on
- * beyond them. Pure.
+ * beyond them; tooLong: beyond 15. Pure.
  */
 export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): DecodeResult {
   const window = bytes.length > MAX_INSN_BYTES ? bytes.subarray(0, MAX_INSN_BYTES) : bytes;
@@ -153,8 +153,8 @@ export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64):
   const instruction = decoder.decode();
   try {
     if (instruction.isInvalid) {
-      // NoMoreBytes = 2: the window ended in the middle.
-      return decoder.lastError === 2 && window.length < MAX_INSN_BYTES ? { kind: 'needMore' } : { kind: 'invalid' };
+      if (decoder.lastError !== DecoderError.NoMoreBytes) return { kind: 'invalid' };
+      return window.length < MAX_INSN_BYTES ? { kind: 'needMore' } : { kind: 'tooLong' };
     }
     const prefixes = scanPrefixes(window);
     const operands: Operand[] = [];
@@ -181,4 +181,15 @@ export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64):
     instruction.free();
     decoder.free();
   }
+}
+
+const FEATURE_NAMES: readonly string[] = namesOf(CpuidFeature as unknown as Record<string, unknown>);
+/** The CPUID features that an instruction belongs to, by iced's names. Costs a second decoding. */
+export function cpuidFeatures(bytes: Uint8Array, bitness: 16 | 32 | 64): readonly string[] {
+  const decoder = new Decoder(bitness, bytes.subarray(0, MAX_INSN_BYTES), DecoderOptions.None);
+  const instruction = decoder.decode();
+  const names = Array.from(instruction.cpuidFeatures(), (feature) => FEATURE_NAMES[feature] as string);
+  instruction.free();
+  decoder.free();
+  return names;
 }

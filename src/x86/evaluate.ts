@@ -4,7 +4,7 @@ import { assert } from '../base/assert.ts';
 import { unreachable } from '../base/assert.ts';
 import type { Core } from './core.ts';
 import { ExprCompiler, type Temps } from './evaluate-expr.ts';
-import type { CpuExit } from './exit.ts';
+import { VECTOR, type CpuExit } from './exit.ts';
 import { widthOf } from './expr.ts';
 import { EFLAGS, FLAG_BIT, STATUS_MASK, flagOpCode } from './flags.ts';
 import type { Lowered } from './lower.ts';
@@ -37,7 +37,7 @@ export const newTemps = (): Temps => ({ n: new Float64Array(MAX_TEMPS), big: new
 export function compile(evaluator: Evaluator, temps: Temps, lowered: Lowered): Compiled {
   assert(lowered.tempCount <= MAX_TEMPS, `${lowered.insn.code} needs ${lowered.tempCount} temporaries`);
   const compiler = new StmtCompiler(evaluator, temps, lowered);
-  const body = compiler.sequence(lowered.stmts);
+  const body = lowered.kind === 'transfer' ? compiler.transfer(lowered.stmts) : compiler.sequence(lowered.stmts);
   return { lowered, run: lowered.rep === undefined ? body : repeating(evaluator.core, lowered, body) };
 }
 
@@ -59,6 +59,22 @@ function repeating(core: Core, lowered: Lowered, body: StmtFn): StmtFn {
   };
 }
 
+function inOrder(fns: readonly StmtFn[]): StmtFn {
+  const [a, b, c, d] = fns;
+  if (a === undefined) return () => DONE.next;
+  if (b === undefined) return a;
+  if (c === undefined) return () => a() || b();
+  if (d === undefined) return () => a() || b() || c();
+  if (fns.length === 4) return () => a() || b() || c() || d();
+  return () => {
+    for (let i = 0; i < fns.length; i++) {
+      const done = (fns[i] as StmtFn)();
+      if (done !== 0) return done;
+    }
+    return DONE.next;
+  };
+}
+
 class StmtCompiler {
   readonly #evaluator: Evaluator;
   readonly #core: Core;
@@ -74,23 +90,26 @@ class StmtCompiler {
     this.#expr = new ExprCompiler(evaluator.core, temps);
   }
 
-  sequence(stmts: readonly Stmt[]): StmtFn {
-    const fns = stmts.map((stmt) => this.#stmt(stmt));
-    const [a, b, c, d] = fns;
-    if (a === undefined) return () => DONE.next;
-    if (b === undefined) return a;
-    if (c === undefined) return () => a() || b();
-    if (d === undefined) return () => a() || b() || c();
-    if (fns.length === 4) return () => a() || b() || c() || d();
-    return () => {
-      for (let i = 0; i < fns.length; i++) {
-        const done = (fns[i] as StmtFn)();
-        if (done !== 0) return done;
-      }
-      return DONE.next;
+  /** A target beyond the limit of CS faults before the transfer has any effect. */
+  transfer(stmts: readonly Stmt[]): StmtFn {
+    const last = stmts.at(-1);
+    if (last?.do !== 'jump' && last?.do !== 'branch') return this.sequence(stmts);
+    const effect = stmts.findIndex((stmt) => stmt.do === 'store' || stmt.do === 'setReg' || stmt.do === 'jump' || stmt.do === 'branch');
+    const core = this.#core;
+    const target = this.#expr.number(last.target);
+    const taken = last.do === 'branch' ? this.#expr.number(last.cond) : undefined;
+    const check = (): Done => {
+      if (core.csFlat || target() <= core.get32(STATE.seg + 32 + 16) || taken?.() === 0) return DONE.next;
+      core.fault = { vector: VECTOR.GP, errorCode: 0 };
+      return DONE.fault;
     };
+    const all = stmts.map((stmt) => this.#stmt(stmt));
+    return inOrder([...all.slice(0, effect), check, ...all.slice(effect)]);
   }
 
+  sequence(stmts: readonly Stmt[]): StmtFn {
+    return inOrder(stmts.map((stmt) => this.#stmt(stmt)));
+  }
   #stmt(stmt: Stmt): StmtFn {
     const core = this.#core;
     const { n, big } = this.#temps;
@@ -202,14 +221,8 @@ class StmtCompiler {
     }
   }
 
-  /** The CS limit is part of the transfer: a target beyond it is #GP(0) at the transfer. */
   #jump(target: number): Done {
-    const core = this.#core;
-    if (!core.csFlat && target > core.get32(STATE.seg + 32 + 16)) {
-      core.fault = { vector: 13, errorCode: 0 };
-      return DONE.fault;
-    }
-    core.set32(STATE.rip, target);
+    this.#core.set32(STATE.rip, target);
     return DONE.jumped;
   }
 

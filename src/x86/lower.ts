@@ -232,3 +232,15 @@ export function lower(insn: Insn, mode: ModeKey): Lowered | undefined {
   const base = { insn, vaddr: insn.vaddr, lengthBytes: insn.lengthBytes, stmts, kind, tempCount };
   return rep === undefined ? base : { ...base, rep };
 }
+
+const MISSING_ROWS: readonly (readonly [RegExp, string])[] = [
+  [/^FPU/, 'missingX87'],
+  [/^MMX$/, 'missingMmx'],
+  [/^SSE$/, 'missingSse'],
+  [/^SSE2$/, 'missingSse2'],
+];
+/** An instruction without a row of its own: a system row that answers for its kind. */
+export function lowerMissing(insn: Insn, features: readonly string[]): Lowered {
+  const row = MISSING_ROWS.find(([pattern]) => features.some((feature) => pattern.test(feature)))?.[1] ?? 'missing';
+  return { insn, vaddr: insn.vaddr, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row }], kind: 'system', tempCount: 0 };
+}

@@ -1,16 +1,17 @@
 // Loads and stores of instructions: segment checks, then the paging unit, page by page.
 // A function answers false (or a negative address) with core.fault set when the access faults.
+import { codeChanged, hitsCode } from './code-frames.ts';
 import { ACCESS, UNUSABLE, type Core } from './core.ts';
 import { VECTOR } from './exit.ts';
-import { isFlat } from './mode.ts';
+import { isFlat, MODE } from './mode.ts';
 import { lookup, type Access } from './paging.ts';
 import { SEG, SEG_SLOT_BYTES, STATE } from './state-layout.ts';
-import { FRAME_FLAG } from '../machine/memory.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES } from './tlb-layout.ts';
 
 /** The linear address of an access, or -1 with a #GP or #SS. */
 export function segmentLinear(core: Core, seg: number, offset: number, sizeBytes: number, write: boolean): number {
-  if (isFlat(core.mode, seg) && !(write && seg === SEG.cs)) return offset;
+  const { mode } = core;
+  if (isFlat(mode, seg) && !(write && seg === SEG.cs) && offset <= 0x1_0000_0000 - sizeBytes) return offset;
   const w = core.s + ((STATE.seg + seg * SEG_SLOT_BYTES) >> 2);
   const base = core.u32[w + 2] as number;
   const limit = core.u32[w + 4] as number;
@@ -19,7 +20,12 @@ export function segmentLinear(core: Core, seg: number, offset: number, sizeBytes
     core.fault = { vector: seg === SEG.ss ? VECTOR.SS : VECTOR.GP, errorCode: 0 };
     return -1;
   }
-  return (base + offset) >>> 0;
+  const vaddr = (base + offset) >>> 0;
+  if ((mode & MODE.align) !== 0 && (vaddr & (sizeBytes - 1)) !== 0) {
+    core.fault = { vector: VECTOR.AC, errorCode: 0 };
+    return -1;
+  }
+  return vaddr;
 }
 
 function segmentAllows(access: number, limit: number, offset: number, sizeBytes: number, write: boolean): boolean {
@@ -77,7 +83,7 @@ export function writeLinear(core: Core, vaddr: number, sizeBytes: number, value:
     if (vaddr >>> 12 !== end >>> 12) return writeCrossing(core, vaddr, sizeBytes, value, user);
     at = lookup(core, vaddr, 'write', user);
     if (at < 0) return false;
-    reportCode(core, at);
+    reportCode(core, at, sizeBytes);
   }
   if (sizeBytes === 4) core.view.setUint32(at, value, true);
   else if (sizeBytes === 1) core.u8[at] = value;
@@ -91,17 +97,18 @@ function writeCrossing(core: Core, vaddr: number, sizeBytes: number, value: numb
   const inFirst = 4096 - (vaddr & 0xfff);
   const second = lookup(core, (vaddr + inFirst) >>> 0, 'write', user);
   if (second < 0) return false;
-  reportCode(core, first);
-  reportCode(core, second);
+  reportCode(core, first, inFirst);
+  reportCode(core, second, sizeBytes - inFirst);
   for (let i = 0; i < sizeBytes; i++) core.u8[i < inFirst ? first + i : second + i - inFirst] = Math.floor(value / 2 ** (8 * i)) & 0xff;
   return true;
 }
 
-/** Tells the code caches when the frame holds code. */
-export function reportCode(core: Core, linear: number): void {
-  const mfn = (linear - core.machine.ramBase) >>> 12;
-  if (linear < core.machine.ramBase || mfn >= core.machine.frameCount) return;
-  if (((core.u8[core.machine.frameFlagsBase + mfn] as number) & FRAME_FLAG.code) !== 0) core.machine.onCodeWrite?.(mfn);
+/** Tells the code caches when the store changes bytes that they were made from. */
+export function reportCode(core: Core, linear: number, sizeBytes: number): void {
+  const { machine } = core;
+  const maddr = linear - machine.ramBase;
+  if (maddr < 0 || maddr >>> 12 >= machine.frameCount) return;
+  if (hitsCode(machine, maddr, sizeBytes)) codeChanged(machine, maddr >>> 12);
 }
 
 /** For accesses with 8 bytes (CMPXCHG8B): low word first. */
@@ -140,7 +147,7 @@ export function writeBytes(core: Core, vaddr: number, bytes: Uint8Array, user: b
     done += n;
   }
   for (const { at, from, n } of places) {
-    reportCode(core, at);
+    reportCode(core, at, n);
     core.u8.set(bytes.subarray(from, from + n), at);
   }
   return true;

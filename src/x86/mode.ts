@@ -10,6 +10,12 @@ export const MODE = {
   user: 8,
   /** << segment number: base 0, limit 4 GiB - 1, present, readable and (but for CS) writable. */
   flatShift: 4,
+  /** << segment number (data segments): present, writable, expand-up; base and limit are checked at run time. */
+  plainShift: 10,
+  /** The code segment's size in units of 4 MiB (1024: all of it), if its base is 0 and it is that round; else 0. */
+  codeUnitsShift: 16,
+  /** Data accesses must be aligned (CPL 3, CR0.AM, EFLAGS.AC): then no segment counts as flat or plain, so that all take the checked path. */
+  align: 1 << 27,
 } as const;
 
 export interface ModeBits {
@@ -27,4 +33,7 @@ export function modeBits(mode: ModeKey): ModeBits {
 }
 /** Reads and writes (for CS: reads and fetches) through the segment need no check and no base. */
 export const isFlat = (mode: ModeKey, seg: number): boolean => ((mode >> (MODE.flatShift + seg)) & 1) !== 0;
+export const isPlain = (mode: ModeKey, seg: number): boolean => ((mode >> (MODE.plainShift + seg)) & 1) !== 0;
+/** Inclusive limit of a code segment with base 0 and a round size, or -1. */
+export const codeLimitOf = (mode: ModeKey): number => ((mode >>> MODE.codeUnitsShift) & 0x7ff) * 0x400000 - 1;
 export const CS_FLAT = 1 << (MODE.flatShift + SEG.cs);

@@ -18,8 +18,8 @@ export type Access = 'read' | 'write' | 'fetch';
 const ARCH = { valid: 1, user: 2, writable: 4, executable: 8, dirty: 16, noRam: 32, wp: 64, global: 0x80000000 } as const;
 const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
 const NX_HI = 0x80000000;
-/** Physical address bits of this model: 40 would do, RAM is below 4 GiB. Bits 52..62 are ignored, 36..51 reserved in PAE. */
-const RESERVED_HI = 0x000fff00;
+/** Physical addresses have 40 bits: the upper half's bits 8..19 are reserved; 20..30 too, but not for a PAE guest whose tables are walked as part of four levels. */
+const RESERVED_HI = { native: 0x7fffff00, hosted: 0x000fff00 } as const;
 
 /** Linear-memory scratch for physical addresses without RAM: reads give ones, writes vanish. */
 interface Walked {
@@ -163,7 +163,7 @@ const frameOf = (lo: number, hi: number): number => (hi & 0xff) * 0x1_0000_0000 
 
 function walkPae(core: Core, vaddr: number, access: Access, user: boolean, wp: number): boolean {
   const nxe = (core.get32(STATE.efer) & EFER_NXE) !== 0;
-  const reservedHi = RESERVED_HI | (nxe ? 0 : NX_HI);
+  const reservedHi = (core.options.pdpteCached === true ? RESERVED_HI.native : RESERVED_HI.hosted) | (nxe ? 0 : NX_HI);
   let pdpteLo: number;
   let pdpteHi: number;
   const l3Index = vaddr >>> 30;

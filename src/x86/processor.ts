@@ -6,9 +6,9 @@
 //     translator   at block boundaries; runs until it meets something that it leaves to the evaluator
 //     evaluator    one instruction; a fault or an exit ends the run
 import { assert } from '../base/assert.ts';
-import { FRAME_FLAG, type MachineMemory } from '../machine/memory.ts';
+import type { MachineMemory } from '../machine/memory.ts';
 import { CodeCache, type CodePage, type Entry } from './code-cache.ts';
-import { codeChanged, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
+import { codeChanged, hitsCode, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
 import { ACCESS, Core, UNUSABLE } from './core.ts';
 import type { Cpu, CpuCounters, CpuOptions, SegmentState } from './cpu.ts';
 import { decode, MAX_INSN_BYTES, type Insn } from './decode.ts';
@@ -18,30 +18,34 @@ import { EFLAGS } from './flags.ts';
 import { formatAt } from './format.ts';
 import { lower, type Lowered } from './lower.ts';
 import { readBytes, writeBytes } from './memory-access.ts';
-import { isFlat, modeBits, MODE } from './mode.ts';
+import { codeLimitOf, isFlat, isPlain, modeBits, MODE } from './mode.ts';
 import { dropAllTags, dropWriteTags, flushTlb, invlpg, lookup } from './paging.ts';
 import { isException, loadDataSegment } from './segments.ts';
-import { ARCH_STATE_BYTES, GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
+import { ARCH_STATE_BYTES, GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, SHADOW, STATE, STATE_BYTES } from './state-layout.ts';
 import { setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
 import { completeIo } from './system/misc.ts';
 import { combine, deliverThroughIdt, type Delivery } from './system/transfers.ts';
 import { TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
 import type { SegmentKind } from './translate/frame.ts';
-import { createTranslator, type Translator, type TranslatorMode } from './translate/translator.ts';
+import { createTranslator, type Translator, type TranslatorCounters, type TranslatorMode } from './translate/translator.ts';
 
 const MAX_BUDGET = 2 ** 30;
 const BUDGET_EXIT: CpuExit = { kind: 'budget' };
+const GP0: Exception = { vector: VECTOR.GP, errorCode: 0 };
+const CS = STATE.seg + SEG.cs * SEG_SLOT_BYTES;
 
 export class Processor implements Cpu, Evaluator, CodeUser {
   readonly machine: MachineMemory;
   readonly core: Core;
   exit: CpuExit | undefined;
-  readonly counters: CpuCounters = { evaluatedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
   readonly #options: CpuOptions;
   readonly #cache: CodeCache;
   readonly #translator: Translator | undefined;
   #page: CodePage | undefined;
   #retired = 0;
+  /** Instructions of all runs, and those of them that the evaluator performed: for the profile. */
+  #performed = 0;
+  #evaluated = 0;
   /** Budget at the start of the current run. */
   #runBudget = 0;
 
@@ -62,6 +66,21 @@ export class Processor implements Cpu, Evaluator, CodeUser {
     return this.core.tlbBase;
   }
 
+  get counters(): CpuCounters {
+    const translator = this.#translator?.counters;
+    return {
+      evaluatedInsns: this.#evaluated,
+      translatedInsns: Math.max(0, this.#performed - this.#evaluated),
+      regionsTranslated: translator?.regionsTranslated ?? 0,
+      modulesCompiled: translator?.modulesCompiled ?? 0,
+      translateMs: translator?.translateMs ?? 0,
+    };
+  }
+  /** More of the translator's counters, for its own tests and the profile. */
+  get translatorCounters(): Readonly<TranslatorCounters> | undefined {
+    return this.#translator?.counters;
+  }
+
   // -- running -------------------------------------------------------------------------------------
 
   run(budgetInsns: number): CpuExit {
@@ -69,7 +88,9 @@ export class Processor implements Cpu, Evaluator, CodeUser {
     this.#runBudget = budgetInsns;
     this.core.set32(STATE.budget, budgetInsns);
     const exit = this.#loop();
-    this.#retired += this.#runBudget - (this.core.get32(STATE.budget) | 0);
+    const consumed = this.#runBudget - (this.core.get32(STATE.budget) | 0);
+    this.#retired += consumed;
+    this.#performed += consumed;
     this.#runBudget = 0;
     this.core.set32(STATE.budget, 0);
     return exit;
@@ -83,9 +104,10 @@ export class Processor implements Cpu, Evaluator, CodeUser {
       const budget = core.get32(STATE.budget);
       if (budget === 0) return BUDGET_EXIT;
       const rip = core.get32(STATE.rip);
-      const vaddr = core.csFlat ? rip : (rip + core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0;
-      if (core.get32(STATE.fetchVpn) !== vaddr >>> 12) {
-        const problem = this.#enterPage(vaddr);
+      const vaddr = core.csFlat ? rip : (rip + core.get32(CS + 8)) >>> 0;
+      const beyond = !core.csFlat && rip > core.get32(CS + 16);
+      if (beyond || core.get32(STATE.fetchVpn) !== vaddr >>> 12) {
+        const problem = beyond ? GP0 : this.#enterPage(vaddr);
         if (problem !== undefined) {
           const exit = this.#raise(problem);
           if (exit !== undefined) return exit;
@@ -94,7 +116,7 @@ export class Processor implements Cpu, Evaluator, CodeUser {
         }
       }
       const stepping = (core.get32(STATE.eflagsRest) & EFLAGS.TF) !== 0;
-      if (atBoundary && translator !== undefined && !stepping) {
+      if (atBoundary && translator !== undefined && !stepping && core.get32(STATE.shadow) === SHADOW.none) {
         if (translator.step()) continue;
         atBoundary = false;
       }
@@ -105,7 +127,6 @@ export class Processor implements Cpu, Evaluator, CodeUser {
         atBoundary = true;
         continue;
       }
-      if (entry.kind === 'unimplemented') return { kind: 'unimplemented', text: entry.text };
       const exit = this.#perform(entry, rip, budget, stepping);
       if (exit !== undefined) return exit;
       atBoundary = entry.endsBlock || this.#broke;
@@ -118,14 +139,16 @@ export class Processor implements Cpu, Evaluator, CodeUser {
 
   #perform(entry: Extract<Entry, { kind: 'insn' }>, rip: number, budget: number, stepping: boolean): CpuExit | undefined {
     const { core } = this;
-    const shadow = core.get32(STATE.shadow);
     const done = entry.compiled.run();
     switch (done) {
       case DONE.next:
         core.set32(STATE.rip, core.csFlat ? (rip + entry.lengthBytes) >>> 0 : this.#wrap(rip + entry.lengthBytes));
         break;
       case DONE.jumped:
+        break;
       case DONE.repeat:
+        // Each iteration is a boundary: long string instructions get hot too.
+        this.#broke = true;
         break;
       case DONE.fault:
         return this.#raise(core.fault as Exception);
@@ -133,11 +156,10 @@ export class Processor implements Cpu, Evaluator, CodeUser {
         return this.#leave(this.exit as CpuExit, budget);
     }
     core.set32(STATE.budget, budget - 1);
-    this.counters.evaluatedInsns++;
-    if (shadow !== 0) core.set32(STATE.shadow, 0);
-    else if (core.get32(STATE.shadow) === 2) core.set32(STATE.shadow, 1);
-    if (stepping && core.get32(STATE.shadow) === 0) return this.#singleStep();
-    return undefined;
+    this.#evaluated++;
+    const shadow = core.get32(STATE.shadow);
+    if (shadow !== SHADOW.none) core.set32(STATE.shadow, shadow === SHADOW.newSti ? SHADOW.sti : shadow === SHADOW.newSs ? SHADOW.ss : SHADOW.none);
+    return stepping && shadow !== SHADOW.newSs ? this.#singleStep() : undefined;
   }
 
   /** IP of 16-bit code wraps. */
@@ -153,10 +175,11 @@ export class Processor implements Cpu, Evaluator, CodeUser {
   /** An exit of a system row: traps count one, refused and unfinished instructions none. */
   #leave(exit: CpuExit, budget: number): CpuExit | undefined {
     const { core } = this;
-    if (exit.kind === 'softint' || exit.kind === 'halt') {
+    if (exit.kind === 'softint' || exit.kind === 'halt' || exit.kind === 'exception') {
       core.set32(STATE.budget, budget - 1);
-      core.set32(STATE.shadow, 0);
+      core.set32(STATE.shadow, SHADOW.none);
     }
+    if (exit.kind === 'exception') return this.#raise(exit.exception);
     if (exit.kind !== 'softint' || this.#options.exceptions === 'exit') return exit;
     const back = (core.get32(STATE.rip) - exit.insnBytes) >>> 0;
     const result = deliverThroughIdt(core, { vector: exit.vector, software: true, returnOffset: core.get32(STATE.rip) });
@@ -221,13 +244,14 @@ export class Processor implements Cpu, Evaluator, CodeUser {
     return undefined;
   }
 
-  #entryAt(vaddr: number, rip: number): Extract<Entry, { kind: 'insn' | 'unimplemented' }> | Exception {
+  #entryAt(vaddr: number, rip: number): Extract<Entry, { kind: 'insn' }> | Exception {
     const { core } = this;
     const vpn = vaddr >>> 12;
     const mfn = core.get32(STATE.fetchMaddr) >>> 12;
     const mode = core.mode;
+    const csBase = (vaddr - rip) >>> 0;
     let page = this.#page;
-    if (page === undefined || page.vpn !== vpn || page.mfn !== mfn || page.mode !== mode) page = this.#page = this.#cache.page(mfn, vpn, mode);
+    if (page === undefined || page.vpn !== vpn || page.mfn !== mfn || page.mode !== mode || page.csBase !== csBase) page = this.#page = this.#cache.page(mfn, vpn, mode, csBase);
     const offset = vaddr & 0xfff;
     let entry = page.entries[offset];
     if (entry === undefined) {
@@ -236,49 +260,38 @@ export class Processor implements Cpu, Evaluator, CodeUser {
       entry = found;
     }
     if (entry.kind === 'invalid') return { vector: VECTOR.UD };
-    if (!core.csFlat && entry.kind === 'insn' && rip + entry.lengthBytes - 1 > core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 16)) return { vector: VECTOR.GP, errorCode: 0 };
+    if (entry.kind === 'tooLong' || (!core.csFlat && rip + entry.lengthBytes - 1 > core.get32(CS + 16))) return GP0;
     return entry;
   }
 
   #makeEntry(page: CodePage, vaddr: number, rip: number): Entry | Exception {
-    const { core } = this;
+    const { core, machine } = this;
+    // Outside RAM there are only ones, and those are no instruction.
+    if (page.mfn >= machine.frameCount) return { kind: 'invalid' };
     const offset = vaddr & 0xfff;
-    const ripBase = (vaddr - rip) >>> 0;
-    const at = core.machine.ramBase + page.mfn * 4096 + offset;
+    const at = machine.ramBase + page.mfn * 4096 + offset;
     const here = Math.min(MAX_INSN_BYTES, 4096 - offset);
-    if (page.mfn < core.machine.frameCount) markCode(core.machine, page.mfn);
-    // Code segments end: bytes beyond the limit are not looked at.
     const first = core.u8.subarray(at, at + here);
-    const entry = this.#cache.make(first, vaddr, ripBase, page.mode);
-    if (entry !== undefined && !(entry.kind === 'invalid' && here < MAX_INSN_BYTES)) {
-      if (entry.kind === 'invalid' && this.#tooLong(first)) return { vector: VECTOR.GP, errorCode: 0 };
-      page.entries[offset] = entry;
-      return entry;
-    }
-    if (here === MAX_INSN_BYTES) return { vector: VECTOR.GP, errorCode: 0 };
-    return this.#crossing(page, vaddr, ripBase, first);
+    const entry = this.#cache.make(first, rip, page.mode);
+    if (entry === undefined) return this.#crossing(page, vaddr, rip, first);
+    markCode(machine, page.mfn * 4096 + offset, entry.kind === 'insn' ? entry.lengthBytes : here);
+    page.entries[offset] = entry;
+    return entry;
   }
 
-  /** Only prefixes in 15 bytes: longer than an instruction may be. */
-  #tooLong(bytes: Uint8Array): boolean {
-    const prefixes = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3]);
-    return bytes.length >= MAX_INSN_BYTES && bytes.every((byte, i) => i < MAX_INSN_BYTES - 1 ? prefixes.has(byte) : true);
-  }
-
-  #crossing(page: CodePage, vaddr: number, ripBase: number, first: Uint8Array): Entry | Exception {
+  /** An instruction that goes on in the next page: that page is looked up each time (law 1), and what is there compared. */
+  #crossing(page: CodePage, vaddr: number, rip: number, first: Uint8Array): Entry | Exception {
     const { core } = this;
     const next = (((vaddr >>> 12) + 1) << 12) >>> 0;
     const at = lookup(core, next, 'fetch', core.user);
     if (at < 0) return core.fault as Exception;
-    const rest = MAX_INSN_BYTES - first.length;
     const bytes = new Uint8Array(MAX_INSN_BYTES);
     bytes.set(first);
-    bytes.set(core.u8.subarray(at, at + rest), first.length);
+    bytes.set(core.u8.subarray(at, at + MAX_INSN_BYTES - first.length), first.length);
     const offset = vaddr & 0xfff;
     const known = page.crossing.get(offset);
     if (known !== undefined && known.bytes.every((byte, i) => byte === bytes[i])) return known.entry;
-    const entry = this.#cache.make(bytes, vaddr, ripBase, page.mode) ?? { kind: 'invalid' };
-    if (entry.kind === 'invalid' && this.#tooLong(bytes)) return { vector: VECTOR.GP, errorCode: 0 };
+    const entry = this.#cache.make(bytes, rip, page.mode) as Entry;
     page.crossing.set(offset, { bytes, entry });
     return entry;
   }
@@ -292,8 +305,7 @@ export class Processor implements Cpu, Evaluator, CodeUser {
       if (vaddr >>> 12 !== ((vaddr + sizeBytes - 1) >>> 0) >>> 12) return 0;
       const at = lookup(core, vaddr, access, core.user);
       if (at < machine.ramBase) return 0;
-      const mfn = (at - machine.ramBase) >>> 12;
-      return access === 'write' && ((core.u8[machine.frameFlagsBase + mfn] as number) & FRAME_FLAG.code) !== 0 ? 0 : at;
+      return access === 'write' && hitsCode(machine, at - machine.ramBase, sizeBytes) ? 0 : at;
     };
     return createTranslator(
       {
@@ -304,7 +316,6 @@ export class Processor implements Cpu, Evaluator, CodeUser {
         mode: (key) => this.#translatorMode(key),
         slowRead: slow('read'),
         slowWrite: slow('write'),
-        markCode: (mfn) => markCode(machine, mfn),
         clock: options.clock,
       },
       options.tier === 'translate' ? { hotAfter: 1, batch: 1 } : {},
@@ -312,16 +323,21 @@ export class Processor implements Cpu, Evaluator, CodeUser {
   }
 
   #lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined {
+    const known = this.#cache.page(maddr >>> 12, vaddr >>> 12, mode, 0).entries[vaddr & 0xfff];
+    if (known?.kind === 'insn') return known.compiled.lowered;
     const at = this.machine.ramBase + maddr;
     const here = Math.min(MAX_INSN_BYTES, 4096 - (maddr & 0xfff));
     const decoded = decode(this.core.u8.subarray(at, at + here), vaddr, modeBits(mode).codeWidth);
-    return decoded.kind === 'insn' ? lower(decoded.insn, mode) : undefined;
+    const lowered = decoded.kind === 'insn' ? lower(decoded.insn, mode) : undefined;
+    if (lowered !== undefined) markCode(this.machine, maddr, lowered.lengthBytes);
+    return lowered;
   }
 
   #translatorMode(key: number): TranslatorMode {
     const bits = modeBits(key);
-    const segments = SEG_NAMES.map((_, seg): SegmentKind => (seg === SEG.cs ? 'never' : isFlat(key, seg) ? 'flat' : 'never'));
-    return { translatable: bits.codeWidth === 32 && bits.stackWidth === 32 && isFlat(key, SEG.cs), user: bits.user, long: false, codeLimit: 0xffffffff, segments };
+    const segments = SEG_NAMES.map((_, seg): SegmentKind => (isFlat(key, seg) ? 'flat' : seg !== SEG.cs && isPlain(key, seg) ? 'checked' : 'never'));
+    const codeLimit = codeLimitOf(key);
+    return { translatable: bits.codeWidth === 32 && bits.stackWidth === 32 && codeLimit > 0, user: bits.user, long: false, codeLimit, segments };
   }
 
   codeChanged(mfn: number): void {

@@ -46,6 +46,8 @@ export const STATE = {
   /** Scratch words for exits of generated code (reason, operand...): not architectural, not digested. */
   exitReason: 704, exitArg0: 712, exitArg1: 720, exitArg2: 728,
 } as const;
+/** STATE.shadow: what holds back external interrupts (both) and single-step traps (SS only) until the next instruction has retired. `new`: set by the current one. */
+export const SHADOW = { none: 0, sti: 1, ss: 2, newSti: 3, newSs: 4 } as const;
 export const SEG_SLOT_BYTES = 32;
 export const STATE_BYTES = 1024;
 /** Bytes [0, ARCH_STATE_BYTES) are architectural and go into digests and checkpoints. */

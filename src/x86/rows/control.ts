@@ -13,8 +13,8 @@ const target = (l: Lowering): number => {
 /** Operand size of a near transfer: pushes and targets have it. */
 const nearWidth = (l: Lowering): Width => {
   const { code } = l.insn;
-  if (code.endsWith('_16') || code === 'Retnw' || code === 'Retnw_imm16' || code.endsWith('rm16')) return 16;
-  return l.bits === 64 ? 64 : l.bits === 16 && (code === 'Retnw' || code.endsWith('_16')) ? 16 : 32;
+  if (code === 'Retnw' || code === 'Retnw_imm16' || code === 'Call_rel16' || code === 'Call_rm16') return 16;
+  return l.bits === 64 ? 64 : 32;
 };
 
 const call: Row = (l) => {

@@ -164,5 +164,8 @@ export const SHIFT_ROWS: Readonly<Record<string, Row>> = {
   Shrd: doubleShift(false),
   Bsf: scan(true),
   Bsr: scan(false),
+  // F3 in front means nothing without BMI1 and LZCNT, which no CPUID leaf here promises.
+  Tzcnt: scan(true),
+  Lzcnt: scan(false),
 };
 export { add, isConst };

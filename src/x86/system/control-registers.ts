@@ -18,6 +18,7 @@ export function setCr0(core: Core, value: number): void {
   const old = core.get32(STATE.cr0);
   core.set32(STATE.cr0, (value | CR0.ET) >>> 0);
   if (((old ^ value) & (CR0.PG | CR0.WP | CR0.PE)) !== 0) flushTlb(core, false);
+  if (((old ^ value) & CR0.AM) !== 0) core.updateMode();
 }
 export function setCr3(core: Core, value: number): void {
   core.set32(STATE.cr3, value);

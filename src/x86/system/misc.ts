@@ -1,12 +1,12 @@
 // The remaining system rows: software interrupts, port I/O, flags on the stack, segment loads, frames
 // of ENTER, descriptor inspection, the little of the x87 that kernels probe for.
-import { ACCESS, CR0, UNUSABLE, type Core } from '../core.ts';
+import { ACCESS, CR0, CR4, UNUSABLE, type Core } from '../core.ts';
 import type { Insn } from '../decode.ts';
 import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
-import { readLinear, segmentLinear, writeLinear } from '../memory-access.ts';
+import { probeWrite, readLinear, segmentLinear } from '../memory-access.ts';
 import { descriptorAccess, descriptorLimit, dplOf, gp, isCode, isConforming, isData, isException, loadDataSegment, readDescriptor } from '../segments.ts';
-import { SEG, SEG_SLOT_BYTES, STATE } from '../state-layout.ts';
+import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from '../state-layout.ts';
 import { GP0, NM, UD, gpr, loadMem, nextOffset, peekStack, pokeStack, readRm16, setGpr, setGpr16, setSp, spValue, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
 
 const cpl = (core: Core): number => core.get32(STATE.cpl);
@@ -120,7 +120,7 @@ const popf: SystemRow = (core, insn) => {
 // -- segments --------------------------------------------------------------------------------------
 
 const shadowOfSs = (core: Core, seg: number): void => {
-  if (seg === SEG.ss) core.set32(STATE.shadow, 2);
+  if (seg === SEG.ss) core.set32(STATE.shadow, SHADOW.newSs);
 };
 const movToSeg: SystemRow = (core, insn) => {
   const to = insn.operands[0];
@@ -240,8 +240,7 @@ const enter: SystemRow = (core, insn) => {
   // The final stack top is probed for writing (SDM: ENTER, the last check).
   const probe = segmentLinear(core, SEG.ss, (sp & mask) >>> 0, size, true);
   if (probe < 0) return fault(core);
-  const there = readLinear(core, probe, size, core.user);
-  if (there !== there || !writeLinear(core, probe, size, there, core.user)) return fault(core);
+  if (!probeWrite(core, probe, size, core.user)) return fault(core);
   if (size === 2) setGpr16(core, 5, frameTemp);
   else setGpr(core, 5, (frameTemp & mask) >>> 0);
   setSp(core, sp & mask);
@@ -282,21 +281,42 @@ const hlt: SystemRow = (core, insn) => {
 const interruptFlag = (on: boolean): SystemRow => (core) => {
   if (cpl(core) > core.iopl) return GP0;
   const rest = core.get32(STATE.eflagsRest);
-  if (on && (rest & EFLAGS.IF) === 0) core.set32(STATE.shadow, 2);
+  if (on && (rest & EFLAGS.IF) === 0) core.set32(STATE.shadow, SHADOW.newSti);
   core.set32(STATE.eflagsRest, on ? rest | EFLAGS.IF : rest & ~EFLAGS.IF);
   return undefined;
 };
 const ud: SystemRow = () => UD;
+
+// -- instructions without a row --------------------------------------------------------------------
+
+/** What is promised but not there leaves with its name; what is not promised is #UD. */
+const promised = (bit: number): SystemRow => (core, insn) => ((core.options.cpuid(1, 0)[3] & bit) !== 0 ? unimplemented(insn) : UD);
+/** SDM vol. 3, tables 2-1 and 13-1. */
+const missingMmx = (bit: number, sse: boolean): SystemRow => (core, insn) => {
+  const cr0 = core.get32(STATE.cr0);
+  if ((cr0 & CR0.EM) !== 0 || (sse && (core.get32(STATE.cr4) & CR4.OSFXSR) === 0)) return UD;
+  return (cr0 & CR0.TS) !== 0 ? NM : promised(bit)(core, insn);
+};
+const CPUID_EDX = { mmx: 1 << 23, sse: 1 << 25, sse2: 1 << 26 } as const;
 
 export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   Int: (core, insn) => {
     const operand = insn.operands[0];
     return softint(operand?.kind === 'imm' ? Number(operand.value) & 0xff : 0)(core, insn);
   },
-  Int1: softint(VECTOR.DB),
+  // A #DB like that of a single step: no gate's DPL is asked (SDM vol. 2, INT1).
+  Int1: (core, insn) => {
+    core.set32(STATE.rip, nextOffset(core, insn));
+    return { kind: 'exception', exception: { vector: VECTOR.DB } };
+  },
   Int3: softint(VECTOR.BP),
   Into: (core, insn) => (core.flag(5) === 1 ? softint(VECTOR.OF)(core, insn) : undefined),
   Ud0: ud, Ud1: ud, Ud2: ud, Rsm: ud, Syscall: ud, Vmcall: ud, Vmmcall: ud,
+  missingX87: fpu((_core, insn) => unimplemented(insn)),
+  missingMmx: missingMmx(CPUID_EDX.mmx, false),
+  missingSse: missingMmx(CPUID_EDX.sse, true),
+  missingSse2: missingMmx(CPUID_EDX.sse2, true),
+  missing: ud,
   Hlt: hlt,
   Cli: interruptFlag(false),
   Sti: interruptFlag(true),
