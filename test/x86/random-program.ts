@@ -99,6 +99,8 @@ export function randomProgram(seed: number, blockCount = 24): Program {
       case 24:
         return dice.pick([[0x0f, 0xba, rr(4 + dice.below(4), a), dice.below(32)], [0x0f, dice.pick([0xbc, 0xbd]), rr(a, b)]]);
       case 25:
+        // Through FS, which has a base and a limit.
+        return [...aim(b), 0x64, ...prefix(), dice.pick([0x8b, 0x89, 0x01, 0x3b, 0x8a]), 0x80 | (a << 3) | b, ...imm32(0)];
       case 26:
         return [...aim(b), ...prefix(), dice.pick([0x8b, 0x8a]), ...mem(a, b)];
       case 27:

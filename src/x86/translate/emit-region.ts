@@ -18,7 +18,7 @@ import { type CodeBuffer, OP } from './code-buffer.ts';
 import { deadProducers, knownAtStart } from './flag-flow.ts';
 import { Frame, LOCAL, type Target } from './frame.ts';
 import { JUMP_CACHE } from './jump-cache.ts';
-import { type Block, type Region, successors } from './region.ts';
+import { type Block, type BlockEnd, type Region, successors } from './region.ts';
 import { emitRepeat } from './repeat.ts';
 import { StatementEmitter } from './statement.ts';
 import { type Shape, structure } from './structure.ts';
@@ -224,7 +224,18 @@ class RegionEmitter {
     }
     insns.forEach(({ vaddr, lowered }, i) => {
       statements.begin({ vaddr, giveBack: insns.length - i });
+      let unchecked = end.kind === 'indirect' && i === insns.length - 1 && f.target.codeLimit < 0xffffffff;
       for (const s of lowered.stmts) {
+        if (unchecked && s.do !== 'let' && s.do !== 'load') {
+          // Nothing has happened yet: a target beyond the code segment is the evaluator's fault to raise.
+          unchecked = false;
+          statements.expr((end as Extract<BlockEnd, { kind: 'indirect' }>).target);
+          c.const32(f.target.codeLimit);
+          c.byte(OP.i32_gt_u);
+          f.open(OP.if);
+          f.exitTo(f.stopDepth, vaddr, insns.length - i);
+          f.close();
+        }
         if (s.do !== 'jump' && s.do !== 'branch') statements.statement(s, dead);
       }
     });

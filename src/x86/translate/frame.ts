@@ -29,6 +29,8 @@ export interface Target {
   readonly long: boolean;
   /** By segment register number. */
   readonly segments: readonly SegmentKind[];
+  /** Inclusive limit of the code segment: jumps beyond it are the evaluator's. */
+  readonly codeLimit: number;
 }
 
 export class Frame {

@@ -8,6 +8,8 @@
 import { EFLAGS } from '../flags.ts';
 import type { Expr, Stmt } from '../ir.ts';
 import type { Lowered } from '../lower.ts';
+import { SEG } from '../state-layout.ts';
+import type { SegmentKind } from './frame.ts';
 
 export interface RegionInsn {
   readonly vaddr: number;
@@ -53,6 +55,8 @@ export interface RegionSource {
   /** Must this stay an entry although other blocks of the region lead to it? */
   sticky(vaddr: number): boolean;
   readonly maxInsns: number;
+  readonly segments: readonly SegmentKind[];
+  readonly codeLimit: number;
 }
 
 /** Instructions per block at most, so that small budgets seldom leave a block to the evaluator. */
@@ -61,20 +65,33 @@ const MAX_BLOCK_INSNS = 64;
 /** What the last statement of an instruction does to control flow. */
 export type Flow = 'next' | 'jump' | 'branch' | 'stop';
 
-export function flowOf(lowered: Lowered): Flow {
+export function flowOf(lowered: Lowered, source: Pick<RegionSource, 'segments' | 'codeLimit'>): Flow {
   const last = lowered.stmts[lowered.stmts.length - 1];
   if (last === undefined) return 'next';
-  if (lowered.stmts.some((s) => s.do === 'system' || mayTrap(s) || (s.do === 'if' && hasControl(s)))) return 'stop';
-  if (last.do === 'jump') return 'jump';
-  if (last.do === 'branch') return last.target.tag === 'const' ? 'branch' : 'stop';
-  return lowered.stmts.some((s) => s.do === 'jump' || s.do === 'branch') ? 'stop' : 'next';
+  if (!lowered.stmts.every((s) => performable(s, source))) return 'stop';
+  if (last.do !== 'jump' && last.do !== 'branch') return lowered.stmts.some((s) => s.do === 'jump' || s.do === 'branch') ? 'stop' : 'next';
+  if (last.target.tag === 'const') return Number(last.target.value) > source.codeLimit ? 'stop' : last.do;
+  return last.do === 'jump' ? 'jump' : 'stop';
 }
 
-/** Setting TF changes how the next instruction ends: single steps are the evaluator's. */
-const mayTrap = (s: Stmt): boolean => s.do === 'setEflags' && (s.mask.tag !== 'const' || (Number(s.mask.value) & EFLAGS.TF) !== 0);
-
-function hasControl(s: Extract<Stmt, { do: 'if' }>): boolean {
-  return [...s.then, ...(s.else ?? [])].some((t) => t.do === 'jump' || t.do === 'branch' || t.do === 'system' || (t.do === 'if' && hasControl(t)));
+/** Can the statement be translated? */
+function performable(s: Stmt, source: Pick<RegionSource, 'segments'>): boolean {
+  switch (s.do) {
+    case 'system':
+      return false;
+    case 'setEflags':
+      // Setting TF changes how the next instruction ends: single steps are the evaluator's.
+      return s.mask.tag === 'const' && (Number(s.mask.value) & EFLAGS.TF) === 0;
+    case 'load':
+      return source.segments[s.mem.seg] !== 'never' && !(s.forWrite === true && s.mem.seg === SEG.cs);
+    case 'store':
+    case 'probe':
+      return source.segments[s.mem.seg] !== 'never' && s.mem.seg !== SEG.cs;
+    case 'if':
+      return [...s.then, ...(s.else ?? [])].every((inner) => inner.do !== 'jump' && inner.do !== 'branch' && performable(inner, source));
+    default:
+      return true;
+  }
 }
 
 /** Finds the blocks reachable from the entries; undefined if there is nothing to translate at any of them. */
@@ -100,7 +117,7 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
       if (lowered === undefined) break;
       count++;
       const next = (vaddr + lowered.lengthBytes) >>> 0;
-      const flow = flowOf(lowered);
+      const flow = flowOf(lowered, source);
       if (lowered.rep !== undefined) {
         leaders.add(vaddr);
         lead(next);
@@ -156,7 +173,7 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
       }
       const next = (vaddr + lowered.lengthBytes) >>> 0;
       const last = lowered.stmts[lowered.stmts.length - 1];
-      const flow = flowOf(lowered);
+      const flow = flowOf(lowered, source);
       if (flow === 'stop') {
         end = { kind: 'stop', vaddr };
         break;

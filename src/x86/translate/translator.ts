@@ -34,14 +34,12 @@ export interface TranslatorHost {
   readonly machine: MachineMemory;
   readonly stateBase: number;
   readonly tlbBase: number;
-  /** Decodes and lowers; reads RAM only. Undefined: undecodable, or the bytes cross the page's end. */
+  /** Decodes and lowers, and marks the bytes as code (code-frames.ts). Undefined: undecodable, or they cross the page's end. */
   lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined;
   mode(key: number): TranslatorMode;
   /** Fills the TLB as a data access of the current privilege does; the address in linear memory, or 0: evaluate. */
   slowRead(vaddr: number, sizeBytes: number): number;
   slowWrite(vaddr: number, sizeBytes: number): number;
-  /** Sets FRAME_FLAG.code and drops the fast write paths to the frame. */
-  markCode(mfn: number): void;
   /** Milliseconds, for the profile. */
   readonly clock?: (() => number) | undefined;
 }
@@ -264,7 +262,6 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       forget(page, fn);
     }
     page.functions = page.functions.filter((fn) => !absorbed.includes(fn));
-    host.markCode(page.mfn);
     const all = wanted;
     // 2. As many regions as their size asks for.
     while (wanted.length > 0) {
@@ -276,6 +273,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
           executed: (vaddr) => vaddr >>> 12 === page.vpn && page.heat[vaddr & 0xfff] !== 0,
           elsewhere: (vaddr) => page.entryOf.has(vaddr),
           sticky: (vaddr) => page.sticky.has(vaddr),
+          segments: mode.segments,
+          codeLimit: mode.codeLimit,
         },
         wanted,
       );
@@ -297,7 +296,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   function emit(page: CodePage, region: Region): { slot: number; body: Uint8Array } {
     const { mode } = page.known;
     const slot = takeSlot();
-    const target = { stateBase, tlbBase: host.tlbBase, user: mode.user, long: mode.long, segments: mode.segments };
+    const target = { stateBase, tlbBase: host.tlbBase, user: mode.user, long: mode.long, segments: mode.segments, codeLimit: mode.codeLimit };
     const body = emitRegion(region, target, { slot, jumpCacheBase, pageVaddr: (page.vpn << 12) >>> 0 }, scratch);
     counters.regionsTranslated++;
     counters.insnsTranslated += region.blocks.reduce((sum, block) => sum + block.insns.length, 0);
