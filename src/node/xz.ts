@@ -4,12 +4,15 @@
 //
 //   [stream header][block header: x86, LZMA2][LZMA2 data][check][index][footer]
 //
-// Sources: the .xz file format 1.1.0; the filter as in LZMA SDK's Bra86.c. The package's own check is
-// lost for rebuilt streams; an ELF that does not parse, or a wrong size, is noticed instead.
+// Sources: the .xz file format 1.1.0; the filter as in LZMA SDK's Bra86.c. A rebuilt stream has no
+// check for the package to verify: size and CRC-32 (what Linux uses) are verified here; not CRC-64.
+import { crc32 } from 'node:zlib';
 import xzDecompress from 'xz-decompress';
 
 const X86_FILTER = 0x04;
 const LZMA2_FILTER = 0x21;
+const CHECK_CRC32 = 1;
+/** Size of the check by its id. */
 const CHECK_BYTES = [0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64] as const;
 
 /** Throws Error with a clause when the data is damaged or uses other filters. */
@@ -18,8 +21,12 @@ export async function unpackXz(bytes: Uint8Array): Promise<Uint8Array> {
   const filters = block.filters.map((filter) => filter.id);
   if (filters.length === 1 && filters[0] === LZMA2_FILTER) return plainXz(bytes);
   if (filters.length !== 2 || filters[0] !== X86_FILTER || filters[1] !== LZMA2_FILTER) throw new Error(`uses xz filters (${filters.join(', ')}) that are not known here`);
-  const unpacked = await plainXz(withoutX86Filter(bytes, block));
+  const stream = readIndex(bytes, block);
+  const unpacked = await plainXz(withoutX86Filter(bytes, block, stream));
   undoX86Filter(unpacked);
+  if (unpacked.length !== stream.unpackedBytes) throw new Error(`is a damaged xz file: it unpacks to ${unpacked.length} bytes instead of ${stream.unpackedBytes}`);
+  const check = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (stream.checkId === CHECK_CRC32 && check.getUint32(stream.checkAt, true) !== crc32(unpacked)) throw new Error('is a damaged xz file: its content does not have its CRC-32');
   return unpacked;
 }
 
@@ -54,19 +61,34 @@ function firstBlock(bytes: Uint8Array): Block {
   return { headerBytes: (sizeByte + 1) * 4, filters };
 }
 
-/** The same compressed data in a stream that names only LZMA2 and has no check. */
-function withoutX86Filter(bytes: Uint8Array, block: Block): Uint8Array {
+/** Where the one block's data lies, and what the index says of it. */
+interface StreamIndex {
+  readonly dataAt: number;
+  readonly dataBytes: number;
+  readonly unpackedBytes: number;
+  readonly checkId: number;
+  readonly checkAt: number;
+}
+
+function readIndex(bytes: Uint8Array, block: Block): StreamIndex {
   const footer = bytes.length - 12;
+  if (footer < STREAM_HEADER_BYTES) throw new Error('is a truncated xz file');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const indexBytes = (view.getUint32(footer + 4, true) + 1) * 4;
-  const checkBytes = CHECK_BYTES[(bytes[7] ?? 0) & 15] as number;
+  const checkId = (bytes[7] ?? 0) & 15;
   const reader = new Reader(bytes, footer - indexBytes + 1);
   if (reader.vli() !== 1) throw new Error('is an xz file of several blocks with the x86 filter, which cannot be unpacked here');
-  const dataBytes = reader.vli() - block.headerBytes - checkBytes;
+  const dataBytes = reader.vli() - block.headerBytes - (CHECK_BYTES[checkId] as number);
   const unpackedBytes = reader.vli();
   const dataAt = STREAM_HEADER_BYTES + block.headerBytes;
-  if (dataBytes <= 0 || dataAt + dataBytes > footer - indexBytes) throw new Error('is a damaged xz file: its index does not fit its data');
+  const checkAt = dataAt + Math.ceil(dataBytes / 4) * 4;
+  if (dataBytes <= 0 || checkAt + (CHECK_BYTES[checkId] as number) > footer - indexBytes) throw new Error('is a damaged xz file: its index does not fit its data');
+  return { dataAt, dataBytes, unpackedBytes, checkId, checkAt };
+}
 
+/** The same compressed data in a stream that names only LZMA2 and has no check. */
+function withoutX86Filter(bytes: Uint8Array, block: Block, stream: StreamIndex): Uint8Array {
+  const { dataAt, dataBytes, unpackedBytes } = stream;
   const lzma2 = block.filters[1] as Block['filters'][number];
   const headerFields = [0, 0, LZMA2_FILTER, lzma2.properties.length, ...lzma2.properties];
   while ((headerFields.length + 4) % 4 !== 0) headerFields.push(0);
@@ -75,7 +97,7 @@ function withoutX86Filter(bytes: Uint8Array, block: Block): Uint8Array {
   const index = withCrc(padTo4([0, 1, ...vli(header.length + dataBytes), ...vli(unpackedBytes)]));
   const backward = index.length / 4 - 1;
   const tail = [backward & 0xff, (backward >>> 8) & 0xff, (backward >>> 16) & 0xff, backward >>> 24, 0, 0];
-  return concat([bytes.subarray(0, 6), withCrc([0, 0]), header, bytes.subarray(dataAt, dataAt + dataBytes), new Uint8Array((4 - (dataBytes % 4)) % 4), index, crc32(tail), Uint8Array.from(tail), Uint8Array.of(0x59, 0x5a)]);
+  return concat([bytes.subarray(0, 6), withCrc([0, 0]), header, bytes.subarray(dataAt, dataAt + dataBytes), new Uint8Array((4 - (dataBytes % 4)) % 4), index, crcOf(Uint8Array.from(tail)), Uint8Array.from(tail), Uint8Array.of(0x59, 0x5a)]);
 }
 
 class Reader {
@@ -123,16 +145,11 @@ function concat(parts: readonly Uint8Array[]): Uint8Array {
   }
   return out;
 }
-const withCrc = (bytes: readonly number[]): Uint8Array => concat([Uint8Array.from(bytes), crc32(bytes)]);
+const withCrc = (bytes: readonly number[]): Uint8Array => concat([Uint8Array.from(bytes), crcOf(Uint8Array.from(bytes))]);
 
-/** CRC-32 (IEEE), little-endian bytes. Headers are short: no table. */
-function crc32(bytes: readonly number[]): Uint8Array {
-  let crc = 0xffff_ffff;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit++) crc = (crc & 1) !== 0 ? (crc >>> 1) ^ 0xedb8_8320 : crc >>> 1;
-  }
-  crc = ~crc >>> 0;
+/** CRC-32 as four bytes, the lowest first. */
+function crcOf(bytes: Uint8Array): Uint8Array {
+  const crc = crc32(bytes);
   return Uint8Array.of(crc & 0xff, (crc >>> 8) & 0xff, (crc >>> 16) & 0xff, crc >>> 24);
 }
 
