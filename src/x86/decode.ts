@@ -153,8 +153,9 @@ export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64):
   const instruction = decoder.decode();
   try {
     if (instruction.isInvalid) {
-      if (decoder.lastError !== DecoderError.NoMoreBytes) return { kind: 'invalid' };
-      return window.length < MAX_INSN_BYTES ? { kind: 'needMore' } : { kind: 'tooLong' };
+      // iced stops at 15 bytes by itself and then calls the instruction invalid.
+      if (instruction.length >= MAX_INSN_BYTES) return { kind: 'tooLong' };
+      return decoder.lastError === DecoderError.NoMoreBytes ? { kind: 'needMore' } : { kind: 'invalid' };
     }
     const prefixes = scanPrefixes(window);
     const operands: Operand[] = [];
