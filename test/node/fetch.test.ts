@@ -1,0 +1,140 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { gzipSync } from 'fflate';
+import { createTar } from 'nanotar';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { register } from '../../src/cli/commands/fetch.ts';
+import { debianPackageFiles, isDebianPackage } from '../../src/node/debian-package.ts';
+import { fetchImage } from '../../src/node/fetch-image.ts';
+import { imageFolders, resolveImage, sha256Of, storedImage } from '../../src/node/image-store.ts';
+
+let folder = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'rexen-test-'));
+  vi.stubEnv('REXEN_CACHE', join(folder, 'cache'));
+});
+afterEach(() => {
+  vi.unstubAllEnvs();
+  vi.restoreAllMocks();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);
+const silent = (): void => {};
+
+/** A Debian package with those files. */
+function debianPackage(files: Readonly<Record<string, string>>): Uint8Array {
+  const data = gzipSync(createTar(Object.entries(files).map(([name, text]) => ({ name: `./${name}`, data: bytesOf(text) }))));
+  const member = (name: string, content: Uint8Array): Uint8Array[] => [
+    bytesOf(`${name.padEnd(16)}${'0'.padEnd(12)}${'0'.padEnd(6)}${'0'.padEnd(6)}${'100644'.padEnd(8)}${String(content.length).padEnd(10)}\`\n`),
+    content,
+    new Uint8Array(content.length % 2),
+  ];
+  return Buffer.concat([bytesOf('!<arch>\n'), ...member('debian-binary', bytesOf('2.0\n')), ...member('control.tar.gz', gzipSync(new Uint8Array(1024))), ...member('data.tar.gz', data)]);
+}
+function file(name: string, content: Uint8Array): string {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+const GRUB_DEB = debianPackage({ 'usr/lib/grub-xen/grub-i386-xen.bin': 'grub 32', 'usr/lib/grub-xen/grub-x86_64-xen.bin': 'grub 64', 'usr/lib/grub-xen/grub-i386-xen_pvh.bin': 'pvh', 'usr/share/doc/readme': 'x' });
+
+describe('a Debian package', () => {
+  test('is read without any tool of Debian', async () => {
+    expect(isDebianPackage(GRUB_DEB)).toBe(true);
+    const files = await debianPackageFiles(GRUB_DEB, 'p', (path) => path.endsWith('.bin'));
+    expect(files.map((entry) => [entry.path, new TextDecoder().decode(entry.bytes)])).toEqual([
+      ['usr/lib/grub-xen/grub-i386-xen.bin', 'grub 32'], ['usr/lib/grub-xen/grub-x86_64-xen.bin', 'grub 64'], ['usr/lib/grub-xen/grub-i386-xen_pvh.bin', 'pvh'],
+    ]);
+  });
+
+  test('gives every known image in it', async () => {
+    const images = await fetchImage(file('grub.deb', GRUB_DEB), undefined, silent);
+    expect(images.map((image) => image.name)).toEqual(['grub-i386', 'grub-x86_64']);
+    expect(new TextDecoder().decode(resolveImage('grub-x86_64').bytes)).toBe('grub 64');
+  });
+
+  test.each([
+    ['cut', GRUB_DEB.subarray(0, 150), /damaged Debian package/],
+    ['of something else', debianPackage({ 'usr/bin/ls': 'x' }), /none of the known images/],
+  ])('that is %s is refused by name', async (_what, bytes, expected) => {
+    await expect(fetchImage(file('bad.deb', bytes), undefined, silent)).rejects.toThrow(expected);
+  });
+});
+
+describe('a local file', () => {
+  test('is stored under its own name, a known one, or the one given', async () => {
+    expect((await fetchImage(file('vmlinux', bytesOf('kernel')), undefined, silent))[0]?.name).toBe('vmlinux');
+    expect((await fetchImage(file('grub-i386-xen.bin', bytesOf('g')), undefined, silent))[0]?.name).toBe('grub-i386');
+    expect((await fetchImage(file('vmlinuz-6.1.0-9-cloud-amd64', bytesOf('l')), undefined, silent))[0]?.name).toBe('debian-linux-cloud');
+    expect((await fetchImage(file('other', bytesOf('o')), 'my kernel', silent))[0]?.name).toBe('my kernel');
+    expect(new TextDecoder().decode(resolveImage('my kernel').bytes)).toBe('o');
+  });
+
+  test('that is fetched again replaces the current one and leaves the old one to its recordings', async () => {
+    const [first] = await fetchImage(file('k', bytesOf('one')), undefined, silent);
+    const [second] = await fetchImage(file('k', bytesOf('two')), undefined, silent);
+    expect(storedImage('k')?.sha256).toBe(sha256Of(bytesOf('two')));
+    expect(readFileSync(first?.path ?? '', 'utf8')).toBe('one');
+    expect(second?.path).not.toBe(first?.path);
+    expect(imageFolders()[0]).toBe(join(folder, 'cache', 'images'));
+  });
+});
+
+describe('names that lead nowhere say what to do', () => {
+  test('a known image that was not fetched', () => {
+    expect(() => resolveImage('grub-i386')).toThrow(/run `rexen fetch grub-i386` first/);
+  });
+  test('an unknown one', async () => {
+    expect(() => resolveImage('nonsense')).toThrow(/nonsense: there is no such kernel/);
+    await expect(fetchImage('nonsense', undefined, silent)).rejects.toThrow(/neither a known image \(grub-i386, /);
+  });
+  test('a builtin that does not exist', () => {
+    expect(() => resolveImage('builtin:none.elf')).toThrow(/no such image/);
+    expect(resolveImage('builtin:pv-i386-pae.elf').bytes.length).toBeGreaterThan(1000);
+  });
+  test('a stored image that somebody changed', async () => {
+    const [image] = await fetchImage(file('k', bytesOf('one')), undefined, silent);
+    writeFileSync(image?.path ?? '', 'changed');
+    expect(() => resolveImage('k')).toThrow(/was changed since it was fetched/);
+    writeFileSync(join(folder, 'cache', 'images', 'k', 'current.json'), '{');
+    expect(() => resolveImage('k')).toThrow(/is damaged; run `rexen fetch k` again/);
+  });
+  test('a machine without apt-get', async () => {
+    vi.stubEnv('PATH', folder);
+    await expect(fetchImage('grub-i386', undefined, silent)).rejects.toThrow(/no apt-get; on a Debian machine run `apt-get download PACKAGE`/);
+  });
+  test('an archive that cannot be reached', async () => {
+    const apt = file('apt-get', bytesOf('#!/bin/sh\necho "E: no network" >&2\nexit 100\n'));
+    const { chmodSync } = await import('node:fs');
+    chmodSync(apt, 0o755);
+    vi.stubEnv('PATH', `${folder}:/bin:/usr/bin`);
+    await expect(fetchImage('grub-i386', undefined, silent)).rejects.toThrow(/apt-get update says "no network"; on a machine that can, run `apt-get download grub-xen-host`/);
+  });
+});
+
+describe('the command', () => {
+  const run = async (...args: string[]): Promise<string> => {
+    let out = '';
+    vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
+      out += String(text);
+      return true;
+    });
+    const program = new Command().exitOverride();
+    register(program);
+    await program.parseAsync(['node', 'rexen', 'fetch', ...args]);
+    return out;
+  };
+  test('prints where the image is, or one JSON object', async () => {
+    const path = file('kernel', bytesOf('k'));
+    expect(await run(path)).toMatch(/^kernel: .*\.bin\n {2}1 bytes, sha256 [0-9a-f]{64}, from .*kernel\n$/);
+    expect(JSON.parse(await run(path, '--json'))).toMatchObject({ images: [{ name: 'kernel', sizeBytes: 1 }] });
+    expect(JSON.parse(await run('--list', '--json'))).toMatchObject({ images: [{ name: 'grub-i386', path: null }, {}, {}, {}] });
+  });
+  test('wants something to fetch', async () => {
+    await expect(run()).rejects.toThrow(/say what to fetch/);
+  });
+});
