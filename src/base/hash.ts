@@ -9,12 +9,14 @@ export const DIGEST_BYTES = 32;
 export interface RunningHash {
   update(bytes: Uint8Array): void;
   snapshot(): Uint8Array;
+  /** Bytes from which `runningHash` goes on, in another thread too; not a format to keep. */
+  save(): Uint8Array;
 }
 
 /** What a host has to provide. */
 export interface HashProvider {
   blake3(bytes: Uint8Array): Uint8Array;
-  running(): RunningHash;
+  running(saved?: Uint8Array): RunningHash;
 }
 
 let provider: HashProvider | undefined;
@@ -28,7 +30,7 @@ function installed(): HashProvider {
 
 /** BLAKE3 of one byte string, 32 bytes. */
 export const blake3 = (bytes: Uint8Array): Uint8Array => installed().blake3(bytes);
-export const runningHash = (): RunningHash => installed().running();
+export const runningHash = (saved?: Uint8Array): RunningHash => installed().running(saved);
 
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
 export function bytesToHex(bytes: Uint8Array): string {

@@ -1,15 +1,21 @@
 // The two digests of a recording: of its events alone, cumulative, one per chunk; and of the whole,
 // which also covers what the events follow from. Neither depends on compression, on where chunks
 // end, or on state digests.
-import { blake3, runningHash } from '../base/hash.ts';
+import { blake3, runningHash, type RunningHash } from '../base/hash.ts';
 
 /** BLAKE3 over all event bytes so far. */
 export class EventsDigest {
-  readonly #hash = runningHash();
+  readonly #hash: RunningHash;
   #last: Uint8Array;
 
-  constructor() {
+  /** `saved`: goes on where save() was called. */
+  constructor(saved?: Uint8Array) {
+    this.#hash = runningHash(saved);
     this.#last = this.#hash.snapshot();
+  }
+
+  save(): Uint8Array {
+    return this.#hash.save();
   }
 
   /** The digest after these bytes. */

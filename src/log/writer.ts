@@ -58,6 +58,18 @@ export interface WriterOptions {
   readonly worldBytes?: Uint8Array;
 }
 
+/** Of a RecordingWriter between two packets. */
+export interface WriterState {
+  readonly digest: Uint8Array;
+  readonly places: readonly { offset: number; firstEvent: number; eventsDigest: Uint8Array }[];
+  readonly stateDigestOffsets: readonly number[];
+  readonly offset: number;
+  readonly headerCrc32c: number;
+  readonly events: number;
+  readonly rawBytes: number;
+  readonly lastStateDigestAt: number;
+}
+
 const PAYLOAD_TAG = { deflated: (14 << 3) | 2, events: (15 << 3) | 2 };
 
 /** A byte field: tag, length, then the bytes themselves as the next part. */
@@ -71,9 +83,9 @@ export class RecordingWriter implements ChunkSink {
   readonly #compression: Compression;
   readonly #codec: Codec;
   readonly #world: Uint8Array;
-  readonly #digest = new EventsDigest();
-  readonly #places: { offset: number; firstEvent: number; eventsDigest: Uint8Array }[] = [];
-  readonly #stateDigestOffsets: number[] = [];
+  readonly #digest: EventsDigest;
+  readonly #places: { offset: number; firstEvent: number; eventsDigest: Uint8Array }[];
+  readonly #stateDigestOffsets: number[];
   #offset = 0;
   #headerCrc32c = 0;
   #events = 0;
@@ -81,15 +93,30 @@ export class RecordingWriter implements ChunkSink {
   #lastStateDigestAt = 0;
   #finished = false;
 
-  /** Writes the header at once. */
-  constructor(sink: ByteSink, options: WriterOptions) {
+  /** Writes the header at once; with `resume` goes on where another writer of the same options stopped. */
+  constructor(sink: ByteSink, options: WriterOptions, resume?: WriterState) {
     this.#sink = sink;
     this.#compression = options.compression ?? 'deflate';
     this.#codec = options.codec ?? fflateCodec;
     this.#world = options.worldBytes ?? encodeMessage('World', options.world);
+    this.#digest = new EventsDigest(resume?.digest);
+    this.#places = [...(resume?.places ?? [])];
+    this.#stateDigestOffsets = [...(resume?.stateDigestOffsets ?? [])];
+    if (resume !== undefined) {
+      ({ offset: this.#offset, headerCrc32c: this.#headerCrc32c, events: this.#events, rawBytes: this.#rawBytes, lastStateDigestAt: this.#lastStateDigestAt } = resume);
+      return;
+    }
     const head = encodeMessage('Header', { magic: MAGIC, formatVersion: FORMAT_VERSION, engineRevision: options.engineRevision ?? ENGINE_REVISION });
     const info = encodeMessage('Header', { info: options.info ?? [] });
     this.#write('header', [head, fieldHead((4 << 3) | 2, this.#world.length), this.#world, info]);
+  }
+
+  /** What another writer needs to go on: plain data, for another thread. */
+  save(): WriterState {
+    return {
+      digest: this.#digest.save(), places: this.#places, stateDigestOffsets: this.#stateDigestOffsets,
+      offset: this.#offset, headerCrc32c: this.#headerCrc32c, events: this.#events, rawBytes: this.#rawBytes, lastStateDigestAt: this.#lastStateDigestAt,
+    };
   }
 
   chunk(chunk: RawChunk): void {

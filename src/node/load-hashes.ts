@@ -15,14 +15,15 @@ async function load(): Promise<void> {
   const hasher: IHasher = await createBLAKE3();
   installHashes({
     blake3: (bytes) => hasher.init().update(bytes).digest('binary'),
-    running: () => {
-      let state = hasher.init().save();
+    running: (saved) => {
+      let state = saved ?? hasher.init().save();
       return {
         update: (bytes) => {
           hasher.load(state).update(bytes);
           state = hasher.save();
         },
         snapshot: () => hasher.load(state).digest('binary'),
+        save: () => state.slice(),
       };
     },
   });

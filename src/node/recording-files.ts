@@ -29,10 +29,19 @@ export class FileSink implements ByteSink {
   #segment = 0;
   #size = 0;
 
-  /** Replaces the file, and the further segments of an older recording of that name. */
-  constructor(path: string, segmentBytes = SEGMENT_BYTES) {
+  /**
+   * Replaces the file, and the further segments of an older recording of that name; with `resume`
+   * appends to what another sink has written and closed.
+   */
+  constructor(path: string, segmentBytes = SEGMENT_BYTES, resume?: SinkState) {
     this.path = path;
     this.#segmentBytes = segmentBytes;
+    if (resume !== undefined) {
+      this.#segment = resume.segment;
+      this.#size = resume.size;
+      this.#fd = openSync(segmentPath(path, resume.segment), 'a');
+      return;
+    }
     this.#fd = openSync(path, 'w');
     for (let number = 1; existsSync(segmentPath(path, number)); number++) rmSync(segmentPath(path, number));
   }
@@ -53,9 +62,17 @@ export class FileSink implements ByteSink {
     return this.#segment;
   }
 
-  close(): void {
+  /** Closes the file, and gives what another sink needs to append to it. */
+  close(): SinkState {
     closeSync(this.#fd);
+    return { segment: this.#segment, size: this.#size };
   }
+}
+
+/** Which file is being written, and how much is in it. */
+export interface SinkState {
+  readonly segment: number;
+  readonly size: number;
 }
 
 interface OpenFile {

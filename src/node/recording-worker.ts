@@ -1,25 +1,29 @@
-// Writes a recording beside the simulation: hashing, compressing, checksums and file writes happen
-// on a thread of their own, and the thread that runs the guest only hands over finished chunks.
-// This file is both ends: imported, it starts the thread; run as a worker, it is the thread.
+// Writes a recording. A short one is written by the thread that runs the guest, chunk by chunk. One
+// that grows is handed over to a thread of its own, which hashes, compresses, checks and writes; the
+// guest's thread then only passes finished chunks on. (Starting a thread costs some 80 ms of
+// processor time, writing a chunk less than one.) This file is both ends: imported, it starts the
+// thread; run as a worker, it is the thread.
 //
-// Where worker threads cannot load this file (run from TypeScript sources), or where every byte must
-// be on disk before the guest goes on (a person is typing), the same writer runs inline.
+// It stays with one thread where worker threads cannot load this file (run from TypeScript sources),
+// and where every byte must be on disk before the guest goes on (a person is typing).
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
 import type { Compression } from '../log/codec.ts';
 import type { ChunkSink, RawChunk } from '../log/event-encoder.ts';
 import type { Named, RunEnd, StateDigest, World } from '../log/packets.ts';
-import { RecordingWriter, type RecordingTotals } from '../log/writer.ts';
+import { RecordingWriter, type RecordingTotals, type WriterState } from '../log/writer.ts';
 import { loadHashes } from './load-hashes.ts';
-import { FileSink } from './recording-files.ts';
+import { FileSink, SEGMENT_BYTES, type SinkState } from './recording-files.ts';
 import { zlibCodec } from './zlib-codec.ts';
 
 export interface RecordingFileOptions {
   readonly world: World;
   readonly info?: readonly Named[];
   readonly compression?: Compression;
-  /** Write on the calling thread: slower, and each chunk is in the file when chunk() returns. */
+  /** Stay on the calling thread: each chunk is in the file when chunk() returns. */
   readonly inline?: boolean;
+  /** Chunks after which a thread takes over; 0 for at once. */
+  readonly threadAfterChunks?: number;
 }
 
 /** Takes chunks and state digests in order; `finish` once, at the end, or `abandon` to leave the file as it is. */
@@ -38,36 +42,89 @@ type Answer =
   | { readonly kind: 'written'; readonly bytes: number }
   | { readonly kind: 'finished'; readonly totals: RecordingTotals | undefined }
   | { readonly kind: 'failed'; readonly message: string; readonly code: string | undefined; readonly path: string | undefined };
+/** What the thread goes on from. */
 interface Start {
-  readonly rexenRecording: { readonly path: string; readonly options: RecordingFileOptions };
+  readonly path: string;
+  readonly options: RecordingFileOptions;
+  readonly sink: SinkState;
+  readonly writer: WriterState;
+}
+interface ThreadData {
+  readonly rexenRecording: Start;
+  readonly queuedKib: Int32Array;
 }
 
-function openWriter(path: string, options: RecordingFileOptions): { writer: RecordingWriter; sink: FileSink } {
-  const sink = new FileSink(path);
-  return { sink, writer: new RecordingWriter(sink, { ...options, codec: zlibCodec(1) }) };
+/** Some 130,000 events: a second or more of a busy guest. */
+const THREAD_AFTER_CHUNKS = 16;
+
+class OpenFile {
+  readonly sink: FileSink;
+  readonly writer: RecordingWriter;
+
+  constructor(path: string, options: RecordingFileOptions, resume?: Start) {
+    this.sink = new FileSink(path, SEGMENT_BYTES, resume?.sink);
+    this.writer = new RecordingWriter(this.sink, { ...options, codec: zlibCodec(1) }, resume?.writer);
+  }
 }
 
 /** Creates the file and writes its header. Node's own errors (no permission, disk full) come through. */
 export async function createRecordingFile(path: string, options: RecordingFileOptions): Promise<RecordingFile> {
   await loadHashes();
   const runsFromSource = fileURLToPath(import.meta.url).endsWith('.ts');
-  if (options.inline !== true && !runsFromSource) return WriterThread.start(path, options);
-  const { writer, sink } = openWriter(path, options);
-  return {
-    chunk: (chunk) => writer.chunk(chunk),
-    stateDigest: (digest) => writer.stateDigest(digest),
-    finish: async (end) => {
-      const totals = writer.finish(end);
-      sink.close();
-      return totals;
-    },
-    abandon: async () => sink.close(),
-  };
+  const inline = options.inline === true || runsFromSource;
+  return new GrowingRecording(path, options, inline ? Infinity : (options.threadAfterChunks ?? THREAD_AFTER_CHUNKS));
+}
+
+class GrowingRecording implements RecordingFile {
+  readonly #path: string;
+  readonly #options: RecordingFileOptions;
+  #chunksLeft: number;
+  #file: OpenFile | undefined;
+  #thread: WriterThread | undefined;
+
+  constructor(path: string, options: RecordingFileOptions, threadAfterChunks: number) {
+    this.#path = path;
+    this.#options = options;
+    this.#chunksLeft = threadAfterChunks;
+    this.#file = new OpenFile(path, options);
+  }
+
+  chunk(chunk: RawChunk): void {
+    if (this.#chunksLeft-- <= 0 && this.#file !== undefined) {
+      const writer = this.#file.writer.save();
+      const sink = this.#file.sink.close();
+      this.#file = undefined;
+      this.#thread = new WriterThread({ path: this.#path, options: this.#options, sink, writer });
+    }
+    this.#target().chunk(chunk);
+  }
+
+  stateDigest(digest: StateDigest): void {
+    this.#target().stateDigest(digest);
+  }
+
+  async finish(end: RunEnd): Promise<RecordingTotals> {
+    if (this.#thread !== undefined) return this.#thread.finish(end);
+    const { writer, sink } = this.#file as OpenFile;
+    const totals = writer.finish(end);
+    sink.close();
+    return totals;
+  }
+
+  async abandon(): Promise<void> {
+    if (this.#thread !== undefined) await this.#thread.abandon();
+    else this.#file?.sink.close();
+  }
+
+  #target(): RecordingWriter | WriterThread {
+    return this.#thread ?? (this.#file as OpenFile).writer;
+  }
 }
 
 /** Uncompressed bytes that may wait for the thread; past this the simulation waits for it. */
 const MAX_QUEUED_BYTES = 64 << 20;
 
+/** Hands a recording that was begun here over to a thread. */
 class WriterThread implements RecordingFile {
   readonly #worker: Worker;
   /** [0]: uncompressed bytes that were handed over and are not yet written, in KiB. */
@@ -75,16 +132,9 @@ class WriterThread implements RecordingFile {
   #failure: Error | undefined;
   #settle: { resolve: (totals: RecordingTotals | undefined) => void; reject: (error: Error) => void } | undefined;
 
-  static async start(path: string, options: RecordingFileOptions): Promise<WriterThread> {
-    // The file is opened here first, so that a bad path fails before anything runs.
-    new FileSink(path).close();
-    return new WriterThread(path, options);
-  }
-
-  constructor(path: string, options: RecordingFileOptions) {
-    const shared = new SharedArrayBuffer(4);
-    this.#queuedKib = new Int32Array(shared);
-    const data: Start & { shared: SharedArrayBuffer } = { rexenRecording: { path, options }, shared };
+  constructor(start: Start) {
+    this.#queuedKib = new Int32Array(new SharedArrayBuffer(4));
+    const data: ThreadData = { rexenRecording: start, queuedKib: this.#queuedKib };
     this.#worker = new Worker(new URL(import.meta.url), { workerData: data });
     this.#worker.unref();
     this.#worker.on('message', (answer: Answer) => this.#answered(answer));
@@ -164,13 +214,13 @@ async function runThread(start: Start, queuedKib: Int32Array): Promise<void> {
   };
   // Requests wait in the port until the hashes are loaded: nobody listens before that.
   await loadHashes();
-  let open: { writer: RecordingWriter; sink: FileSink } | undefined;
+  let open: OpenFile | undefined;
   guarded(() => {
-    open = openWriter(start.rexenRecording.path, start.rexenRecording.options);
+    open = new OpenFile(start.path, start.options, start);
   });
   port.on('message', (request: Request) => {
     guarded(() => {
-      const { writer, sink } = open as { writer: RecordingWriter; sink: FileSink };
+      const { writer, sink } = open as OpenFile;
       if (request.kind === 'chunk') writer.chunk(request.chunk);
       else if (request.kind === 'stateDigest') writer.stateDigest(request.digest);
       else {
@@ -186,7 +236,5 @@ async function runThread(start: Start, queuedKib: Int32Array): Promise<void> {
   });
 }
 
-if (!isMainThread && (workerData as Partial<Start> | null)?.rexenRecording !== undefined) {
-  const data = workerData as Start & { shared: SharedArrayBuffer };
-  await runThread(data, new Int32Array(data.shared));
-}
+const data = workerData as Partial<ThreadData> | null;
+if (!isMainThread && data?.rexenRecording !== undefined && data.queuedKib !== undefined) await runThread(data.rexenRecording, data.queuedKib);

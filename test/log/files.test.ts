@@ -1,6 +1,6 @@
 // Recordings on disk: what is written is read, in one file or several; the writing thread does what
 // the inline writer does.
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -94,7 +94,7 @@ test.runIf(existsSync(compiled))('the writing thread writes the same recording a
     const totals = await file.finish(END);
     return `${totals.events} ${totals.bytes} ${bytesToHex(totals.digest)}`;
   };
-  const beside = await record(await thread(path('thread.rxr'), { world: WORLD }));
+  const beside = await record(await thread(path('thread.rxr'), { world: WORLD, threadAfterChunks: 3 }));
   expect(beside).toBe(await record(await createRecordingFile(path('inline.rxr'), { world: WORLD, inline: true })));
   expect(readFileSync(path('thread.rxr')).equals(readFileSync(path('inline.rxr')))).toBe(true);
   expect(openRecording(fileSource(path('thread.rxr'))).stateDigests.length).toBe(1);
@@ -102,7 +102,11 @@ test.runIf(existsSync(compiled))('the writing thread writes the same recording a
 
 test.runIf(existsSync(compiled) && existsSync('/dev/full'))('a full disk is reported with the name of the file, not lost in the thread', async () => {
   const thread = ((await import(/* @vite-ignore */ pathToFileURL(compiled).href)) as { createRecordingFile: typeof createRecordingFile }).createRecordingFile;
-  const file = await thread('/dev/full', { world: WORLD });
+  await expect(thread('/dev/full', { world: WORLD })).rejects.toMatchObject({ code: 'ENOSPC', path: '/dev/full' });
+  // In the thread: the file is taken away behind the first chunks' back.
+  const file = await thread(path('full.rxr'), { world: WORLD, threadAfterChunks: 2 });
+  rmSync(path('full.rxr'));
+  symlinkSync('/dev/full', path('full.rxr'));
   const run = async (): Promise<void> => {
     const encoder = new EventEncoder(file);
     for (let round = 0; round < 50; round++) {
@@ -111,5 +115,5 @@ test.runIf(existsSync(compiled) && existsSync('/dev/full'))('a full disk is repo
     }
     await file.finish(END);
   };
-  await expect(run()).rejects.toMatchObject({ code: 'ENOSPC', path: '/dev/full' });
+  await expect(run()).rejects.toMatchObject({ code: 'ENOSPC', path: path('full.rxr') });
 });
