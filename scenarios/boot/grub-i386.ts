@@ -11,7 +11,7 @@ export const scenario = defineScenario({
   name: 'grub-i386',
   title: "Debian's 32-bit PV GRUB boots to its prompt, answers five commands and halts",
   needs: ['grub-i386'],
-  domains: [{ name: 'grub', kernel: { name: 'grub-i386' }, cmdline: '', memoryMib: 64 }],
+  domains: [{ name: 'grub', kernel: { name: 'grub-i386' }, cmdline: '', memoryMib: 128 }],
   input: ['set', 'lsmod', 'echo rexen', 'help', 'halt'].map((command) => ({ domain: 'grub', after: PROMPT, delayNs: 1_000_000, send: `${command}\r` })),
   expect: { outcome: 'poweroff', console: ['grub> ', 'rexen'] },
 });

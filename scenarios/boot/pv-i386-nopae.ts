@@ -6,6 +6,6 @@ import { defineScenario } from '../../src/sim/scenario.ts';
 export const scenario = defineScenario({
   name: 'pv-i386-nopae',
   title: 'The small guest with two-level page tables, as on 32-bit Xen 3.x',
-  domains: [{ name: 'nopae', kernel: { name: 'builtin:pv-i386-nonpae.elf' }, cmdline: '', memoryMib: 64 }],
+  domains: [{ name: 'nopae', kernel: { name: 'builtin:pv-i386-nopae.elf' }, cmdline: '', memoryMib: 64 }],
   expect: { outcome: 'poweroff', console: ['GUEST-OK'] },
 });

@@ -11,7 +11,7 @@ import { VECTOR, type CpuExit, type Exception } from '../x86/exit.ts';
 import { dispatchHypercall } from './dispatch.ts';
 import type { Vcpu } from './domain.ts';
 import { emulateInvalidOp, emulatePrivilegedOp } from './emulate.ts';
-import { HypercallArgs, type HypercallOutcome } from './hypercall.ts';
+import { HypercallArgs, type HypercallOutcome, type HypercallRow } from './hypercall.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { handlePageFault } from './mm-doors.ts';
 import { upcallMask, upcallPending } from './shared-info.ts';
@@ -122,8 +122,14 @@ function runHypercall(hv: Hypervisor, vcpu: Vcpu): void {
   applyOutcome(hv, vcpu, number, outcome);
 }
 
+/** How many argument registers a hypercall has: a 64-bit value takes two of a 32-bit guest's. */
+function registersOf(row: HypercallRow | undefined, wordBits: 32 | 64, unknown = UNKNOWN_ARG_COUNT): number {
+  if (row === undefined) return unknown;
+  return row.args.reduce((count, { kind }) => count + (wordBits === 32 && (kind === 'u64' || kind === 'pte') ? 2 : 1), 0);
+}
+
 function logHypercall(hv: Hypervisor, vcpu: Vcpu, number: number, args: HypercallArgs, outcome: HypercallOutcome): void {
-  const argCount = hv.hypercallRows[number]?.args.length ?? UNKNOWN_ARG_COUNT;
+  const argCount = registersOf(hv.hypercallRows[number], vcpu.domain.abi.wordBits);
   const end: (typeof HYPERCALL_END)[number] = outcome.kind;
   hv.world.emit(EVENT.hypercall, vcpu.domain.domId, vcpu.vcpuId, hypercallValues(number, outcome.kind === 'done' ? outcome.rc : 0, end, args, argCount));
 }
@@ -133,7 +139,7 @@ function applyOutcome(hv: Hypervisor, vcpu: Vcpu, number: number, outcome: Hyper
   switch (outcome.kind) {
     case 'done': {
       cpu.setReg(GPR.eax, outcome.rc >>> 0);
-      const used = vcpu.domain.build.clobbersArguments && outcome.rc !== -38 ? (hv.hypercallRows[number]?.args.length ?? 0) : 0;
+      const used = vcpu.domain.build.clobbersArguments && outcome.rc !== -38 ? registersOf(hv.hypercallRows[number], vcpu.domain.abi.wordBits, 0) : 0;
       for (let index = 0; index < Math.min(used, ARG_REGS.length - 1); index++) cpu.setReg(ARG_REGS[index] as number, CLOBBERED);
       return;
     }

@@ -156,5 +156,5 @@ const COMMANDS = Object.fromEntries(Object.entries(SCHEDOP).map(([name, nr]) => 
 export const SCHED_ROWS: HypercallRows = {
   [HYPERCALL.sched_op]: { name: 'sched_op', args: [{ name: 'cmd', kind: 'cmd' }, { name: 'arg', kind: 'handle' }], commands: COMMANDS, handle: schedOp },
   [HYPERCALL.sched_op_compat]: { name: 'sched_op_compat', args: [{ name: 'cmd', kind: 'cmd' }, { name: 'arg', kind: 'u32' }], commands: COMMANDS, handle: schedOpCompat },
-  [HYPERCALL.set_timer_op]: { name: 'set_timer_op', args: [{ name: 'timeout', kind: 'u64' }, { name: 'timeout_hi', kind: 'u32' }], handle: setTimerOp },
+  [HYPERCALL.set_timer_op]: { name: 'set_timer_op', args: [{ name: 'timeout', kind: 'u64' }], handle: setTimerOp },
 };
