@@ -20,6 +20,8 @@ import { ABIS, type AbiName, XEN_BUILDS, type XenBuild } from '../hypervisor/per
 import type { PageRules } from '../hypervisor/pte-rules.ts';
 import { setGdt } from '../hypervisor/hypercalls/descriptors.ts';
 import { ScriptCpu } from './script-cpu.ts';
+import type { EventRules } from '../hypervisor/event-rules.ts';
+import type { GrantRules } from '../hypervisor/grant-rules.ts';
 import type { WorldPort } from '../hypervisor/world-port.ts';
 
 /** Enough for the names of section 3 (`free` is 0x2000); "no RAM" starts behind it. */
@@ -55,6 +57,8 @@ export interface ConformWorldOptions {
   readonly build?: XenBuild;
   readonly hypercallRows: Record<number, HypercallRow>;
   readonly rules?: PageRules;
+  readonly grantRules?: GrantRules;
+  readonly eventRules?: EventRules;
   readonly preempt?: (units: number) => boolean;
 }
 
@@ -76,6 +80,8 @@ export class ConformWorld {
     machine.clearDirty();
     const hv = createHypervisor({ machine, world: this.#world, build: this.#options.build ?? XEN_BUILDS.debug, hypercallRows: this.#options.hypercallRows, frames: this.#frames });
     if (this.#options.rules !== undefined) hv.rules = this.#options.rules;
+    if (this.#options.grantRules !== undefined) hv.grantRules = this.#options.grantRules;
+    if (this.#options.eventRules !== undefined) hv.eventRules = this.#options.eventRules;
     holdFrame(hv, FREE_MFN);
     const mfns = new Map<string, number>([
       ['vga', 0xb8], ['mmio', 0xfee00], ['hole', 0xe0000], ['beyond', 0x100_0000], ['zero', 0], ['free', FREE_MFN], ['xen', hv.xenTables.imageMfn],

@@ -8,8 +8,14 @@ const FLAG = { validated: 1, partial: 2, pinned: 4, paeXenL2: 8, allocated: 16, 
 const WRITABLE = 6;
 const IO_OWNER = 0x7ff1;
 
+/** A use of a frame that no table shows: `typed` is 'rw' for a writable one. */
+export interface ExtraHold {
+  readonly mfn: number;
+  readonly typed: 'rw' | undefined;
+}
+
 /** One line for each frame whose counts are wrong; empty if all is well. Call it when no table is half-way. */
-export function recount(hv: Hypervisor, domain: Domain): string[] {
+export function recount(hv: Hypervisor, domain: Domain, extra: readonly ExtraHold[] = []): string[] {
   const { frames, machine } = hv;
   const wrong: string[] = [];
   const refs = new Map<number, number>();
@@ -59,6 +65,7 @@ export function recount(hv: Hypervisor, domain: Domain): string[] {
     if (vcpu.oldTable !== undefined) wrong.push(`vCPU ${vcpu.vcpuId} left table ${vcpu.oldTable.mfn.toString(16)} half-way`);
   }
   for (const mfn of domain.leakedTables) hold(mfn, 'l2');
+  for (const { mfn, typed } of extra) hold(mfn, typed);
 
   for (const mfn of own) {
     const kinds = [...(users.get(mfn) ?? [])];
