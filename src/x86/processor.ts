@@ -22,7 +22,7 @@ import { codeLimitOf, isFlat, isPlain, modeBits, MODE } from './mode.ts';
 import { dropAllTags, dropWriteTags, flushTlb, invlpg, lookup } from './paging.ts';
 import { isException, loadDataSegment } from './segments.ts';
 import { ARCH_STATE_BYTES, GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, SHADOW, STATE, STATE_BYTES } from './state-layout.ts';
-import { setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
+import { reloadPdptes, setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
 import { completeIo } from './system/misc.ts';
 import { combine, deliverThroughIdt, type Delivery } from './system/transfers.ts';
 import { TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
@@ -99,11 +99,15 @@ export class Processor implements Cpu, Evaluator, CodeUser {
   #loop(): CpuExit {
     const { core } = this;
     const translator = this.#translator;
-    let atBoundary = true;
+    let atBoundary = core.get32(STATE.rip) !== this.#middle;
+    this.#middle = -1;
     for (;;) {
       const budget = core.get32(STATE.budget);
-      if (budget === 0) return BUDGET_EXIT;
       const rip = core.get32(STATE.rip);
+      if (budget === 0) {
+        if (!atBoundary) this.#middle = rip;
+        return BUDGET_EXIT;
+      }
       const vaddr = core.csFlat ? rip : (rip + core.get32(CS + 8)) >>> 0;
       const beyond = !core.csFlat && rip > core.get32(CS + 16);
       if (beyond || core.get32(STATE.fetchVpn) !== vaddr >>> 12) {
@@ -134,6 +138,8 @@ export class Processor implements Cpu, Evaluator, CodeUser {
     }
   }
 
+  /** Where the last budget ended inside a block, or -1: such places must not look like entries to the translator. */
+  #middle = -1;
   /** Set when an exception was delivered: rip is somewhere else. */
   #broke = false;
 
@@ -464,6 +470,8 @@ export class Processor implements Cpu, Evaluator, CodeUser {
   }
 
   flushTlb(keepGlobal: boolean): void {
+    // Hardware flushes by loading CR3.
+    reloadPdptes(this.core);
     flushTlb(this.core, keepGlobal);
   }
   invlpg(vaddr: number): void {

@@ -14,21 +14,27 @@ const CR0_RESERVED = 0x1ffaffc0;
 const CR4_KNOWN = CR4.VME | CR4.PVI | CR4.TSD | CR4.DE | CR4.PSE | CR4.PAE | CR4.MCE | CR4.PGE | CR4.PCE | CR4.OSFXSR | CR4.OSXMMEXCPT;
 
 /** Effects of new values; checks are the instruction's. */
+const nativePae = (core: Core, cr0: number, cr4: number): boolean => core.options.pdpteCached === true && (cr0 & CR0.PG) !== 0 && (cr4 & CR4.PAE) !== 0;
+/** Loads the held PDPTEs again, where the processor holds them; false if one of them is malformed. */
+export const reloadPdptes = (core: Core): boolean => !nativePae(core, core.get32(STATE.cr0), core.get32(STATE.cr4)) || loadPdptes(core, core.get32(STATE.cr3));
+
 export function setCr0(core: Core, value: number): void {
   const old = core.get32(STATE.cr0);
   core.set32(STATE.cr0, (value | CR0.ET) >>> 0);
   if (((old ^ value) & (CR0.PG | CR0.WP | CR0.PE)) !== 0) flushTlb(core, false);
   if (((old ^ value) & CR0.AM) !== 0) core.updateMode();
+  if (((old ^ value) & CR0.PG) !== 0) reloadPdptes(core);
 }
 export function setCr3(core: Core, value: number): void {
   core.set32(STATE.cr3, value);
-  if (core.options.pdpteCached === true && (core.get32(STATE.cr4) & CR4.PAE) !== 0 && (core.get32(STATE.cr0) & CR0.PG) !== 0) loadPdptes(core, value);
+  reloadPdptes(core);
   flushTlb(core, (core.get32(STATE.cr4) & CR4.PGE) !== 0);
 }
 export function setCr4(core: Core, value: number): void {
   const old = core.get32(STATE.cr4);
   core.set32(STATE.cr4, value);
   if (((old ^ value) & (CR4.PAE | CR4.PSE | CR4.PGE)) !== 0) flushTlb(core, false);
+  if (((old ^ value) & (CR4.PAE | CR4.PSE | CR4.PGE)) !== 0) reloadPdptes(core);
 }
 
 const movCr: SystemRow = (core, insn) => {
@@ -39,18 +45,19 @@ const movCr: SystemRow = (core, insn) => {
     switch (to.index) {
       case 0:
         if ((value & CR0_RESERVED) !== 0 || ((value & CR0.PG) !== 0 && (value & CR0.PE) === 0) || ((value & CR0.NW) !== 0 && (value & CR0.CD) === 0)) return GP0;
-        if ((value & CR0.PG) !== 0 && (core.get32(STATE.cr0) & CR0.PG) === 0 && core.options.pdpteCached === true && (core.get32(STATE.cr4) & CR4.PAE) !== 0 && !loadPdptes(core, core.get32(STATE.cr3))) return GP0;
+        if ((core.get32(STATE.cr0) & CR0.PG) === 0 && nativePae(core, value, core.get32(STATE.cr4)) && !loadPdptes(core, core.get32(STATE.cr3))) return GP0;
         setCr0(core, value);
         return undefined;
       case 2:
         core.set32(STATE.cr2, value);
         return undefined;
       case 3:
-        if (core.options.pdpteCached === true && (core.get32(STATE.cr4) & CR4.PAE) !== 0 && (core.get32(STATE.cr0) & CR0.PG) !== 0 && !loadPdptes(core, value)) return GP0;
+        if (nativePae(core, core.get32(STATE.cr0), core.get32(STATE.cr4)) && !loadPdptes(core, value)) return GP0;
         setCr3(core, value);
         return undefined;
       case 4:
         if ((value & ~CR4_KNOWN) !== 0) return GP0;
+        if ((core.get32(STATE.cr4) & CR4.PAE) === 0 && nativePae(core, core.get32(STATE.cr0), value) && !loadPdptes(core, core.get32(STATE.cr3))) return GP0;
         setCr4(core, value);
         return undefined;
       default:
