@@ -32,6 +32,12 @@ export interface Placement {
   readonly pageVaddr: number;
 }
 
+export interface Emitted {
+  readonly body: Uint8Array;
+  /** By block: the block that heads the innermost loop around it, or itself. */
+  readonly loopHeads: readonly number[];
+}
+
 /** Where a jump to a node goes at the current place. */
 interface Destination {
   readonly depth: number;
@@ -60,7 +66,7 @@ class RegionEmitter {
     region.entries.forEach((node, i) => this.#labels.set(node, i));
   }
 
-  body(placement: Placement): Uint8Array {
+  emit(placement: Placement): Emitted {
     const f = this.#f;
     const shapes = structure({ successors: successors(this.#region), entries: this.#region.entries }, this.#dispatched);
     f.chainDepth = f.open(OP.block);
@@ -82,7 +88,7 @@ class RegionEmitter {
     this.#c.const32(1);
     this.#c.set(LOCAL.result);
     f.close();
-    return f.finish(this.#c.written());
+    return { body: f.finish(this.#c.written()), loopHeads: loopHeadsOf(shapes, this.#region.blocks.length, this.#dispatched) };
   }
 
   /** After block $indirect: a computed target in LOCAL.target. */
@@ -277,9 +283,23 @@ export function emitJumpCacheOffset(c: CodeBuffer, rip: number): void {
   c.byte(OP.i32_shl);
 }
 
+/** For each node, the head of the innermost loop around it (itself if there is none). */
+function loopHeadsOf(shapes: readonly Shape[], count: number, dispatched: boolean): number[] {
+  const heads = Array.from({ length: count }, (_, node) => node);
+  const visit = (list: readonly Shape[], head: number): void => {
+    for (const shape of list) {
+      if (shape.kind === 'block') heads[shape.node] = head < 0 ? shape.node : head;
+      else visit(shape.body, shape.heads[0] as number);
+    }
+  };
+  const outer = shapes[0];
+  visit(dispatched && outer?.kind === 'loop' ? outer.body : shapes, -1);
+  return heads;
+}
+
 /** The body of the region's function; `scratch` is overwritten. */
-export function emitRegion(region: Region, target: Target, placement: Placement, scratch: CodeBuffer): Uint8Array {
+export function emitRegion(region: Region, target: Target, placement: Placement, scratch: CodeBuffer): Emitted {
   scratch.reset();
-  return new RegionEmitter(region, target, scratch).body(placement);
+  return new RegionEmitter(region, target, scratch).emit(placement);
 }
 

@@ -1,6 +1,6 @@
 // The jump cache: where translated code is found without asking TypeScript. Direct-mapped, in linear memory.
 //
-//    entry (32 bytes):  rip u32 | key u32 | slot u32 | label u32 | hops left u32 | unused
+//    entry (32 bytes):  rip u32 | key u32 | slot u32 | label u32 | hops left u32 | hops at first u32 | unused
 //    key   = machine address of the page | number of the mode (below 4096)
 //    valid when rip and key equal those of the moment; an empty entry has key NO_KEY
 //    hops  = entries through the dispatcher until TypeScript looks whether regions should be joined

@@ -77,6 +77,8 @@ export interface Translator {
 const TABLE_SLOTS = 16384;
 const MAX_MODES = 4096;
 const HOT_AFTER = 48;
+/** Executions that make a block worth taking along. */
+const LUKEWARM = 3;
 /** A module costs about 0.2 ms besides its functions: hot entries wait for company, but not beyond URGENT times the heat. */
 const BATCH = 16;
 const URGENT = 4;
@@ -88,14 +90,14 @@ const HOPS = 1 << 16;
 const MAX_REGROUPS = 8;
 const NO_MORE_HOPS = 0xffffffff;
 /** A block inside a region becomes an entry only when it is this many times hotter. */
-const INNER = 32;
+const INNER = 8;
 
 interface PageFunction {
   readonly slot: number;
   /** By label. */
   readonly entries: readonly number[];
-  /** Starts of its blocks. */
-  readonly starts: ReadonlySet<number>;
+  /** Starts of its blocks; each with the head of the innermost loop around it, or itself. */
+  readonly starts: ReadonlyMap<number, number>;
 }
 
 interface CodePage {
@@ -131,6 +133,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   const u32 = machine.u32;
   const hotAfter = options.hotAfter ?? HOT_AFTER;
   const batch = options.batch ?? BATCH;
+  const lukewarm = Math.min(hotAfter, LUKEWARM);
   const jumpCacheBase = machine.reserve(JUMP_CACHE.entries * JUMP_CACHE.entryBytes, 64);
   u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * (JUMP_CACHE.entryBytes / 4));
   const table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SLOTS });
@@ -191,7 +194,16 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     u32[at + 1] = (page.mfn * 4096 + page.known.number) >>> 0;
     u32[at + 2] = slot;
     u32[at + 3] = label;
-    u32[at + 4] = page.functions.length > 1 && page.regroups < MAX_REGROUPS ? HOPS << page.regroups : NO_MORE_HOPS;
+    u32[at + 4] = HOPS << page.regroups;
+    u32[at + 5] = HOPS << page.regroups;
+  }
+
+  /** Has the dispatcher entered it often of late? */
+  function usedMuch(fn: PageFunction): boolean {
+    return fn.entries.some((rip) => {
+      const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
+      return u32[at] === rip && u32[at + 2] === fn.slot && ((u32[at + 5] as number) - (u32[at + 4] as number)) >>> 0 > HOPS >>> 4;
+    });
   }
 
   function forget(page: CodePage, fn: PageFunction): void {
@@ -247,22 +259,25 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     const { mode, key } = page.known;
     const pageVaddr = (page.vpn << 12) >>> 0;
     const pageMaddr = page.mfn * 4096;
-    let wanted = [...rips];
     // 1. Regions that are made anew: those in whose middle an entry is missing, or all of them.
-    for (const rip of rips) {
-      page.heat[rip & 0xfff] = NEVER;
-      page.waiting.delete(rip);
-      if (isInner(page, rip)) page.sticky.add(rip);
-    }
     const regroup = rips.length === 0;
+    const absorbed = page.functions.filter((fn) => (regroup ? usedMuch(fn) : rips.some((rip) => fn.starts.has(rip))));
+    const missing = new Set<number>();
+    for (const rip of rips) {
+      page.waiting.delete(rip);
+      const head = absorbed.find((fn) => fn.starts.has(rip))?.starts.get(rip);
+      // Coming in at the head of the loop keeps the loop simple, and is soon enough.
+      if (head !== undefined) page.sticky.add(head);
+      missing.add(head ?? rip);
+      page.heat[rip & 0xfff] = NEVER;
+    }
+    let wanted = [...missing];
     if (regroup) page.regroups++;
-    const absorbed = page.functions.filter((fn) => regroup || rips.some((rip) => fn.starts.has(rip)));
     for (const fn of absorbed) {
       wanted.push(...fn.entries);
       forget(page, fn);
     }
     page.functions = page.functions.filter((fn) => !absorbed.includes(fn));
-    const all = wanted;
     // 2. As many regions as their size asks for.
     while (wanted.length > 0) {
       const region: Region | undefined = discover(
@@ -270,7 +285,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
           pageVaddr,
           maxInsns: MAX_REGION_INSNS,
           lowerAt: (vaddr) => (vaddr > mode.codeLimit ? undefined : host.lowerAt(pageMaddr + (vaddr & 0xfff), vaddr, key)),
-          executed: (vaddr) => vaddr >>> 12 === page.vpn && page.heat[vaddr & 0xfff] !== 0,
+          executed: (vaddr) => vaddr >>> 12 === page.vpn && (page.heat[vaddr & 0xfff] as number) >= lukewarm,
           elsewhere: (vaddr) => page.entryOf.has(vaddr),
           sticky: (vaddr) => page.sticky.has(vaddr),
           segments: mode.segments,
@@ -279,28 +294,25 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
         wanted,
       );
       if (region === undefined) break;
-      const { slot, body } = emit(page, region);
-      const fn: PageFunction = { slot, entries: region.entries.map((node) => (region.blocks[node] as Block).vaddr), starts: new Set(region.blocks.map((block) => block.vaddr)) };
+      const { slot, body, loopHeads } = emit(page, region);
+      const vaddrOf = (node: number): number => (region.blocks[node] as Block).vaddr;
+      const fn: PageFunction = { slot, entries: region.entries.map(vaddrOf), starts: new Map(region.blocks.map(({ vaddr }, node) => [vaddr, vaddrOf(loopHeads[node] as number)])) };
       page.functions.push(fn);
       fn.entries.forEach((vaddr, label) => page.entryOf.set(vaddr, { fn, label }));
-      for (const start of fn.starts) {
-        if (page.heat[start & 0xfff] === 0) page.heat[start & 0xfff] = 1;
-      }
+      for (const start of fn.starts.keys()) page.heat[start & 0xfff] = lukewarm;
       made.push({ page, fn, body });
       wanted = wanted.filter((vaddr) => !region.at.has(vaddr) && page.functions.length < 64);
     }
-    // What became the middle of a region counts anew.
-    for (const rip of all) if (!page.entryOf.has(rip) && isInner(page, rip)) page.heat[rip & 0xfff] = 1;
   }
 
-  function emit(page: CodePage, region: Region): { slot: number; body: Uint8Array } {
+  function emit(page: CodePage, region: Region): { slot: number; body: Uint8Array; loopHeads: readonly number[] } {
     const { mode } = page.known;
     const slot = takeSlot();
     const target = { stateBase, tlbBase: host.tlbBase, user: mode.user, long: mode.long, segments: mode.segments, codeLimit: mode.codeLimit };
-    const body = emitRegion(region, target, { slot, jumpCacheBase, pageVaddr: (page.vpn << 12) >>> 0 }, scratch);
+    const { body, loopHeads } = emitRegion(region, target, { slot, jumpCacheBase, pageVaddr: (page.vpn << 12) >>> 0 }, scratch);
     counters.regionsTranslated++;
     counters.insnsTranslated += region.blocks.reduce((sum, block) => sum + block.insns.length, 0);
-    return { slot, body };
+    return { slot, body, loopHeads };
   }
 
   /** Counts an execution of a block that has no translation; true if it has one now. */
@@ -327,7 +339,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     const rip = word(STATE.rip);
     const page = pageOf(word(STATE.fetchMaddr) >>> 12, rip >>> 12, known);
     const entry = page.entryOf.get(rip);
-    if (page.functions.length > 1 && page.regroups < MAX_REGROUPS) flush(page);
+    if (page.regroups < MAX_REGROUPS && page.functions.filter((fn) => usedMuch(fn)).length > 1) flush(page);
     else if (entry !== undefined) u32[(jumpCacheBase + jumpCacheOffset(rip) + JUMP_CACHE.hops) >>> 2] = NO_MORE_HOPS;
   }
 
