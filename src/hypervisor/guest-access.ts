@@ -47,6 +47,9 @@ export class GuestAccess {
   readonly bytes = new Uint8Array(SCRATCH_BYTES);
   readonly view = new DataView(this.bytes.buffer);
 
+  /** Told of every write, for the log. Wiring, not state. */
+  onWrite: ((vcpu: Vcpu, vaddr: number, data: Uint8Array) => void) | undefined;
+
   constructor(machine: MachineMemory) {
     this.machine = machine;
   }
@@ -80,6 +83,7 @@ export class GuestAccess {
       this.machine.writeBytes(maddr, data.subarray(done, done + chunk));
       done += chunk;
     }
+    this.onWrite?.(vcpu, vaddr, sizeBytes === data.length ? data : data.subarray(0, sizeBytes));
     return true;
   }
 

@@ -19,6 +19,7 @@ import { EVENT_RULES, type EventRules } from './event-rules.ts';
 import { GRANT_RULES, type GrantRules } from './grant-rules.ts';
 import type { GrantTable } from './grant-table.ts';
 import type { HypercallRow } from './hypercall.ts';
+import { emitGuestMemory } from './mm-events.ts';
 import { newVcpu } from './vcpu.ts';
 import { buildXenTables, type XenTables } from './xen-tables.ts';
 
@@ -42,6 +43,8 @@ export interface Hypervisor {
   /** Rows that a test may replace to bring a historical mistake back. */
   grantRules: GrantRules;
   eventRules: EventRules;
+  /** Entries of L1 tables (de)validated since the last question whether to preempt. */
+  uncountedWork: number;
   /** By hypercall number. Tests may replace a row. */
   hypercallRows: Record<number, HypercallRow>;
   domain(domId: number): Domain | undefined;
@@ -79,7 +82,7 @@ export function createHypervisor(options: HypervisorOptions): Hypervisor {
   for (let mfn = frames.frameCount - 1; mfn >= nextMfn; mfn--) frames.freeList[free++] = mfn;
   frames.freeCount = free;
   const domains = new Map<number, Domain>();
-  return {
+  const hv: Hypervisor = {
     machine, frames, domains, world, build,
     access: new GuestAccess(machine),
     xenTables: tables,
@@ -87,12 +90,15 @@ export function createHypervisor(options: HypervisorOptions): Hypervisor {
     current: undefined,
     idle: { oldTable: undefined },
     pendingGp: false,
+    uncountedWork: 0,
     grantRules: GRANT_RULES,
     eventRules: EVENT_RULES,
     hypercallRows: options.hypercallRows,
     domain: (domId) => domains.get(domId),
     vcpu: (domId, vcpuId) => domains.get(domId)?.vcpus[vcpuId],
   };
+  hv.access.onWrite = (vcpu, vaddr, data) => emitGuestMemory(hv, vcpu, vaddr, data);
+  return hv;
 }
 
 export interface DomainOptions {
@@ -140,7 +146,7 @@ export function takeFreeFrame(hv: Hypervisor, window = 1): number | undefined {
   const count = frames.freeCount;
   if (count === 0) return undefined;
   const options = Math.min(window, count);
-  const at = count - 1 - (options > 1 ? hv.world.choose('frame', options) : 0);
+  const at = count - 1 - (options > 1 ? hv.world.choose('memory.placement', options) : 0);
   const mfn = frames.freeList[at] as number;
   frames.freeList.copyWithin(at, at + 1, count);
   frames.freeCount = count - 1;

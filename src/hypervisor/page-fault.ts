@@ -7,6 +7,7 @@ import type { Vcpu } from './domain.ts';
 import { FRAME, FRAME_TYPE } from './frame-table.ts';
 import { guestAddressOk } from './guest-access.ts';
 import type { Hypervisor } from './hypervisor.ts';
+import { change, emitPtUpdate, HOW } from './mm-events.ts';
 import { findL1, found } from './page-walk.ts';
 import { adjustedHi, adjustEntry, frameOf, PTE_FLAG } from './pte-rules.ts';
 import { getPage, putPage } from './page-types.ts';
@@ -79,6 +80,8 @@ export function emulateTableStore(hv: Hypervisor, vcpu: Vcpu, store: Store): Sto
   if (wide) u32[at + 1] = hi;
   putPageFromL1(hv, oldLo, oldHi, domain);
   putPage(hv, mfn);
+  Object.assign(change, { oldLo, oldHi, newLo: lo, newHi: hi });
+  emitPtUpdate(hv, HOW.writablePt, 1, mfn * 4096 + offset - inEntry, 0);
   return { kind: 'done' };
 }
 

@@ -99,6 +99,7 @@ function promoteL1(hv: Hypervisor, mfn: number, domain: Domain): number {
   const step = wide ? 2 : 1;
   const base = tableBase(hv, mfn);
   const entries = tableEntries(domain.abi, 1);
+  hv.uncountedWork += entries;
   hv.machine.touch(mfn);
   for (let i = 0; i < entries; i++) {
     const at = base + i * step;
@@ -265,6 +266,7 @@ export function demoteTable(hv: Hypervisor, mfn: number, level: number, wasParti
   const { abi } = domain;
   const entries = tableEntries(abi, level);
   if (level === 1) {
+    hv.uncountedWork += entries;
     demoteL1(hv, mfn, domain, entries);
     return 0;
   }

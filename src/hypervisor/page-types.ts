@@ -14,6 +14,7 @@ import { assert } from '../base/assert.ts';
 import { ERRNO } from '../abi/errno.ts';
 import { FRAME, FRAME_TYPE, FREE_OWNER } from './frame-table.ts';
 import { releaseFrame, type Hypervisor } from './hypervisor.ts';
+import { emitPageType } from './mm-events.ts';
 import { demoteTable, promoteTable } from './page-tables.ts';
 import { validateDescriptors } from './segment-descriptors.ts';
 import type { Domain, OldTable, Vcpu } from './domain.ts';
@@ -36,9 +37,11 @@ export function oldTableHolder(hv: Hypervisor): { oldTable: OldTable | undefined
   return hv.current ?? hv.idle;
 }
 
-/** Between two units of counted work: must the hypercall stop here? Never when no guest asks. */
+/** Between two units of counted work: must the hypercall stop here? Never when no guest asks. The entries of L1 tables done since count too. */
 export function preemptCheck(hv: Hypervisor): boolean {
-  return hv.current !== undefined && hv.world.preempt(1);
+  const units = 1 + hv.uncountedWork;
+  hv.uncountedWork = 0;
+  return hv.current !== undefined && hv.world.preempt(units);
 }
 
 // -- general references ---------------------------------------------------------------------------
@@ -132,17 +135,18 @@ export function getType(hv: Hypervisor, mfn: number, want: number, preemptible: 
     frames.linearCount[mfn] = 0;
   }
   assert(preemptible || wantType === FRAME_TYPE.l1 || wantType === FRAME_TYPE.segDesc, `type ${wantType} needs a preemptible caller`);
-  const rc = validate(hv, mfn, wantType);
+  const rc = validate(hv, mfn, type, wantType);
   // The partial state held a general reference of its own.
   if (wasPartial) putPage(hv, mfn);
   return rc;
 }
 
-function validate(hv: Hypervisor, mfn: number, type: number): number {
+function validate(hv: Hypervisor, mfn: number, from: number, type: number): number {
   const { frames } = hv;
   const rc = type === FRAME_TYPE.segDesc ? validateDescriptors(hv, mfn) : promoteTable(hv, mfn, type);
   if (rc === 0) {
     frames.flags[mfn] = (frames.flags[mfn] as number) | FRAME.validated;
+    emitPageType(hv, mfn, from, type, true);
   } else if (rc === EINTR) {
     frames.typeCount[mfn] = 0;
     // Xen leaves the PAE mark of a frame without count; nothing else may see it.
@@ -198,6 +202,7 @@ function devalidate(hv: Hypervisor, mfn: number, type: number, flagsBefore: numb
   if (rc === 0) {
     frames.tlbStamp[mfn] = frames.tlbClock;
     frames.typeCount[mfn] = (frames.typeCount[mfn] as number) - 1;
+    emitPageType(hv, mfn, type, type, false);
   } else if (rc === EINTR) {
     frames.flags[mfn] = (frames.flags[mfn] as number) | FRAME.validated;
   } else {

@@ -4,6 +4,7 @@
 import { ERRNO } from '../abi/errno.ts';
 import type { Domain } from './domain.ts';
 import type { Hypervisor } from './hypervisor.ts';
+import { change } from './mm-events.ts';
 import { adjustedHi, adjustEntry, flagsOf, PTE_FLAG } from './pte-rules.ts';
 import { EINVAL, PUT } from './page-types.ts';
 import { getPageFromL1, getPageFromUpper, l1Disallowed, putPageFromL1, putPageFromUpper, tableBase } from './page-tables.ts';
@@ -29,6 +30,10 @@ export function modL1Entry(hv: Hypervisor, tableMfn: number, index: number, lo: 
   const oldLo = u32[at] as number;
   const oldHi = wide ? (u32[at + 1] as number) : 0;
   let release = true;
+  change.oldLo = oldLo;
+  change.oldHi = oldHi;
+  change.newLo = lo;
+  change.newHi = hi;
   if ((lo & PTE_FLAG.present) !== 0) {
     if ((flagsOf(lo, hi) & l1Disallowed(hv, owner)) !== 0) return EINVAL;
     lo = adjustEntry(hv.rules, owner.abi.name, 1, lo, hi);
@@ -43,6 +48,8 @@ export function modL1Entry(hv: Hypervisor, tableMfn: number, index: number, lo: 
   hv.machine.touch(tableMfn);
   u32[at] = lo;
   if (wide) u32[at + 1] = hi;
+  change.newLo = lo >>> 0;
+  change.newHi = hi;
   if (release) putPageFromL1(hv, oldLo, oldHi, owner);
   return 0;
 }
@@ -60,12 +67,16 @@ export function modUpperEntry(hv: Hypervisor, level: number, tableMfn: number, i
   const { abi } = owner;
   // Slot 3 of a PAE root holds Xen's entries, and what follows does not exist.
   const paeFixed = level === 3 && abi.levels === 3 && index >= 3;
-  if (paeFixed || !rules.isGuestSlot(abi, level, hv.frames.flags[tableMfn] as number, index)) return XEN_SLOT_ERRNO[level] as number;
   const wide = abi.pteBytes === 8;
   const at = tableBase(hv, tableMfn) + (wide ? index * 2 : index);
   const oldLo = u32[at] as number;
   const oldHi = wide ? (u32[at + 1] as number) : 0;
   let release = true;
+  change.oldLo = oldLo;
+  change.oldHi = oldHi;
+  change.newLo = lo;
+  change.newHi = hi;
+  if (paeFixed || !rules.isGuestSlot(abi, level, hv.frames.flags[tableMfn] as number, index)) return XEN_SLOT_ERRNO[level] as number;
   if ((lo & PTE_FLAG.present) !== 0) {
     if ((flagsOf(lo, hi) & (rules.disallowed[abi.name][level] as number)) !== 0) return EINVAL;
     lo = adjustEntry(rules, abi.name, level, lo, hi);
@@ -80,6 +91,8 @@ export function modUpperEntry(hv: Hypervisor, level: number, tableMfn: number, i
   hv.machine.touch(tableMfn);
   u32[at] = lo;
   if (wide) u32[at + 1] = hi;
+  change.newLo = lo >>> 0;
+  change.newHi = hi;
   if (release) putPageFromUpper(hv, oldLo, oldHi, tableMfn, PUT.defer);
   return 0;
 }

@@ -2,10 +2,12 @@
 // when they become one and entry by entry afterwards.
 // Source: xen/arch/x86/pv/descriptor-tables.c.
 import { ERRNO } from '../../abi/errno.ts';
+import { EVENT } from '../../abi/events.ts';
 import type { Vcpu } from '../domain.ts';
 import { FRAME_TYPE } from '../frame-table.ts';
 import { done, type HypercallArgs, type HypercallOutcome, type HypercallRow } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
+import { emitMm } from '../mm-events.ts';
 import { EINVAL, flushVcpuTlb, getPage, getPageAndType, getType, putPage, putPageAndType, putType } from '../page-types.ts';
 import { loadGdt } from '../per-domain.ts';
 import { checkDescriptor, checkedHi, checkedLo, FIRST_RESERVED_GDT_ENTRY } from '../segment-descriptors.ts';
@@ -47,6 +49,16 @@ function setGdtCall(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallO
 }
 
 function updateDescriptor(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOutcome {
+  const outcome = changeDescriptor(hv, vcpu, args);
+  const wide = vcpu.domain.abi.wordBits === 64;
+  const maddr = (wide ? (args.hi[0] as number) : args.u32(1)) * 0x1_0000_0000 + args.u32(0);
+  if (outcome.kind === 'done' && maddr < Number.MAX_SAFE_INTEGER) {
+    emitMm(hv, EVENT.descriptor, maddr, wide ? (args.lo[1] as number) : args.u32(2), wide ? (args.hi[1] as number) : args.u32(3), outcome.rc);
+  }
+  return outcome;
+}
+
+function changeDescriptor(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOutcome {
   const wide = vcpu.domain.abi.wordBits === 64;
   // 64-bit: (address, descriptor); 32-bit: both as low and high half.
   const addressLo = args.u32(0);

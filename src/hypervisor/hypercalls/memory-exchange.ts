@@ -1,10 +1,12 @@
 // XENMEM_exchange: frames of the domain are swapped for fresh ones, chunk by chunk; a chunk that
 // fails leaves the earlier ones exchanged. Source: memory_exchange(), xen/common/memory.c.
 import { ERRNO } from '../../abi/errno.ts';
+import { EVENT } from '../../abi/events.ts';
 import type { Vcpu } from '../domain.ts';
 import { domainByAnyId, mayControl } from '../foreign-domain.ts';
 import { adoptFrame, freeRun, stealFrame, takeFreeRun } from '../frame-ownership.ts';
 import { done, type HypercallOutcome } from '../hypercall.ts';
+import { emitMm } from '../mm-events.ts';
 import { releaseFrame, type Hypervisor } from '../hypervisor.ts';
 import { MAX_ORDER, parseReservation, reservationBytes } from './memory.ts';
 
@@ -52,14 +54,20 @@ export function memoryExchange(hv: Hypervisor, vcpu: Vcpu, arg: number): Hyperca
       exchanged = chunk * inPerChunk;
       return fail(rc);
     }
-    for (const mfn of stolen) releaseFrame(hv, mfn);
+    for (const mfn of stolen) {
+      releaseFrame(hv, mfn);
+      emitMm(hv, EVENT.frameTaken, mfn);
+    }
     fresh.forEach((first, j) => {
       for (let k = 0; k < 2 ** output.order; k++) adoptFrame(hv, domain, first + k, false);
       const at = output.extents + (chunk * outPerChunk + j) * word;
       const pfn = access.readWord(vcpu, at);
       if (pfn === undefined) rc = -ERRNO.EFAULT;
       else {
-        for (let k = 0; k < 2 ** output.order; k++) hv.frames.setM2p(first + k, (pfn + k) >>> 0, Math.floor((pfn + k) / 0x1_0000_0000) >>> 0);
+        for (let k = 0; k < 2 ** output.order; k++) {
+          hv.frames.setM2p(first + k, (pfn + k) >>> 0, Math.floor((pfn + k) / 0x1_0000_0000) >>> 0);
+          emitMm(hv, EVENT.frameGiven, first + k, (pfn + k) >>> 0);
+        }
         if (!access.writeWord(vcpu, at, first)) rc = -ERRNO.EFAULT;
       }
     });

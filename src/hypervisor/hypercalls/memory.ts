@@ -2,11 +2,14 @@
 // arch_memory_op() and subarch_memory_op(), xen/arch/x86. Commands for auto-translated guests are
 // answered as for a PV guest: most do not exist for it.
 import { ERRNO } from '../../abi/errno.ts';
+import { EVENT } from '../../abi/events.ts';
 import type { Domain, Vcpu } from '../domain.ts';
 import { domainByAnyId, mayControl } from '../foreign-domain.ts';
+import { INVALID_M2P } from '../frame-table.ts';
 import { allocRun, removeFrame } from '../frame-ownership.ts';
 import { done, type HypercallArgs, type HypercallOutcome, type HypercallRow } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
+import { emitMm } from '../mm-events.ts';
 import { preemptCheck } from '../page-types.ts';
 import { memoryExchange } from './memory-exchange.ts';
 
@@ -55,13 +58,17 @@ const wordBytes = (vcpu: Vcpu): number => vcpu.domain.abi.wordBits / 8;
 
 const increase = perExtent((hv, vcpu, domain, { extents, order }, i) => {
   const first = allocRun(hv, domain, order);
+  if (first !== undefined) for (let j = 0; j < 2 ** order; j++) emitMm(hv, EVENT.frameGiven, first + j, INVALID_M2P);
   return first !== undefined && (extents === 0 || hv.access.writeWord(vcpu, extents + i * wordBytes(vcpu), first));
 });
 
 const decrease = perExtent((hv, vcpu, domain, { extents, order }, i) => {
   const first = hv.access.readWord(vcpu, extents + i * wordBytes(vcpu));
   if (first === undefined) return false;
-  for (let j = 0; j < 2 ** order; j++) if (removeFrame(hv, domain, first + j) !== 0) return false;
+  for (let j = 0; j < 2 ** order; j++) {
+    if (removeFrame(hv, domain, first + j) !== 0) return false;
+    emitMm(hv, EVENT.frameTaken, first + j);
+  }
   return true;
 });
 
@@ -73,7 +80,10 @@ const populate = perExtent((hv, vcpu, domain, { extents, order, memFlags }, i) =
   if ((memFlags & POPULATE_ON_DEMAND) !== 0) return domain !== vcpu.domain;
   const first = allocRun(hv, domain, order);
   if (first === undefined) return false;
-  for (let j = 0; j < 2 ** order; j++) hv.frames.setM2p(first + j, (pfn + j) >>> 0, Math.floor((pfn + j) / 0x1_0000_0000) >>> 0);
+  for (let j = 0; j < 2 ** order; j++) {
+    hv.frames.setM2p(first + j, (pfn + j) >>> 0, Math.floor((pfn + j) / 0x1_0000_0000) >>> 0);
+    emitMm(hv, EVENT.frameGiven, first + j, (pfn + j) >>> 0);
+  }
   return hv.access.writeWord(vcpu, at, first);
 });
 

@@ -5,6 +5,7 @@
 //   3. preempted: hand back the rest with bit 31 of the count set; else flush if an upper level changed
 //   4. add the number of elements done to *pdone
 import { DOMID } from '../../abi/domid.ts';
+import { EVENT } from '../../abi/events.ts';
 import { ERRNO } from '../../abi/errno.ts';
 import type { Domain, Vcpu } from '../domain.ts';
 import { mayControl, pageOwnerId } from '../foreign-domain.ts';
@@ -12,6 +13,7 @@ import { FRAME, FRAME_TYPE } from '../frame-table.ts';
 import { guestAddressOk } from '../guest-access.ts';
 import { done, type HypercallArgs, type HypercallOutcome, type HypercallRow } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
+import { change, emitMm, emitPtUpdate, HOW } from '../mm-events.ts';
 import { findL1, found } from '../page-walk.ts';
 import { EINTR, EINVAL, ERESTART, flushDomainTlb, flushVcpuTlb, getPage, getType, preemptCheck, putOldTable, putPage, putType } from '../page-types.ts';
 import { writeEntry } from '../page-tables.ts';
@@ -103,27 +105,41 @@ function updateEntry(hv: Hypervisor, caller: Domain, tableOwner: Domain, pageDom
   if (!getPage(hv, mfn, tableOwner.domId)) return EINVAL;
   const wide = tableOwner.abi.pteBytes === 8;
   const index = (ptrLo & 0xfff) >>> (wide ? 3 : 2);
+  const maddr = mfn * 4096 + (ptrLo & 0xfff);
   const type = frames.type[mfn] as number;
   let rc = EINVAL;
   if (((frames.flags[mfn] as number) & FRAME.validated) !== 0 && (frames.typeCount[mfn] as number) > 0) {
     if (type === FRAME_TYPE.l1) {
       rc = modL1Entry(hv, mfn, index, lo, hi, tableOwner, pageDomId, preserveAd);
+      emitPtUpdate(hv, HOW.mmuUpdate, 1, maddr, rc);
       if (rc === 0) rc = 1;
     } else if (type >= FRAME_TYPE.l2 && type <= FRAME_TYPE.l4) {
-      if (pageDomId === tableOwner.domId) rc = modUpperEntry(hv, type, mfn, index, lo, hi, tableOwner, preserveAd);
+      if (pageDomId === tableOwner.domId) {
+        rc = modUpperEntry(hv, type, mfn, index, lo, hi, tableOwner, preserveAd);
+        if (rc !== ERESTART && rc !== EINTR) emitPtUpdate(hv, HOW.mmuUpdate, type, maddr, rc);
+      }
       if (rc === 0) rc = type;
     } else if (type === FRAME_TYPE.writable) {
-      writeEntry(hv, mfn, index, wide, lo, hi);
-      rc = 0;
+      rc = writePlain(hv, mfn, index, wide, maddr, lo, hi);
     }
     if (rc === EINTR) rc = ERESTART;
   } else if (getType(hv, mfn, FRAME_TYPE.writable, false) === 0) {
-    writeEntry(hv, mfn, index, wide, lo, hi);
+    rc = writePlain(hv, mfn, index, wide, maddr, lo, hi);
     putType(hv, mfn, 0, -1);
-    rc = 0;
   }
   putPage(hv, mfn);
   return rc;
+}
+
+/** The frame is no table: the update is a store of data. */
+function writePlain(hv: Hypervisor, mfn: number, index: number, wide: boolean, maddr: number, lo: number, hi: number): 0 {
+  change.oldLo = hv.machine.readU32(maddr);
+  change.oldHi = wide ? hv.machine.readU32(maddr + 4) : 0;
+  change.newLo = lo;
+  change.newHi = wide ? hi : 0;
+  writeEntry(hv, mfn, index, wide, lo, hi);
+  emitPtUpdate(hv, HOW.mmuUpdate, 0, maddr, 0);
+  return 0;
 }
 
 /** MMU_MACHPHYS_UPDATE: the guest says which of its pseudo-physical frames a machine frame is. */
@@ -133,6 +149,7 @@ function updateM2p(hv: Hypervisor, caller: Domain, tableOwner: Domain, pageDomId
   const mfn = ptrHi * 0x10_0000 + (ptrLo >>> 12);
   if (!getPage(hv, mfn, pageDomId)) return EINVAL;
   hv.frames.setM2p(mfn, lo, hi);
+  emitMm(hv, EVENT.m2pUpdate, mfn, lo);
   putPage(hv, mfn);
   return 0;
 }
@@ -152,7 +169,9 @@ function updateVa(hv: Hypervisor, vcpu: Vcpu, vaddr: number, lo: number, hi: num
   const isL1 = frames.type[tableMfn] === FRAME_TYPE.l1 && ((frames.flags[tableMfn] as number) & FRAME.validated) !== 0 && (frames.typeCount[tableMfn] as number) > 0;
   if (!isL1 || !getPage(hv, tableMfn, domain.domId)) return done(EINVAL);
   const index = (found.maddr % 4096) / domain.abi.pteBytes;
+  const maddr = found.maddr;
   const rc = modL1Entry(hv, tableMfn, index, lo, hi, domain, pageDomId, false);
+  emitPtUpdate(hv, HOW.updateVa, 1, maddr, rc);
   putPage(hv, tableMfn);
   if (rc !== 0) return done(rc);
   const kind = flags & UVMF.typeMask;

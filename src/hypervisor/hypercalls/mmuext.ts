@@ -2,6 +2,7 @@
 // row. Source: do_mmuext_op() and new_guest_cr3(), xen/arch/x86/mm.c; for 32-bit callers
 // compat_mmuext_op(), xen/arch/x86/x86_64/compat/mm.c.
 import { ERRNO } from '../../abi/errno.ts';
+import { EVENT } from '../../abi/events.ts';
 import type { Vcpu } from '../domain.ts';
 import { mayControl, pageOwnerId } from '../foreign-domain.ts';
 import { FRAME, FRAME_TYPE } from '../frame-table.ts';
@@ -9,6 +10,7 @@ import { guestAddressOk } from '../guest-access.ts';
 import { done, type HypercallArgs, type HypercallOutcome, type HypercallRow } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
 import { loadLdt } from '../ldt.ts';
+import { emitMm } from '../mm-events.ts';
 import { fillM2pSlot, hasAssist, VMASST, zapM2pSlot } from '../page-tables.ts';
 import {
   EINTR, EINVAL, ERESTART, flushDomainTlb, flushVcpuTlb, getPage, getPageAndType, getPageAndTypeFor, getType, keepOldTable, oldTableHolder, preemptCheck,
@@ -279,12 +281,23 @@ function mmuextOp(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOut
       else if (row === undefined) rc = -ERRNO.ENOSYS;
       else if (row.own === true && pageDomId !== domain.domId) rc = EPERM;
       else rc = row.run(hv, vcpu, op, pageDomId);
+      if (rc !== ERESTART) emitOp(hv, op, rc);
     }
     if (rc !== 0) break;
   }
   const outcome = batchOutcome(vcpu, rc, elements + i * step, count - i, pdone, domArg);
   reportDone(hv, vcpu, pdone, before, i);
   return outcome;
+}
+
+const EXT = { pinL1: 0, pinL4: 3, unpin: 4, newBaseptr: 5, newUserBaseptr: 15 } as const;
+
+/** One event for an element: what it did if that has a kind of its own, else the element itself. */
+function emitOp(hv: Hypervisor, { cmd, arg1, arg2 }: ExtOp, rc: number): void {
+  if (cmd >= EXT.pinL1 && cmd <= EXT.pinL4 && arg1 <= Number.MAX_SAFE_INTEGER) emitMm(hv, EVENT.pin, arg1, cmd + 1, rc);
+  else if (cmd === EXT.unpin && arg1 <= Number.MAX_SAFE_INTEGER) emitMm(hv, EVENT.unpin, arg1, hv.frames.has(arg1) ? (hv.frames.type[arg1] as number) : 0, rc);
+  else if ((cmd === EXT.newBaseptr || cmd === EXT.newUserBaseptr) && rc === 0) emitMm(hv, EVENT.baseSwitch, arg1, cmd === EXT.newBaseptr ? 0 : 1);
+  else emitMm(hv, EVENT.mmuextOp, cmd, arg1 >>> 0, Math.floor(arg1 / 0x1_0000_0000) >>> 0, arg2 >>> 0, Math.floor(arg2 / 0x1_0000_0000) >>> 0, rc);
 }
 
 export const mmuextRows: Record<number, HypercallRow> = {

@@ -6,6 +6,7 @@ import { guestAddressOk } from '../guest-access.ts';
 import { dispatchHypercall } from '../dispatch.ts';
 import { done, HypercallArgs, type HypercallOutcome, type HypercallRow } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
+import { emitMulticallEntry } from '../mm-events.ts';
 import { preemptCheck } from '../page-types.ts';
 
 const IRET = 23;
@@ -40,6 +41,7 @@ function runList(hv: Hypervisor, vcpu: Vcpu, list: number, count: number): Hyper
       if (wide) callArgs.hi[arg] = view.getUint32((2 + arg) * word + 4, true);
     }
     const outcome = dispatchHypercall(hv, vcpu, number, callArgs);
+    emitMulticallEntry(hv, vcpu, i, number, callArgs, outcome);
     // Debug builds spoil the element, so that guests depend on nothing but the result.
     if (hv.build.clobbersArguments) hv.access.write(vcpu, at, new Uint8Array(size).fill(0xaa));
     if (outcome.kind === 'continuation') {
