@@ -30,7 +30,7 @@ export function runImage(make: CpuFactory, tier: 'evaluate' | 'translate' | 'aut
     const offset = view.getUint32(at + 4, true), paddr = view.getUint32(at + 12, true), fileBytes = view.getUint32(at + 16, true);
     machine.writeBytes(paddr, elf.subarray(offset, offset + fileBytes));
   }
-  const cpu = make(machine, { exceptions: 'idt', cpuid: () => [0, 0, 0, 0], tier });
+  const cpu = make(machine, { exceptions: 'idt', cpuid: () => [0, 0, 0, 0], tier, pdpteCached: true });
   const flat = (selector: number, access: number): SegmentState => ({ selector, base: 0, limit: 0xffffffff, access });
   cpu.setCr(0, CR0);
   cpu.setSegment(1, flat(0x08, 0xc09b));

@@ -65,6 +65,7 @@ export const CORRECTIONS: readonly Correction[] = [
   },
   { image: 'control', line: /icebp: /, from: /#UD \+0/, to: '#DB +1', why: 'INT1 (F1) is a debug trap (SDM vol. 2, INT n)' },
   { image: 'control', line: /^ring 0 ffffffff dr6: /, from: /ecx=ffffffff/, to: 'ecx=ffffefff', why: 'DR6 bit 12 is always 0 (SDM vol. 3, 17.2.3)' },
+  { image: 'control', line: /^ring 0 d500 dr7: /, from: /ecx=d500/, to: 'ecx=500', why: 'DR7 bits 12, 14 and 15 are always 0 (SDM vol. 3, 17.2.4)' },
   ...['paging', 'paging-pae'].map((image): Correction => ({
     image, line: /^second page /, from: /rmw=[45]/, to: (match) => (match.endsWith('4') ? 'rmw=6' : 'rmw=7'),
     why: 'the read of a read-modify-write faults as a write: so does the real processor (vectors, group alu)',
