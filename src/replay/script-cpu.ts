@@ -4,7 +4,7 @@
 // tables. There a 32-bit guest's kernel (ring 1) shares its TLB slots with Xen, whose own accesses
 // push the guest's entries out at every hypercall: no stale translation was ever seen, so none is kept.
 import { InvariantViolation } from '../base/assert.ts';
-import type { Cpu, SegmentState } from '../x86/cpu.ts';
+import type { Cpu, CpuCounters, SegmentState } from '../x86/cpu.ts';
 import { VECTOR, type Exception } from '../x86/exit.ts';
 import type { Vcpu } from '../hypervisor/domain.ts';
 import { findL1, found, PTE, tableIndex, walkAsProcessor } from '../hypervisor/page-walk.ts';
@@ -31,6 +31,7 @@ export class ScriptCpu implements Cpu {
   readonly machine: MachineMemory;
   readonly stateBase = 0;
   readonly tlbBase = 0;
+  readonly counters: CpuCounters = { evaluatedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
   readonly #vcpu: Vcpu;
   readonly #tlb = new Map<number, Translation>();
   readonly #regs = new Uint32Array(16);
