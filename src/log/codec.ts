@@ -3,7 +3,8 @@
 import { deflateSync, inflateSync } from 'fflate';
 
 export interface Codec {
-  deflate(bytes: Uint8Array): Uint8Array;
+  /** `small`: worth some time. Otherwise a guest waits for it. */
+  deflate(bytes: Uint8Array, small: boolean): Uint8Array;
   /** Exactly `rawBytes` bytes, or undefined if the input is damaged or yields another size. */
   inflate(bytes: Uint8Array, rawBytes: number): Uint8Array | undefined;
 }
@@ -11,7 +12,7 @@ export interface Codec {
 export type Compression = 'none' | 'deflate';
 
 export const fflateCodec: Codec = {
-  deflate: (bytes) => deflateSync(bytes, { level: 4 }),
+  deflate: (bytes, small) => deflateSync(bytes, { level: small ? 9 : 4 }),
   inflate: (bytes, rawBytes) => {
     try {
       // A given output stops the expansion of a crafted file; one byte more than promised tells

@@ -23,6 +23,7 @@ export function repack(recording: Recording, sink: ByteSink, options: RepackOpti
     info: recording.info,
     engineRevision: recording.engineRevision,
     compression: options.compression,
+    small: true,
     ...(options.codec === undefined ? {} : { codec: options.codec }),
   });
   const written = new Set<string>();

@@ -53,6 +53,8 @@ export interface WriterOptions {
   readonly info?: readonly Named[];
   readonly compression?: Compression;
   readonly codec?: Codec;
+  /** Take the time to compress well: nothing waits. */
+  readonly small?: boolean;
   readonly engineRevision?: number;
   /** World as another recording holds it: for rewriting one without changing its digest. */
   readonly worldBytes?: Uint8Array;
@@ -82,6 +84,7 @@ export class RecordingWriter implements ChunkSink {
   readonly #sink: ByteSink;
   readonly #compression: Compression;
   readonly #codec: Codec;
+  readonly #small: boolean;
   readonly #world: Uint8Array;
   readonly #digest: EventsDigest;
   readonly #places: { offset: number; firstEvent: number; eventsDigest: Uint8Array }[];
@@ -98,6 +101,7 @@ export class RecordingWriter implements ChunkSink {
     this.#sink = sink;
     this.#compression = options.compression ?? 'deflate';
     this.#codec = options.codec ?? fflateCodec;
+    this.#small = options.small === true;
     this.#world = options.worldBytes ?? encodeMessage('World', options.world);
     this.#digest = new EventsDigest(resume?.digest);
     this.#places = [...(resume?.places ?? [])];
@@ -137,7 +141,9 @@ export class RecordingWriter implements ChunkSink {
       eventsDigest,
     });
     const deflate = this.#compression === 'deflate';
-    const payload = deflate ? this.#codec.deflate(chunk.bytes) : chunk.bytes;
+    // A short recording is one chunk, and its size is all there is; in a long one nobody notices.
+    const small = this.#small || chunk.firstEvent === 0;
+    const payload = deflate ? this.#codec.deflate(chunk.bytes, small) : chunk.bytes;
     this.#write('chunk', [head, fieldHead(deflate ? PAYLOAD_TAG.deflated : PAYLOAD_TAG.events, payload.length), payload]);
   }
 
@@ -152,7 +158,7 @@ export class RecordingWriter implements ChunkSink {
   /** Embeds an image that the header names by this hash. */
   image(hash: Uint8Array, bytes: Uint8Array): void {
     const head = encodeMessage('Image', { blake3: hash });
-    const deflated = this.#compression === 'deflate' ? this.#codec.deflate(bytes) : undefined;
+    const deflated = this.#compression === 'deflate' ? this.#codec.deflate(bytes, this.#small) : undefined;
     const smaller = deflated !== undefined && deflated.length < bytes.length;
     const payload = smaller ? deflated : bytes;
     this.#write('image', [head, fieldHead(((smaller ? 3 : 2) << 3) | 2, payload.length), payload]);

@@ -63,7 +63,7 @@ class OpenFile {
 
   constructor(path: string, options: RecordingFileOptions, resume?: Start) {
     this.sink = new FileSink(path, SEGMENT_BYTES, resume?.sink);
-    this.writer = new RecordingWriter(this.sink, { ...options, codec: zlibCodec(1) }, resume?.writer);
+    this.writer = new RecordingWriter(this.sink, { ...options, codec: zlibCodec() }, resume?.writer);
   }
 }
 

@@ -1,5 +1,6 @@
 // Recordings on disk: what is written is read, in one file or several; the writing thread does what
 // the inline writer does.
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -82,10 +83,21 @@ test('a folder, and what cannot be sought, is refused', async () => {
   await expect(openRecordingFile(path('nothing'))).rejects.toMatchObject({ code: 'ENOENT', path: path('nothing') });
 });
 
-// The thread is started only from compiled code, since Node 20 does not run TypeScript.
-const compiled = join(import.meta.dirname, '..', '..', 'dist', 'src', 'node', 'recording-worker.js');
-test.runIf(existsSync(compiled))('the writing thread writes the same recording as the inline writer', async () => {
-  const thread = ((await import(/* @vite-ignore */ pathToFileURL(compiled).href)) as { createRecordingFile: typeof createRecordingFile }).createRecordingFile;
+// The thread is started only from compiled code, since Node 20 does not run TypeScript. Compiled here,
+// so that the test does not judge an old build; under node_modules, so that packages are found.
+const ROOT = join(import.meta.dirname, '..', '..');
+const built = join(ROOT, 'node_modules', '.cache', 'rexen-files-test');
+let compiled: Promise<typeof createRecordingFile> | undefined;
+const compiledThread = (): Promise<typeof createRecordingFile> => (compiled ??= compile());
+async function compile(): Promise<typeof createRecordingFile> {
+  const compiler = spawnSync(process.execPath, [join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', join(ROOT, 'tsconfig.build.json'), '--outDir', built, '--declaration', 'false'], { encoding: 'utf8' });
+  const module = join(built, 'src', 'node', 'recording-worker.js');
+  expect(existsSync(module), compiler.stdout).toBe(true);
+  return ((await import(/* @vite-ignore */ pathToFileURL(module).href)) as { createRecordingFile: typeof createRecordingFile }).createRecordingFile;
+}
+
+test('the writing thread writes the same recording as the inline writer', async () => {
+  const thread = await compiledThread();
   const record = async (file: RecordingFile): Promise<string> => {
     const encoder = new EventEncoder(file);
     storm(encoder, 20_000);
@@ -100,8 +112,8 @@ test.runIf(existsSync(compiled))('the writing thread writes the same recording a
   expect(openRecording(fileSource(path('thread.rxr'))).stateDigests.length).toBe(1);
 });
 
-test.runIf(existsSync(compiled) && existsSync('/dev/full'))('a full disk is reported with the name of the file, not lost in the thread', async () => {
-  const thread = ((await import(/* @vite-ignore */ pathToFileURL(compiled).href)) as { createRecordingFile: typeof createRecordingFile }).createRecordingFile;
+test.runIf(existsSync('/dev/full'))('a full disk is reported with the name of the file, not lost in the thread', async () => {
+  const thread = await compiledThread();
   await expect(thread('/dev/full', { world: WORLD })).rejects.toMatchObject({ code: 'ENOSPC', path: '/dev/full' });
   // In the thread: the file is taken away behind the first chunks' back.
   const file = await thread(path('full.rxr'), { world: WORLD, threadAfterChunks: 2 });

@@ -139,9 +139,9 @@ describe('round trips', () => {
   });
 
   test('both compressors read what either wrote, and refuse a wrong size', () => {
-    fc.assert(fc.property(fc.uint8Array({ maxLength: 2000 }), fc.boolean(), (bytes, swap) => {
-      const [one, other] = swap ? [zlibCodec(3), fflateCodec] : [fflateCodec, zlibCodec(1)];
-      const packed = one.deflate(bytes);
+    fc.assert(fc.property(fc.uint8Array({ maxLength: 2000 }), fc.boolean(), fc.boolean(), (bytes, swap, small) => {
+      const [one, other] = swap ? [zlibCodec(), fflateCodec] : [fflateCodec, zlibCodec()];
+      const packed = one.deflate(bytes, small);
       expect([...(other.inflate(packed, bytes.length) ?? [-1])]).toEqual([...bytes]);
       expect(other.inflate(packed, bytes.length + 1)).toBeUndefined();
       if (bytes.length > 0) expect(other.inflate(packed, bytes.length - 1)).toBeUndefined();

@@ -21,8 +21,6 @@ interface PackOptions {
 }
 
 const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
-/** pack runs once per recording: a better level than recording uses is worth its time. */
-const PACK_LEVEL = 6;
 
 /** `resolve` finds images that the product knows of (fetched ones, its own guests). */
 export function register(program: Command, resolve: ImageResolver = () => undefined): void {
@@ -48,7 +46,7 @@ async function pack(file: string, options: PackOptions, resolve: ImageResolver):
   const sink = new FileSink(partial, Infinity);
   let totals;
   try {
-    totals = repack(recording, sink, { compression: options.compress, codec: zlibCodec(PACK_LEVEL), images });
+    totals = repack(recording, sink, { compression: options.compress, codec: zlibCodec(), images });
     renameSync(partial, output);
   } finally {
     sink.close();
