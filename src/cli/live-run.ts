@@ -3,6 +3,7 @@ import { bytesToHex } from '../base/hash.ts';
 import { loadImages, loggedName, type LoadedImages } from '../node/load-images.ts';
 import { createRecordingFile, type RecordingFile } from '../node/recording-worker.ts';
 import type { World as LoggedWorld } from '../log/packets.ts';
+import { profileLines, profileOf, TimedSink } from '../replay/profile.ts';
 import { KindCounts, Recorder } from '../replay/recorder.ts';
 import { EventEncoder } from '../log/event-encoder.ts';
 import { EventsDigest, recordingDigest } from '../log/digest.ts';
@@ -91,11 +92,13 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   const digestOnly = recordingFile === undefined ? new DigestOnly(scenario.spec.nsPerInsn) : undefined;
   const console = new ConsoleText(run.showConsole);
   const makeSink = (world: World): EventSink => {
-    if (recordingFile === undefined) return digestOnly as DigestOnly;
+    if (recordingFile === undefined) return timed(digestOnly as DigestOnly);
     const digester = new StateDigester(world);
     recorder = new Recorder(recordingFile, scenario.spec.nsPerInsn, () => digester.parts(), run.interactive);
-    return recorder;
+    return timed(recorder);
   };
+  let timedSink: TimedSink | undefined;
+  const timed = (sink: EventSink): EventSink => (run.profile ? (timedSink = new TimedSink(sink, () => performance.now())) : sink);
   const world = buildWorld({
     spec: scenario.spec, images: images.domains, choices: new SeededChoices(run.seed), input, sink: makeSink,
     observers: { consoleOut: (domId, bytes) => console.add(domId, bytes) },
@@ -135,7 +138,8 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     ...(unmet.length === 0 ? {} : { unmet }),
     eventsByKind: (recorder ?? (digestOnly as DigestOnly)).counts.byName(),
   };
-  return { summary, outcome: ended.outcome };
+  const profile = profileOf(world, timedSink?.loggingMs ?? 0);
+  return { summary, outcome: ended.outcome, ...(profile === undefined ? {} : { profile: profileLines(profile) }) };
 }
 
 /** What the scenario expects and did not get, as sentences. */

@@ -9,7 +9,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { UsageError } from '../base/assert.ts';
 import { knownImage } from './image-registry.ts';
-import { packageRoot } from './package-info.ts';
+import { guestImagesFolder } from './package-info.ts';
 
 export interface StoredImage {
   readonly name: string;
@@ -78,7 +78,7 @@ export function storedImage(name: string): StoredImage | undefined {
 export function resolveImage(name: string): ImageFile {
   if (name.startsWith(BUILTIN)) {
     const path = join(packageRoot(), 'guests', 'images', name.slice(BUILTIN.length));
-    if (!existsSync(path)) throw new UsageError(`${name}: there is no such image in ${join(packageRoot(), 'guests', 'images')}`);
+    if (!existsSync(path)) throw new UsageError(`${name}: there is no such image in ${guestImagesFolder()}`);
     return fileImage(name, path, 'this package');
   }
   const stored = storedImage(name);
@@ -99,5 +99,5 @@ function fileImage(name: string, path: string, origin: string): ImageFile {
 
 /** Folders that hold images by whatever name: for those who look by hash. */
 export function imageFolders(): string[] {
-  return [join(cacheFolder(), 'images'), join(packageRoot(), 'guests', 'images')].filter((folder) => existsSync(folder));
+  return [join(cacheFolder(), 'images'), guestImagesFolder()].filter((folder) => existsSync(folder));
 }

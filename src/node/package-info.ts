@@ -18,3 +18,6 @@ export function packageRoot(): string {
 export function version(): string {
   return (JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { version: string }).version;
 }
+
+/** Where the product's own guest images are. */
+export const guestImagesFolder = (): string => join(packageRoot(), 'guests', 'images');

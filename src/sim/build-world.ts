@@ -61,6 +61,7 @@ export function buildWorld(options: WorldOptions): World {
   const world = new World(spec, machine, options.choices, options.input(domIdOf), options.observers ?? {});
   world.hv = createHypervisor({ machine, world, build: XEN_BUILDS[spec.xenBuild], hypercallRows });
   world.sink = options.sink?.(world);
+  if (options.clock !== undefined) world.profile = { clock: options.clock, processorMs: 0, hypervisorMs: 0 };
   const store = new Xenstored();
   spec.domains.forEach((domain, index) => addDomain(world, store, options, FIRST_DOMID + index, index, domain.name));
   return world;

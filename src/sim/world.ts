@@ -14,6 +14,8 @@ import type { MachineMemory } from '../machine/memory.ts';
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import type { Vcpu } from '../hypervisor/domain.ts';
 import type { TimerKind, WorldPort } from '../hypervisor/world-port.ts';
+import type { Cpu } from '../x86/cpu.ts';
+import type { CpuExit } from '../x86/exit.ts';
 import { enterGuest, handleExit, timerFired } from '../hypervisor/vcpu-run.ts';
 import { CHOICE_NAMES, type ChoiceName, type Choices } from './choices.ts';
 import { VirtualClock } from './clock.ts';
@@ -51,6 +53,13 @@ export type Advance =
   | { readonly kind: 'idle'; readonly untilNs: number }
   | { readonly kind: 'ended'; readonly outcome: Outcome; readonly text: string };
 
+/** Where a run spends its time, in milliseconds of a clock that the host lends; never seen by guests. */
+export interface WorldProfile {
+  readonly clock: () => number;
+  processorMs: number;
+  hypervisorMs: number;
+}
+
 /** Latencies of back ends are drawn as one of this many multiples of LATENCY_UNIT_NS. */
 const LATENCY_STEPS = 16;
 const LATENCY_UNIT_NS = 500;
@@ -67,6 +76,7 @@ export class World implements WorldPort {
   /** Set once, right after construction: the hypervisor needs the world as its port. */
   hv!: Hypervisor;
   sink: EventSink | undefined;
+  profile: WorldProfile | undefined;
   input: InputSource;
   eventCount = 0;
   /** Passes through the top of the run loop. */
@@ -222,19 +232,33 @@ export class World implements WorldPort {
     const vcpu = this.#current as Vcpu;
     const cpu = vcpu.cpu;
     assert(cpu !== undefined, `d${vcpu.domain.domId}v${vcpu.vcpuId} has no processor`);
-    enterGuest(this.hv, vcpu);
     const before = cpu.retired();
-    const exit = cpu.run(budget);
-    if (exit.kind !== 'budget') {
-      this.#workUnits = 0;
-      const next = handleExit(this.hv, vcpu, exit);
-      if (next !== 'run') this.#sliceLeft = 0;
-    }
+    if (this.profile === undefined) {
+      enterGuest(this.hv, vcpu);
+      this.#onExit(vcpu, cpu.run(budget));
+    } else this.#runProfiled(this.profile, vcpu, cpu, budget);
     const ran = cpu.retired() - before;
     // What a slice ends at may have changed: a timer set nearer, a back end that is due.
     const deadline = this.queue.nextAtNs();
     const left = this.#sliceLeft - ran;
     this.#sliceLeft = this.#sliceLeft === 0 || left <= 0 || this.nowNs() >= deadline ? 0 : Math.min(left, this.clock.insnsUntil(deadline, this.insns()));
+  }
+
+  #onExit(vcpu: Vcpu, exit: CpuExit): void {
+    if (exit.kind === 'budget') return;
+    this.#workUnits = 0;
+    if (handleExit(this.hv, vcpu, exit) !== 'run') this.#sliceLeft = 0;
+  }
+
+  #runProfiled(profile: WorldProfile, vcpu: Vcpu, cpu: Cpu, budget: number): void {
+    const entering = profile.clock();
+    enterGuest(this.hv, vcpu);
+    const running = profile.clock();
+    const exit = cpu.run(budget);
+    const leaving = profile.clock();
+    this.#onExit(vcpu, exit);
+    profile.processorMs += leaving - running;
+    profile.hypervisorMs += running - entering + profile.clock() - leaving;
   }
 
   end(outcome: Outcome, text: string): void {

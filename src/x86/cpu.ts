@@ -30,6 +30,8 @@ export interface CpuOptions {
 
 export interface Cpu {
   readonly machine: MachineMemory;
+  /** Absent for processors that only have a paging unit. */
+  readonly counters?: CpuCounters;
   /** Linear address of this vCPU's state (state-layout.ts) and TLB (tlb-layout.ts). */
   readonly stateBase: number;
   readonly tlbBase: number;

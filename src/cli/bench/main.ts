@@ -1,0 +1,46 @@
+// `npm run bench`: MIPS beside v86, what recording and replaying cost, and where the time goes.
+// `--json` prints one object with the same figures; `--quick` takes fewer rounds.
+import { loadHashes } from '../../node/load-hashes.ts';
+import { storedImage } from '../../node/image-store.ts';
+import { profileLines } from '../../replay/profile.ts';
+import { benchKernels, seabiosFolder, type KernelResult } from './kernels.ts';
+import { benchCost, type CostResult, type Workload } from './recording-cost.ts';
+
+const json = process.argv.includes('--json');
+const quick = process.argv.includes('--quick');
+const say = (text: string): void => void (process.stderr.isTTY === true ? process.stderr.write(`${text}\n`) : undefined);
+
+const WORKLOADS: readonly Workload[] = [
+  { name: 'event storm', scenario: 'pv-i386-pae', settings: ['cmdline=storm=50000'] },
+  { name: 'boot of our guest (PAE)', scenario: 'pv-i386-pae', settings: [] },
+  ...(storedImage('grub-i386') === undefined ? [] : [{ name: 'boot of PV GRUB', scenario: 'grub-i386', settings: [] }]),
+];
+
+function kernelTable(rows: readonly KernelResult[]): string[] {
+  const cell = (value: number | undefined): string => (value === undefined ? '-' : String(value)).padStart(7);
+  return [
+    'MIPS by CPU time, best / median, the same guest instructions with paging on:',
+    '      Rexen           v86             ratio of the best',
+    ...rows.map((row) => `${row.name} ${cell(row.rexenMips)} /${cell(row.rexenMedianMips)} ${cell(row.v86Mips)} /${cell(row.v86MedianMips)}  ${row.ratio ?? '-'}   ${row.what}`),
+  ];
+}
+
+function costLines(row: CostResult): string[] {
+  return [
+    `${row.name}: ${row.events} events, ${row.instructions} instructions`,
+    `  record / run    ${row.recordOverRun} (middle half ${row.recordOverRunSpread.join(' to ')}), ${row.plainMs.toFixed(0)} ms and ${row.recordMs.toFixed(0)} ms`,
+    `  replay / record ${row.replayOverRecord} (middle half ${row.replayOverRecordSpread.join(' to ')}), ${row.replayMs.toFixed(0)} ms`,
+    `  ${row.eventsPerSecond} events/s, ${row.bytesPerEvent} bytes an event, ${row.bytesPer1000Insns} bytes per 1,000 instructions`,
+    ...profileLines(row.profile).map((line) => `  ${line}`),
+  ];
+}
+
+await loadHashes();
+const kernels = await benchKernels(quick ? 1 : 3, say);
+const costs: CostResult[] = [];
+for (const workload of WORKLOADS) costs.push(await benchCost(workload, quick ? 3 : 9, say));
+if (json) process.stdout.write(`${JSON.stringify({ node: process.version, kernels, costs })}\n`);
+else {
+  const missing = [...(seabiosFolder() === undefined ? ['v86 needs the BIOS of the package seabios (apt-get install seabios)'] : []), ...(storedImage('grub-i386') === undefined ? ['PV GRUB is not here (npx rexen fetch grub-i386)'] : [])];
+  process.stdout.write(`${[...kernelTable(kernels), '', ...costs.flatMap((row) => [...costLines(row), '']), ...missing.map((text) => `left out: ${text}`)].join('\n')}\n`);
+}
