@@ -8,7 +8,7 @@ import type { Compression } from '../../log/codec.ts';
 import type { Recording } from '../../log/reader.ts';
 import { RecordingError } from '../../log/recording-error.ts';
 import { repack } from '../../log/repack.ts';
-import { imagesIn, type ImageResolver } from '../../node/find-image.ts';
+import { findProductImage } from '../../node/product-images.ts';
 import { FileSink, openRecordingFile, segmentPath } from '../../node/recording-files.ts';
 import { zlibCodec } from '../../node/zlib-codec.ts';
 import { truncationText } from '../recording-argument.ts';
@@ -22,8 +22,7 @@ interface PackOptions {
 
 const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
 
-/** `resolve` finds images that the product knows of (fetched ones, its own guests). */
-export function register(program: Command, resolve: ImageResolver = () => undefined): void {
+export function register(program: Command): void {
   program
     .command('pack')
     .description('embed every image into a recording, so that the one file replays anywhere')
@@ -32,15 +31,15 @@ export function register(program: Command, resolve: ImageResolver = () => undefi
     .addOption(new Option('--compress <how>', 'how chunks of events are stored; with none every event is readable by protoc').choices(['none', 'deflate']).default('deflate'))
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
-    .action((file: string, options: PackOptions) => pack(file, options, resolve));
+    .action(pack);
 }
 
-async function pack(file: string, options: PackOptions, resolve: ImageResolver): Promise<void> {
+async function pack(file: string, options: PackOptions): Promise<void> {
   const recording = await openRecordingFile(file);
   if (recording.truncated) throw new UsageError(`${truncationText(recording)}, but it cannot be packed; replay it, or record it again`);
   if (options.output === undefined && existsSync(segmentPath(file, 1))) throw new UsageError(`${file}: the recording is in several files; say with -o where to write`);
   recording.verify();
-  const images = await findImages(file, recording, [imagesIn(options.images), resolve]);
+  const images = await findImages(file, recording, options.images);
   const output = options.output ?? file;
   const partial = `${output}.partial`;
   const sink = new FileSink(partial, Infinity);
@@ -56,11 +55,10 @@ async function pack(file: string, options: PackOptions, resolve: ImageResolver):
   process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${totals.events} events, ${images.size} images, ${totals.bytes} bytes, digest ${summary.digest}\n`);
 }
 
-async function findImages(file: string, recording: Recording, resolvers: readonly ImageResolver[]): Promise<Map<number, Uint8Array>> {
+async function findImages(file: string, recording: Recording, places: readonly string[]): Promise<Map<number, Uint8Array>> {
   const images = new Map<number, Uint8Array>();
   for (const [index, ref] of recording.world.images.entries()) {
-    let bytes = recording.image(ref);
-    for (const resolve of resolvers) bytes ??= await resolve(ref);
+    const bytes = recording.image(ref) ?? (await findProductImage(ref, places));
     if (bytes === undefined) {
       throw new RecordingError('image', file, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) was not found, or what is there differs`, 'name the file or folder that has it with --images');
     }
