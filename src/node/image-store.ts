@@ -77,7 +77,7 @@ export function storedImage(name: string): StoredImage | undefined {
  */
 export function resolveImage(name: string): ImageFile {
   if (name.startsWith(BUILTIN)) {
-    const path = join(packageRoot(), 'guests', 'images', name.slice(BUILTIN.length));
+    const path = join(guestImagesFolder(), name.slice(BUILTIN.length));
     if (!existsSync(path)) throw new UsageError(`${name}: there is no such image in ${guestImagesFolder()}`);
     return fileImage(name, path, 'this package');
   }
