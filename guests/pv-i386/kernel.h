@@ -205,6 +205,7 @@ int xenstore_present(void);
 struct xs_reply { u32 type, len; char data[XS_REPLY_MAX + 1]; };
 /* One request of up to two parts, each sent with its final NUL unless `raw`. */
 void xs_request(u32 type, u32 tx, const char *first, const char *second, int raw, struct xs_reply *reply);
+void xs_await_watch(void); /* take one watch event off the ring */
 extern u32 xs_watch_events;
 extern char xs_watch_path[128];
 

@@ -1,5 +1,5 @@
 /*
- * A small Xen PV kernel for i386 that exercises what a PV guest needs from Xen,
+ * Guest of our own: a small Xen PV kernel for i386 that exercises what a PV guest needs from Xen,
  * one step after the other, and says so on the console.  The run ends with
  * GUEST-OK and a power-off, or with GUEST-FAIL: what, and a shutdown as crashed.
  *
@@ -15,6 +15,9 @@
  *   panic           shut down as crashed at once
  *   qemu            real Xen under QEMU, which does not check segment limits
  *   qemu64          64-bit Xen under QEMU 7.2, which gives INT n a wrong error code in long mode
+ *
+ * Checked on real Xen as the first domain (there without console ring and xenstore): master with
+ * 32-bit PV, and 32-bit Xen 3.2, PAE and non-PAE.
  *
  * Not here: several vCPUs, devices, suspend.
  */

@@ -4,7 +4,6 @@
  */
 #include "kernel.h"
 
-void xs_await_watch(void);
 static struct xs_reply reply;
 
 static int is_error(const char *name) { return reply.type == XS_ERROR && strcmp(reply.data, name) == 0; }

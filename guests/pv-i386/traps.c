@@ -15,7 +15,7 @@ extern const u32 ex_table_start[][2], ex_table_end[][2];
 struct fault_record last_fault;
 u32 debug_traps, breakpoint_traps;
 
-/* #BP, #OF and the system call may come from ring 3; entry by #PF, #DF and NMI must not nest upcalls. */
+/* #BP, #OF and the system call may come from ring 3. Only the system call leaves events on: its handler may take long. */
 void traps_init(void)
 {
     static struct trap_info table[22];

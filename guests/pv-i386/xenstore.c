@@ -106,7 +106,6 @@ void xs_request(u32 type, u32 tx, const char *first, const char *second, int raw
 }
 
 /* Take one watch event off the ring. */
-void xs_await_watch(void);
 void xs_await_watch(void)
 {
     struct xsd_sockmsg head;
