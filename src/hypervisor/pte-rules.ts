@@ -64,7 +64,7 @@ export const PAGE_RULES: PageRules = {
     pv64: [0, L1_BASE, BASE, BASE, BASE],
     // The root's entries are PDPTEs for old guests: everything but present, RW, USER, A, D, avail is refused.
     pv32pae: [0, L1_BASE, BASE, 0xfff198, 0],
-    'xen3-pae': [0, XEN3_PAE, XEN3_PAE, 0xfff1e6, 0],
+    'xen3-pae': [0, XEN3_PAE, XEN3_PAE, 0xfff1fe, 0],
     'xen3-nopae': [0, BASE, BASE, 0, 0],
   },
   grantMark: PTE_FLAG.grant,
