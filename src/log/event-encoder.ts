@@ -10,7 +10,7 @@
 // Not checked here: that positions make sense beyond "a vCPU's count does not go back".
 import { BODY_FIELD_OFFSET, BYTES_FIELD_NUMBER, EVENT, EVENT_ROWS, MAX_KIND, eventRow, type EventRow } from '../abi/events.ts';
 import { InvariantViolation, assert } from '../base/assert.ts';
-import { MAX_VARINT_BYTES, highHalf, writeVarint32, writeVarint64, writeZigzag64 } from '../base/varint.ts';
+import { MAX_VARINT_BYTES, writeSigned, writeSignedHalves, writeUnsigned, writeVarint32, writeVarint64 } from '../base/varint.ts';
 
 /** Every multiple of this is a chunk boundary: an event count, so that it is the same in every run. */
 export const EVENTS_PER_CHUNK = 8192;
@@ -138,11 +138,11 @@ export class EventEncoder {
     }
     if (insnsDelta !== 0) {
       buffer[at++] = 24;
-      at = writeUint(buffer, at, insnsDelta);
+      at = writeUnsigned(buffer, at, insnsDelta);
     }
     if (skewNs !== 0) {
       buffer[at++] = 32;
-      at = writeSint(buffer, at, skewNs);
+      at = writeSigned(buffer, at, skewNs);
     }
     const field = kind + BODY_FIELD_OFFSET;
     if (field < 16) buffer[at++] = (field << 3) | 2;
@@ -156,13 +156,13 @@ export class EventEncoder {
       if (type < 2) {
         if (lo === 0) continue;
         buffer[at++] = plan[step + 1] as number;
-        if (type === 0) at = writeUint(buffer, at, lo);
-        else at = writeSint(buffer, at, lo);
+        if (type === 0) at = writeUnsigned(buffer, at, lo);
+        else at = writeSigned(buffer, at, lo);
       } else {
         const hi = values[value++] as number;
         if (lo === 0 && hi === 0) continue;
         buffer[at++] = plan[step + 1] as number;
-        at = type === 2 ? writeVarint64(buffer, at, lo, hi) : writeHalvesSigned(buffer, at, lo, hi);
+        at = type === 2 ? writeVarint64(buffer, at, lo, hi) : writeSignedHalves(buffer, at, lo, hi);
       }
     }
     if (value !== count) return bad(`event ${eventRow(kind)?.name} has room for ${value} values, not ${count}`);
@@ -283,71 +283,4 @@ function insertLength(buffer: Uint8Array, from: number, to: number): number {
   buffer.copyWithin(from + extra, from, to);
   writeVarint32(buffer, from - 1, length);
   return to + extra;
-}
-
-/** An unsigned number; out of range (a wild guest value) it is written as its 64-bit two's complement. */
-function writeUint(buffer: Uint8Array, at: number, value: number): number {
-  const low = value >>> 0;
-  if (low === value) {
-    if (low < 0x80) {
-      buffer[at] = low;
-      return at + 1;
-    }
-    return writeLongVarint32(buffer, at, low);
-  }
-  if (!Number.isInteger(value)) bad(`event value ${value} is not an integer`);
-  return writeVarint64(buffer, at, low, highHalf(value));
-}
-
-/** A signed number in zigzag form; out of range likewise. */
-function writeSint(buffer: Uint8Array, at: number, value: number): number {
-  const low = value >>> 0;
-  if (low === value) return writeDoubled(buffer, at, low, 0);
-  if (value < 0 && value >= -0x1_0000_0000 && Number.isInteger(value)) return writeDoubled(buffer, at, ~low >>> 0, 1);
-  if (!Number.isInteger(value)) bad(`event value ${value} is not an integer`);
-  return writeZigzag64(buffer, at, low, highHalf(value));
-}
-
-/** The varint of 2 * low + odd: zigzag of small numbers, i386 addresses and the kernel's last 4 GiB. */
-function writeDoubled(buffer: Uint8Array, at: number, low: number, odd: number): number {
-  if (low < 0x40) {
-    buffer[at] = (low << 1) | odd;
-    return at + 1;
-  }
-  if (low < 0x8000_0000) return writeLongVarint32(buffer, at, ((low << 1) | odd) >>> 0);
-  buffer[at] = ((low << 1) & 127) | odd | 128;
-  buffer[at + 1] = ((low >>> 6) & 127) | 128;
-  buffer[at + 2] = ((low >>> 13) & 127) | 128;
-  buffer[at + 3] = ((low >>> 20) & 127) | 128;
-  buffer[at + 4] = low >>> 27;
-  return at + 5;
-}
-
-/** 128 <= value < 2^32, spelled out because most events hold an address. */
-function writeLongVarint32(buffer: Uint8Array, at: number, value: number): number {
-  buffer[at] = (value & 127) | 128;
-  if (value < 0x4000) {
-    buffer[at + 1] = value >>> 7;
-    return at + 2;
-  }
-  buffer[at + 1] = ((value >>> 7) & 127) | 128;
-  if (value < 0x20_0000) {
-    buffer[at + 2] = value >>> 14;
-    return at + 3;
-  }
-  buffer[at + 2] = ((value >>> 14) & 127) | 128;
-  if (value < 0x1000_0000) {
-    buffer[at + 3] = value >>> 21;
-    return at + 4;
-  }
-  buffer[at + 3] = ((value >>> 21) & 127) | 128;
-  buffer[at + 4] = value >>> 28;
-  return at + 5;
-}
-
-/** A 64-bit pattern from its halves, in zigzag form. */
-function writeHalvesSigned(buffer: Uint8Array, at: number, lo: number, hi: number): number {
-  if (hi === 0) return writeDoubled(buffer, at, lo >>> 0, 0);
-  if (hi >>> 0 === 0xffff_ffff) return writeDoubled(buffer, at, ~lo >>> 0, 1);
-  return writeZigzag64(buffer, at, lo, hi);
 }

@@ -42,17 +42,27 @@ async function pack(file: string, options: PackOptions): Promise<void> {
   const images = await findImages(file, recording, options.images);
   const output = options.output ?? file;
   const partial = `${output}.partial`;
-  const sink = new FileSink(partial, Infinity);
+  const sink = new FileSink(partial);
   let totals;
   try {
     totals = repack(recording, sink, { compression: options.compress, codec: zlibCodec(), images });
-    renameSync(partial, output);
   } finally {
     sink.close();
-    rmSync(partial, { force: true });
+    if (totals === undefined) forEachSegment(partial, (path) => rmSync(path));
   }
+  // The new file takes the old one's place in one step; segments that only the old one had go last.
+  let segments = 0;
+  forEachSegment(partial, (path, number) => {
+    renameSync(path, segmentPath(output, number));
+    segments = number + 1;
+  });
+  for (let number = segments; existsSync(segmentPath(output, number)); number++) rmSync(segmentPath(output, number));
   const summary = { file: output, bytes: totals.bytes, events: totals.events, images: images.size, digest: bytesToHex(totals.digest) };
   process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${totals.events} events, ${images.size} images, ${totals.bytes} bytes, digest ${summary.digest}\n`);
+}
+
+function forEachSegment(path: string, work: (path: string, number: number) => void): void {
+  for (let number = 0; existsSync(segmentPath(path, number)); number++) work(segmentPath(path, number), number);
 }
 
 async function findImages(file: string, recording: Recording, places: readonly string[]): Promise<Map<number, Uint8Array>> {
