@@ -1,12 +1,23 @@
-// Decoded and compiled instructions of the plain tier, by frame, page address and mode. Thrown away
-// when the frame's bytes change; never part of the state.
+// Decoded instructions of the plain tier, by frame, page address and mode. Thrown away when the frame's
+// bytes change; never part of the state.
+//
+// Programs repeat themselves: six of seven instructions that are not relative branches have the same
+// bytes as another one. Those share one entry, found by walking a tree over the bytes, without decoding.
 import { cpuidFeatures, decode } from './decode.ts';
-import { compile, newTemps, type Compiled, type Evaluator } from './evaluate.ts';
+import { compile, newTemps, type Done, type Evaluator } from './evaluate.ts';
 import { lower, lowerMissing, type Lowered } from './lower.ts';
-import { modeBits, type ModeKey } from './mode.ts';
+import { modeBits, MODE, type ModeKey } from './mode.ts';
 
+export interface InsnEntry {
+  readonly kind: 'insn';
+  readonly lowered: Lowered;
+  readonly lengthBytes: number;
+  readonly endsBlock: boolean;
+  /** Compiled when it is first performed. */
+  run: (() => Done) | undefined;
+}
 /** What is at an address: an instruction, bytes that are none, or more than an instruction may have. */
-export type Entry = { readonly kind: 'insn'; readonly compiled: Compiled; readonly lengthBytes: number; readonly endsBlock: boolean } | { readonly kind: 'invalid' } | { readonly kind: 'tooLong' };
+export type Entry = InsnEntry | { readonly kind: 'invalid' } | { readonly kind: 'tooLong' };
 
 export interface CodePage {
   readonly vpn: number;
@@ -22,10 +33,18 @@ export interface CodePage {
 const INVALID: Entry = { kind: 'invalid' };
 const TOO_LONG: Entry = { kind: 'tooLong' };
 
+/** By instruction bytes. No instruction is the beginning of another one. */
+type Tree = Map<number, Tree | InsnEntry>;
+/** All that lowering depends on (modeBits). */
+const LOWERING_MODE = MODE.code32 | MODE.stack32 | MODE.long;
+const MAX_SHARED = 200_000;
+
 export class CodeCache {
   readonly #evaluator: Evaluator;
   readonly #temps = newTemps();
   readonly #pages = new Map<number, CodePage[]>();
+  readonly #shared = new Map<ModeKey, Tree>();
+  #sharedCount = 0;
 
   constructor(evaluator: Evaluator) {
     this.#evaluator = evaluator;
@@ -50,8 +69,16 @@ export class CodeCache {
     this.#pages.clear();
   }
 
-  /** Makes the entry for the instruction at the start of `bytes`; undefined if it needs more of them. */
+  /** The entry for the instruction at the start of `bytes`; undefined if it needs more of them. */
   make(bytes: Uint8Array, rip: number, mode: ModeKey): Entry | undefined {
+    const tree = this.#tree(mode & LOWERING_MODE);
+    let at: Tree = tree;
+    for (let i = 0; i < bytes.length; i++) {
+      const next = at.get(bytes[i] as number);
+      if (next === undefined) break;
+      if (!(next instanceof Map)) return next;
+      at = next;
+    }
     const { codeWidth } = modeBits(mode);
     const decoded = decode(bytes, rip, codeWidth);
     switch (decoded.kind) {
@@ -61,12 +88,38 @@ export class CodeCache {
         return INVALID;
       case 'tooLong':
         return TOO_LONG;
-      default:
-        return this.entryOf(lower(decoded.insn, mode) ?? lowerMissing(decoded.insn, cpuidFeatures(bytes, codeWidth)));
+      default: {
+        const lowered = lower(decoded.insn, mode) ?? lowerMissing(decoded.insn, cpuidFeatures(bytes, codeWidth));
+        const entry: InsnEntry = { kind: 'insn', lowered, lengthBytes: lowered.lengthBytes, endsBlock: lowered.kind !== 'straight' || lowered.rep !== undefined, run: undefined };
+        if (lowered.positionFree) this.#share(tree, bytes, entry);
+        return entry;
+      }
     }
   }
 
-  entryOf(lowered: Lowered): Entry {
-    return { kind: 'insn', compiled: compile(this.#evaluator, this.#temps, lowered), lengthBytes: lowered.lengthBytes, endsBlock: lowered.kind !== 'straight' };
+  compile(entry: InsnEntry): () => Done {
+    entry.run = compile(this.#evaluator, this.#temps, entry.lowered);
+    return entry.run;
+  }
+
+  #tree(mode: ModeKey): Tree {
+    let tree = this.#shared.get(mode);
+    if (tree === undefined || this.#sharedCount > MAX_SHARED) {
+      this.#sharedCount = 0;
+      this.#shared.set(mode, (tree = new Map()));
+    }
+    return tree;
+  }
+
+  #share(tree: Tree, bytes: Uint8Array, entry: InsnEntry): void {
+    let at = tree;
+    const last = entry.lengthBytes - 1;
+    for (let i = 0; i < last; i++) {
+      let next = at.get(bytes[i] as number);
+      if (!(next instanceof Map)) at.set(bytes[i] as number, (next = new Map()));
+      at = next;
+    }
+    at.set(bytes[last] as number, entry);
+    this.#sharedCount++;
   }
 }

@@ -24,21 +24,16 @@ export interface Evaluator {
   exit: CpuExit | undefined;
 }
 
-export interface Compiled {
-  readonly lowered: Lowered;
-  /** Runs the instruction (one iteration of a REP). rip is set for jumped; else the caller moves it. */
-  readonly run: () => Done;
-}
-
 const MAX_TEMPS = 64;
 /** Temporaries live only within one instruction: all closures of a core share them. */
 export const newTemps = (): Temps => ({ n: new Float64Array(MAX_TEMPS), big: new Array<bigint>(MAX_TEMPS).fill(0n) });
 
-export function compile(evaluator: Evaluator, temps: Temps, lowered: Lowered): Compiled {
+/** A function that runs the instruction (one iteration of a REP). rip is set for jumped; else the caller moves it. */
+export function compile(evaluator: Evaluator, temps: Temps, lowered: Lowered): () => Done {
   assert(lowered.tempCount <= MAX_TEMPS, `${lowered.insn.code} needs ${lowered.tempCount} temporaries`);
   const compiler = new StmtCompiler(evaluator, temps, lowered);
   const body = lowered.kind === 'transfer' ? compiler.transfer(lowered.stmts) : compiler.sequence(lowered.stmts);
-  return { lowered, run: lowered.rep === undefined ? body : repeating(evaluator.core, lowered, body) };
+  return lowered.rep === undefined ? body : repeating(evaluator.core, lowered, body);
 }
 
 /** One iteration, the count, and whether it goes on. */

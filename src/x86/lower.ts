@@ -9,14 +9,16 @@ import { SEG } from './state-layout.ts';
 import { ROWS } from './rows/index.ts';
 
 export interface Lowered {
+  /** Decoded where it was first met: its vaddr is not this one's if positionFree. */
   readonly insn: Insn;
-  readonly vaddr: number;
   readonly lengthBytes: number;
   readonly stmts: readonly Stmt[];
   readonly rep?: Rep;
   /** straight: rip goes on behind it. transfer: ends in a jump or branch statement. system: one system statement; anything may change. */
   readonly kind: 'straight' | 'transfer' | 'system';
   readonly tempCount: number;
+  /** Means the same wherever it stands: rip is in none of the statements. */
+  readonly positionFree: boolean;
 }
 
 export type Row = (l: Lowering) => void;
@@ -30,6 +32,7 @@ export class Lowering {
   readonly stmts: Stmt[] = [];
   rep: Rep | undefined;
   kind: Lowered['kind'] = 'straight';
+  positionFree = true;
   #temps = 0;
 
   constructor(insn: Insn, mode: ModeKey) {
@@ -186,7 +189,16 @@ export class Lowering {
   }
   /** rip behind this instruction. */
   nextRip(width: Width): Expr {
+    this.positionFree = false;
     return constant(width, this.insn.vaddr + this.insn.lengthBytes);
+  }
+
+  /** The target of a near transfer by displacement; undefined for one that is computed. */
+  nearTarget(): number | undefined {
+    const operand = this.insn.operands[0];
+    if (operand?.kind !== 'near') return undefined;
+    this.positionFree = false;
+    return operand.target;
   }
 
   // -- stack ---------------------------------------------------------------------------------------
@@ -228,8 +240,8 @@ export function lower(insn: Insn, mode: ModeKey): Lowered | undefined {
   if (row === undefined || insn.operands.some((operand) => operand.kind === 'other')) return undefined;
   const lowering = new Lowering(insn, mode);
   row(lowering);
-  const { stmts, kind, tempCount, rep } = lowering;
-  const base = { insn, vaddr: insn.vaddr, lengthBytes: insn.lengthBytes, stmts, kind, tempCount };
+  const { stmts, kind, tempCount, rep, positionFree } = lowering;
+  const base = { insn, lengthBytes: insn.lengthBytes, stmts, kind, tempCount, positionFree };
   return rep === undefined ? base : { ...base, rep };
 }
 
@@ -242,5 +254,5 @@ const MISSING_ROWS: readonly (readonly [RegExp, string])[] = [
 /** An instruction without a row of its own: a system row that answers for its kind. */
 export function lowerMissing(insn: Insn, features: readonly string[]): Lowered {
   const row = MISSING_ROWS.find(([pattern]) => features.some((feature) => pattern.test(feature)))?.[1] ?? 'missing';
-  return { insn, vaddr: insn.vaddr, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row }], kind: 'system', tempCount: 0 };
+  return { insn, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row }], kind: 'system', tempCount: 0, positionFree: true };
 }

@@ -7,7 +7,7 @@
 //     evaluator    one instruction; a fault or an exit ends the run
 import { assert } from '../base/assert.ts';
 import type { MachineMemory } from '../machine/memory.ts';
-import { CodeCache, type CodePage, type Entry } from './code-cache.ts';
+import { CodeCache, type CodePage, type Entry, type InsnEntry } from './code-cache.ts';
 import { codeChanged, hitsCode, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
 import { ACCESS, Core, UNUSABLE } from './core.ts';
 import type { Cpu, CpuCounters, CpuOptions, SegmentState } from './cpu.ts';
@@ -16,7 +16,7 @@ import { DONE, type Evaluator } from './evaluate.ts';
 import { VECTOR, type CpuExit, type Exception } from './exit.ts';
 import { EFLAGS } from './flags.ts';
 import { formatAt } from './format.ts';
-import { lower, type Lowered } from './lower.ts';
+import type { Lowered } from './lower.ts';
 import { readBytes, writeBytes } from './memory-access.ts';
 import { codeLimitOf, isFlat, isPlain, modeBits, MODE } from './mode.ts';
 import { dropAllTags, dropWriteTags, flushTlb, invlpg, lookup } from './paging.ts';
@@ -25,7 +25,7 @@ import { ARCH_STATE_BYTES, GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, SHADOW, ST
 import { reloadPdptes, setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
 import { completeIo } from './system/misc.ts';
 import { combine, deliverThroughIdt, type Delivery } from './system/transfers.ts';
-import { TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
+import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
 import type { SegmentKind } from './translate/frame.ts';
 import { createTranslator, type Translator, type TranslatorCounters, type TranslatorMode } from './translate/translator.ts';
 
@@ -108,8 +108,9 @@ export class Processor implements Cpu, Evaluator, CodeUser {
         if (!atBoundary) this.#middle = rip;
         return BUDGET_EXIT;
       }
-      const vaddr = core.csFlat ? rip : (rip + core.get32(CS + 8)) >>> 0;
-      const beyond = !core.csFlat && rip > core.get32(CS + 16);
+      const flat = core.csFlat;
+      const vaddr = flat ? rip : (rip + core.get32(CS + 8)) >>> 0;
+      const beyond = !flat && rip > core.get32(CS + 16);
       if (beyond || core.get32(STATE.fetchVpn) !== vaddr >>> 12) {
         const problem = beyond ? GP0 : this.#enterPage(vaddr);
         if (problem !== undefined) {
@@ -120,13 +121,21 @@ export class Processor implements Cpu, Evaluator, CodeUser {
         }
       }
       const stepping = (core.get32(STATE.eflagsRest) & EFLAGS.TF) !== 0;
-      if (atBoundary && translator !== undefined && !stepping && core.get32(STATE.shadow) === SHADOW.none) {
+      const plain = !stepping && core.get32(STATE.shadow) === SHADOW.none;
+      if (atBoundary && plain && translator !== undefined) {
         if (translator.step()) continue;
         atBoundary = false;
       }
       const entry = this.#entryAt(vaddr, rip);
       if (isException(entry)) {
         const exit = this.#raise(entry);
+        if (exit !== undefined) return exit;
+        atBoundary = true;
+        continue;
+      }
+      if (plain && flat && !entry.endsBlock) {
+        if (this.#straight(entry, rip, budget)) continue;
+        const exit = this.#raise(core.fault as Exception);
         if (exit !== undefined) return exit;
         atBoundary = true;
         continue;
@@ -143,9 +152,40 @@ export class Processor implements Cpu, Evaluator, CodeUser {
   /** Set when an exception was delivered: rip is somewhere else. */
   #broke = false;
 
-  #perform(entry: Extract<Entry, { kind: 'insn' }>, rip: number, budget: number, stepping: boolean): CpuExit | undefined {
+  /**
+   * Performs instructions that end no block, as long as they are known and in the current page. Nothing in
+   * them changes mode, segments or traps. False: the last one faulted.
+   */
+  #straight(first: InsnEntry, from: number, limit: number): boolean {
+    const { u32, s } = this.core;
+    const page = this.#page as CodePage;
+    const { entries } = page;
+    const ripAt = s + (STATE.rip >> 2);
+    const budgetAt = s + (STATE.budget >> 2);
+    let entry = first;
+    let rip = from;
+    let budget = limit;
+    for (;;) {
+      const done = (entry.run ?? this.#cache.compile(entry))();
+      if (done === DONE.fault) {
+        this.#evaluated += limit - budget;
+        return false;
+      }
+      if (done === DONE.next) rip = (rip + entry.lengthBytes) >>> 0;
+      u32[ripAt] = rip;
+      u32[budgetAt] = --budget;
+      if (budget === 0 || (rip ^ from) >>> 12 !== 0 || this.#page !== page) break;
+      const next = entries[rip & 0xfff];
+      if (next === undefined || next.kind !== 'insn' || next.endsBlock) break;
+      entry = next;
+    }
+    this.#evaluated += limit - budget;
+    return true;
+  }
+
+  #perform(entry: InsnEntry, rip: number, budget: number, stepping: boolean): CpuExit | undefined {
     const { core } = this;
-    const done = entry.compiled.run();
+    const done = (entry.run ?? this.#cache.compile(entry))();
     switch (done) {
       case DONE.next:
         core.set32(STATE.rip, core.csFlat ? (rip + entry.lengthBytes) >>> 0 : this.#wrap(rip + entry.lengthBytes));
@@ -250,7 +290,7 @@ export class Processor implements Cpu, Evaluator, CodeUser {
     return undefined;
   }
 
-  #entryAt(vaddr: number, rip: number): Extract<Entry, { kind: 'insn' }> | Exception {
+  #entryAt(vaddr: number, rip: number): InsnEntry | Exception {
     const { core } = this;
     const vpn = vaddr >>> 12;
     const mfn = core.get32(STATE.fetchMaddr) >>> 12;
@@ -319,6 +359,7 @@ export class Processor implements Cpu, Evaluator, CodeUser {
         stateBase: core.stateBase,
         tlbBase: core.tlbBase,
         lowerAt: (maddr, vaddr, mode) => this.#lowerAt(maddr, vaddr, mode),
+        lowerCrossing: (maddr, vaddr, mode) => this.#lowerCrossing(maddr, vaddr, mode),
         mode: (key) => this.#translatorMode(key),
         slowRead: slow('read'),
         slowWrite: slow('write'),
@@ -328,15 +369,37 @@ export class Processor implements Cpu, Evaluator, CodeUser {
     );
   }
 
+  /** What translated code is made from; undefined where the evaluator must do it. Translated code segments have base 0. */
   #lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined {
-    const known = this.#cache.page(maddr >>> 12, vaddr >>> 12, mode, 0).entries[vaddr & 0xfff];
-    if (known?.kind === 'insn') return known.compiled.lowered;
-    const at = this.machine.ramBase + maddr;
-    const here = Math.min(MAX_INSN_BYTES, 4096 - (maddr & 0xfff));
-    const decoded = decode(this.core.u8.subarray(at, at + here), vaddr, modeBits(mode).codeWidth);
-    const lowered = decoded.kind === 'insn' ? lower(decoded.insn, mode) : undefined;
-    if (lowered !== undefined) markCode(this.machine, maddr, lowered.lengthBytes);
-    return lowered;
+    const page = this.#cache.page(maddr >>> 12, vaddr >>> 12, mode, 0);
+    let entry = page.entries[vaddr & 0xfff];
+    if (entry === undefined) {
+      const at = this.machine.ramBase + maddr;
+      entry = this.#cache.make(this.core.u8.subarray(at, at + Math.min(MAX_INSN_BYTES, 4096 - (maddr & 0xfff))), vaddr, mode);
+      if (entry?.kind !== 'insn') return undefined;
+      markCode(this.machine, maddr, entry.lengthBytes);
+      page.entries[vaddr & 0xfff] = entry;
+    }
+    return entry.kind === 'insn' ? entry.lowered : undefined;
+  }
+
+  /** An instruction that goes on in the next page, as the TLB maps that page now. */
+  #lowerCrossing(maddr: number, vaddr: number, mode: number): { lowered: Lowered; nextMaddr: number } | undefined {
+    const { core, machine } = this;
+    const next = (((vaddr >>> 12) + 1) << 12) >>> 0;
+    const e = (core.tlbBase + ((next >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES) >>> 2;
+    if (core.u32[e + ((modeBits(mode).user ? TLB.execUser : TLB.execSup) >> 2)] !== next) return undefined;
+    const nextMaddr = core.u32[e + (TLB.maddr >> 2)] as number;
+    const inFirst = 4096 - (vaddr & 0xfff);
+    if (inFirst >= MAX_INSN_BYTES) return undefined;
+    const bytes = new Uint8Array(MAX_INSN_BYTES);
+    bytes.set(core.u8.subarray(machine.ramBase + maddr, machine.ramBase + maddr + inFirst));
+    bytes.set(core.u8.subarray(machine.ramBase + nextMaddr, machine.ramBase + nextMaddr + MAX_INSN_BYTES - inFirst), inFirst);
+    const entry = this.#cache.make(bytes, vaddr, mode);
+    if (entry?.kind !== 'insn' || entry.lengthBytes <= inFirst) return undefined;
+    markCode(machine, maddr, inFirst);
+    markCode(machine, nextMaddr, entry.lengthBytes - inFirst);
+    return { lowered: entry.lowered, nextMaddr };
   }
 
   #translatorMode(key: number): TranslatorMode {

@@ -5,10 +5,7 @@ import type { Expr, Width } from '../ir.ts';
 
 const CONDITIONS: Readonly<Record<string, number>> = { Jo: 0, Jno: 1, Jb: 2, Jae: 3, Je: 4, Jne: 5, Jbe: 6, Ja: 7, Js: 8, Jns: 9, Jp: 10, Jnp: 11, Jl: 12, Jge: 13, Jle: 14, Jg: 15 };
 
-const target = (l: Lowering): number => {
-  const operand = l.insn.operands[0];
-  return operand?.kind === 'near' ? operand.target : 0;
-};
+const target = (l: Lowering): number => l.nearTarget() ?? 0;
 
 /** Operand size of a near transfer: pushes and targets have it. */
 const nearWidth = (l: Lowering): Width => {
@@ -49,7 +46,7 @@ const system = (...names: readonly string[]): Record<string, Row> => Object.from
 export const CONTROL_ROWS: Readonly<Record<string, Row>> = {
   Jmp: (l) => {
     const operand = l.insn.operands[0];
-    if (operand?.kind === 'near') return l.jump(constant(l.bits === 64 ? 64 : 32, operand.target), 'direct');
+    if (operand?.kind === 'near') return l.jump(constant(l.bits === 64 ? 64 : 32, target(l)), 'direct');
     if (operand?.kind === 'far' || l.insn.code.startsWith('Jmp_m')) return l.system('jmpFar');
     l.jump(l.read(0), 'indirect');
   },

@@ -27,9 +27,7 @@ export function setGpr16(core: Core, index: number, value: number): void {
   const at = core.s + ((STATE.gpr + index * 8) >> 2);
   core.u32[at] = ((core.u32[at] as number) & 0xffff0000) | (value & 0xffff);
 }
-export const nextRip = (insn: Insn): number => (insn.vaddr + insn.lengthBytes) >>> 0;
-export const advance = (core: Core, insn: Insn): void => core.set32(STATE.rip, nextRip(insn));
-/** insn.vaddr is linear; rip is an offset in CS. */
+/** rip behind the instruction that is being performed. */
 export const nextOffset = (core: Core, insn: Insn): number => (core.get32(STATE.rip) + insn.lengthBytes) >>> 0;
 
 /** Effective offset of a memory operand. */
