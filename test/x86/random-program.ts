@@ -124,6 +124,11 @@ export function randomProgram(seed: number, blockCount = 24): Program {
 
   // Blocks are laid out with gaps, so that some instructions cross pages; targets are known beforehand.
   const starts = Array.from({ length: blockCount }, (_, i) => LAYOUT.code + Math.floor((i * LAYOUT.codeBytes) / (blockCount + 1)) + dice.below(40));
+  // The block before a page's end is moved close to it.
+  starts.forEach((start, i) => {
+    const end = (start | 0xfff) + 1;
+    if ((starts[i + 1] ?? 0) > end) starts[i] = end - 4 - dice.below(24);
+  });
   const bytes = new Uint8Array(LAYOUT.codeBytes).fill(0xcc);
   starts.forEach((start, i) => {
     let at = start;

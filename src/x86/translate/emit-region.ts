@@ -14,6 +14,7 @@
 //    spill, return result
 //
 // Every block first pays for its instructions: a block that the budget does not cover is not begun.
+import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../tlb-layout.ts';
 import { type CodeBuffer, OP } from './code-buffer.ts';
 import { deadProducers, knownAtStart } from './flag-flow.ts';
 import { Frame, LOCAL, type Target } from './frame.ts';
@@ -228,8 +229,9 @@ class RegionEmitter {
       f.exitTo(f.stopDepth, block.vaddr, insns.length);
       f.close();
     }
-    insns.forEach(({ vaddr, lowered }, i) => {
+    insns.forEach(({ vaddr, lowered, nextMaddr }, i) => {
       statements.begin({ vaddr, giveBack: insns.length - i });
+      if (nextMaddr !== undefined) this.#nextPage(vaddr, nextMaddr, insns.length - i);
       let unchecked = end.kind === 'indirect' && i === insns.length - 1 && f.target.codeLimit < 0xffffffff;
       for (const s of lowered.stmts) {
         if (unchecked && s.do !== 'let' && s.do !== 'load') {
@@ -267,6 +269,27 @@ class RegionEmitter {
       case 'stop':
         return f.exitTo(f.stopDepth, end.vaddr, 0);
     }
+  }
+
+  /** An instruction that goes on in the next page: the page must be executable and be the one that was decoded. */
+  #nextPage(vaddr: number, nextMaddr: number, giveBack: number): void {
+    const f = this.#f;
+    const c = this.#c;
+    const { tlbBase, user } = f.target;
+    const next = (((vaddr >>> 12) + 1) << 12) >>> 0;
+    const entry = tlbBase + ((next >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES;
+    const differs = (at: number, value: number): void => {
+      c.const32(entry);
+      c.memory(OP.i32_load, at);
+      c.const32(value);
+      c.byte(OP.i32_ne);
+    };
+    differs(user ? TLB.execUser : TLB.execSup, next);
+    differs(TLB.maddr, nextMaddr);
+    c.byte(OP.i32_or);
+    f.open(OP.if);
+    f.exitTo(f.stopDepth, vaddr, giveBack);
+    f.close();
   }
 }
 

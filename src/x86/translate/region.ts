@@ -14,6 +14,8 @@ import type { SegmentKind } from './frame.ts';
 export interface RegionInsn {
   readonly vaddr: number;
   readonly lowered: Lowered;
+  /** Its last bytes are on the next page, which must be mapped to this machine page. */
+  readonly nextMaddr?: number;
 }
 
 export type BlockEnd =
@@ -47,7 +49,7 @@ export interface Region {
 export interface RegionSource {
   /** Linear address of the page (4 KiB aligned). */
   readonly pageVaddr: number;
-  lowerAt(vaddr: number): Lowered | undefined;
+  lowerAt(vaddr: number): Omit<RegionInsn, 'vaddr'> | undefined;
   /** Was a block that starts here ever executed? */
   executed(vaddr: number): boolean;
   /** Is this an entry of another region of the page? Jumps to it leave this one instead of copying it. */
@@ -112,9 +114,10 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
     let vaddr = work.shift() as number;
     for (;;) {
       if (insnAt.has(vaddr) || !inPage(vaddr) || (source.elsewhere(vaddr) && !leaders.has(vaddr))) break;
-      const lowered = count < source.maxInsns ? source.lowerAt(vaddr) : undefined;
-      insnAt.set(vaddr, lowered === undefined ? undefined : { vaddr, lowered });
-      if (lowered === undefined) break;
+      const found = count < source.maxInsns ? source.lowerAt(vaddr) : undefined;
+      insnAt.set(vaddr, found === undefined ? undefined : { vaddr, ...found });
+      if (found === undefined) break;
+      const { lowered } = found;
       count++;
       const next = (vaddr + lowered.lengthBytes) >>> 0;
       const flow = flowOf(lowered, source);

@@ -36,6 +36,8 @@ export interface TranslatorHost {
   readonly tlbBase: number;
   /** Decodes and lowers, and marks the bytes as code (code-frames.ts). Undefined: undecodable, or they cross the page's end. */
   lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined;
+  /** The same for an instruction that goes on in the next page, if the TLB maps that page for this mode now. */
+  lowerCrossing(maddr: number, vaddr: number, mode: number): { readonly lowered: Lowered; readonly nextMaddr: number } | undefined;
   mode(key: number): TranslatorMode;
   /** Fills the TLB as a data access of the current privilege does; the address in linear memory, or 0: evaluate. */
   slowRead(vaddr: number, sizeBytes: number): number;
@@ -151,6 +153,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   const modes = new Map<number, KnownMode>();
   let current: KnownMode | undefined;
   let pages = new Map<number, CodePage[]>(); // by mfn
+  /** Pages with instructions that end in the frame (by mfn). */
+  const reachingInto = new Map<number, Set<CodePage>>();
   let lastPage: CodePage | undefined;
   let freeSlots: number[] = [];
   let nextSlot = 1;
@@ -256,9 +260,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
 
   /** Makes regions of the page with entries at `rips`; without any, joins what the page has already. */
   function translate(page: CodePage, rips: readonly number[], made: Made[]): void {
-    const { mode, key } = page.known;
+    const { mode } = page.known;
     const pageVaddr = (page.vpn << 12) >>> 0;
-    const pageMaddr = page.mfn * 4096;
     // 1. Regions that are made anew: those in whose middle an entry is missing, or all of them.
     const regroup = rips.length === 0;
     const absorbed = page.functions.filter((fn) => (regroup ? usedMuch(fn) : rips.some((rip) => fn.starts.has(rip))));
@@ -284,7 +287,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
         {
           pageVaddr,
           maxInsns: MAX_REGION_INSNS,
-          lowerAt: (vaddr) => (vaddr > mode.codeLimit ? undefined : host.lowerAt(pageMaddr + (vaddr & 0xfff), vaddr, key)),
+          lowerAt: (vaddr) => lowerIn(page, vaddr),
           executed: (vaddr) => vaddr >>> 12 === page.vpn && (page.heat[vaddr & 0xfff] as number) >= lukewarm,
           elsewhere: (vaddr) => page.entryOf.has(vaddr),
           sticky: (vaddr) => page.sticky.has(vaddr),
@@ -303,6 +306,21 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       made.push({ page, fn, body });
       wanted = wanted.filter((vaddr) => !region.at.has(vaddr) && page.functions.length < 64);
     }
+  }
+
+  function lowerIn(page: CodePage, vaddr: number): { lowered: Lowered; nextMaddr?: number } | undefined {
+    const { mode, key } = page.known;
+    if (vaddr > mode.codeLimit) return undefined;
+    const maddr = page.mfn * 4096 + (vaddr & 0xfff);
+    const lowered = host.lowerAt(maddr, vaddr, key);
+    if (lowered !== undefined) return { lowered };
+    const crossing = vaddr + 15 > mode.codeLimit ? undefined : host.lowerCrossing(maddr, vaddr, key);
+    if (crossing === undefined || crossing.lowered.rep !== undefined) return undefined;
+    const next = crossing.nextMaddr >>> 12;
+    const list = reachingInto.get(next);
+    if (list === undefined) reachingInto.set(next, new Set([page]));
+    else list.add(page);
+    return crossing;
   }
 
   function emit(page: CodePage, region: Region): { slot: number; body: Uint8Array; loopHeads: readonly number[] } {
@@ -370,18 +388,21 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   }
 
   function invalidate(mfn: number): void {
-    const list = pages.get(mfn);
-    if (list === undefined) return;
     let any = false;
-    for (const page of list) {
-      for (const fn of page.functions) {
-        any = true;
-        forget(page, fn);
-      }
-    }
+    const drop = (page: CodePage): void => {
+      any ||= page.functions.length > 0;
+      for (const fn of page.functions) forget(page, fn);
+      page.functions = [];
+      page.heat.fill(0);
+      page.waiting.clear();
+      page.sticky.clear();
+      pending = pending.filter((one) => one.page !== page);
+    };
+    for (const page of pages.get(mfn) ?? []) drop(page);
     pages.delete(mfn);
+    for (const page of reachingInto.get(mfn) ?? []) drop(page);
+    reachingInto.delete(mfn);
     lastPage = undefined;
-    pending = pending.filter((one) => one.page.mfn !== mfn);
     if (any) {
       counters.invalidated++;
       thrown.set(mfn, (thrown.get(mfn) ?? 0) + 1);
@@ -392,6 +413,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * (JUMP_CACHE.entryBytes / 4));
     for (let slot = 1; slot < nextSlot; slot++) table.set(slot, null);
     pages = new Map();
+    reachingInto.clear();
     lastPage = undefined;
     freeSlots = [];
     pending = [];
