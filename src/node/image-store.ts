@@ -72,7 +72,7 @@ export function storedImage(name: string): StoredImage | undefined {
 }
 
 /**
- * The image that a scenario or a user names: `builtin:FILE` of guests/images, a name of
+ * The image that a scenario or a user names: `builtin:FILE` of scenarios/guests/images, a name of
  * `rexen fetch`, or a path. Throws UsageError that says what to do.
  */
 export function resolveImage(name: string): ImageFile {

@@ -20,4 +20,4 @@ export function version(): string {
 }
 
 /** Where the product's own guest images are. */
-export const guestImagesFolder = (): string => join(packageRoot(), 'guests', 'images');
+export const guestImagesFolder = (): string => join(packageRoot(), 'scenarios', 'guests', 'images');

@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { kernelSymbols, parseKernel, type KernelImage } from '../../src/hypervisor/build/kernel-image.ts';
 
-const imagePath = (name: string): string => resolve(import.meta.dirname, '../../guests/images', `${name}.elf`);
+const imagePath = (name: string): string => resolve(import.meta.dirname, '../../scenarios/guests/images', `${name}.elf`);
 
 function kernel(name: string): KernelImage {
   const image = parseKernel(readFileSync(imagePath(name)));

@@ -35,7 +35,7 @@ if (gcc === undefined && !inCi) {
 }
 
 test('only the known images are committed', () => {
-  expect(readdirSync(join(ROOT, 'guests/images')).sort()).toEqual(IMAGES);
+  expect(readdirSync(join(ROOT, 'scenarios/guests/images')).sort()).toEqual(IMAGES);
 });
 
 test.runIf(inCi)('CI has the compiler that the comparison needs', () => {
@@ -46,15 +46,15 @@ describe.skipIf(gcc === undefined)('rebuilding the guest images from their sourc
   const built = join(scratch, 'a much longer directory name, to show that no path gets into an image');
 
   beforeAll(() => {
-    execFileSync(join(ROOT, 'guests/pv-i386/build.sh'), [built], { stdio: 'pipe' });
+    execFileSync(join(ROOT, 'scenarios/guests/pv-i386/build.sh'), [built], { stdio: 'pipe' });
   });
 
   for (const name of IMAGES) {
     test(`${name} comes out as committed`, () => {
-      const committed = readFileSync(join(ROOT, 'guests/images', name));
+      const committed = readFileSync(join(ROOT, 'scenarios/guests/images', name));
       const fresh = readFileSync(join(built, name));
       if (gcc === GCC_OF_THE_IMAGES) {
-        expect(fresh.equals(committed), `${name} differs from its sources: run guests/pv-i386/build.sh and commit the result`).toBe(true);
+        expect(fresh.equals(committed), `${name} differs from its sources: run scenarios/guests/pv-i386/build.sh and commit the result`).toBe(true);
       } else {
         console.warn(`gcc ${gcc} is not ${GCC_OF_THE_IMAGES}: ${name} was built, but only its ELF header is compared.`);
         expect(fresh.subarray(0, 0x20)).toEqual(committed.subarray(0, 0x20));

@@ -40,7 +40,7 @@ const SLICE_INSNS = 50_000_000;
 
 export async function runGuest(image: string, options: GuestOptions = {}): Promise<GuestRun> {
   await loadHashes();
-  const kernel = parseKernel(readFileSync(resolve(import.meta.dirname, '../../guests/images', image)));
+  const kernel = parseKernel(readFileSync(resolve(import.meta.dirname, '../../scenarios/guests/images', image)));
   if ('problem' in kernel) throw new Error(`${image} ${kernel.problem}`);
   const spec: WorldSpec = {
     ...SPEC_DEFAULTS,

@@ -19,7 +19,7 @@ function imageOf(bytes: Uint8Array): KernelImage {
   if ('problem' in image) throw new Error(image.problem);
   return image;
 }
-const shipped = (name: string): KernelImage => imageOf(new Uint8Array(readFileSync(join(import.meta.dirname, '../../guests/images', name))));
+const shipped = (name: string): KernelImage => imageOf(new Uint8Array(readFileSync(join(import.meta.dirname, '../../scenarios/guests/images', name))));
 
 const PAE = shipped('pv-i386-pae.elf');
 const NOPAE = shipped('pv-i386-nonpae.elf');

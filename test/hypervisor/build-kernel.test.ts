@@ -7,7 +7,7 @@ import { kernelSymbols, parseKernel, type KernelImage } from '../../src/hypervis
 import { symtabBytes } from '../../src/hypervisor/build/symtab-copy.ts';
 import { BASIC_NOTES, makeElf, type ElfRecipe } from './elf-maker.ts';
 
-const IMAGES = join(import.meta.dirname, '../../guests/images');
+const IMAGES = join(import.meta.dirname, '../../scenarios/guests/images');
 const shipped = (name: string): Uint8Array => new Uint8Array(readFileSync(join(IMAGES, name)));
 
 function parsed(recipe: ElfRecipe): KernelImage {

@@ -80,5 +80,6 @@ function withOptions(scenario: Scenario, options: RunOptions): Scenario {
     spec = { ...spec, domains: spec.domains.map((domain, index) => (index === 0 ? { ...domain, ramdisk } : domain)) };
   }
   if (options.interactive === true) spec = { ...spec, input: [] };
-  return { ...scenario, spec };
+  // What a person types, the scenario cannot foresee.
+  return { ...scenario, spec, expect: options.interactive === true ? {} : scenario.expect };
 }
