@@ -12,7 +12,7 @@ import { SEG } from '../x86/state-layout.ts';
 import type { Vcpu } from './domain.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { switchBase } from './hypercalls/mmuext.ts';
-import { mapLdtOnFault } from './ldt.ts';
+import { mapLdtOnFault, markDescriptorAccessed } from './ldt.ts';
 import { emulateTableStore, writableTableAt } from './page-fault.ts';
 import { findL1, found, PTE } from './page-walk.ts';
 import { gdtVaddr, ldtVaddr } from './per-domain.ts';
@@ -26,6 +26,8 @@ export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception
   const vaddr = exception.cr2 ?? 0;
   const errorCode = exception.errorCode ?? 0;
   if (vcpu.domain.perDomain !== undefined) {
+    const storesToWindow = (errorCode & (PF_ERR.write | PF_ERR.present)) === (PF_ERR.write | PF_ERR.present);
+    if (storesToWindow && markDescriptorAccessed(hv, vcpu, vaddr)) return true;
     const offset = vaddr - ldtVaddr(vcpu);
     if (offset >= 0 && offset < LDT_WINDOW_BYTES) {
       // A descriptor that cannot be had faults at its place in the guest's own table.

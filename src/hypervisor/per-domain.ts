@@ -7,8 +7,8 @@
 //
 // Xen's own GDT page follows the guest's 14 * 512 entries: it holds the flat segments that every
 // guest starts with (0xe019, 0xe021, ...). Pages are mapped read-only, since a 32-bit guest kernel
-// runs in ring 1, for which paging is no barrier; so descriptors must have their accessed bit set
-// before they are used (set_gdt and update_descriptor do that when they check them).
+// runs in ring 1, for which paging is no barrier; so the processor faults when it wants to set a
+// descriptor's accessed bit, and Xen sets it then (markDescriptorAccessed in ldt.ts).
 //
 // Sources: GDT_VIRT_START and FIRST_RESERVED_GDT_ENTRY in xen/arch/x86/include/asm; the descriptors
 // of boot_gdt and boot_compat_gdt in xen/arch/x86/boot and desc.c; for i386 as in Xen 3.x.

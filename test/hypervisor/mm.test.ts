@@ -5,6 +5,8 @@ import { dispatchHypercall } from '../../src/hypervisor/dispatch.ts';
 import { HypercallArgs, type HypercallOutcome } from '../../src/hypervisor/hypercall.ts';
 import { hypercallRows } from '../../src/hypervisor/hypercall-rows.ts';
 import { setGdt } from '../../src/hypervisor/hypercalls/descriptors.ts';
+import { handlePageFault } from '../../src/hypervisor/mm-doors.ts';
+import { createPerDomain, gdtVaddr } from '../../src/hypervisor/per-domain.ts';
 import { ABIS, XEN_BUILDS, type AbiName } from '../../src/hypervisor/personality.ts';
 import { checkDescriptor, checkedHi, checkedLo } from '../../src/hypervisor/segment-descriptors.ts';
 import { ConformRunner, type Script } from '../../src/replay/conform.ts';
@@ -325,6 +327,24 @@ describe('descriptors', () => {
     expect(setGdt(hv, vcpu, [guest.mfn('f0'), guest.mfn('root')], 1024)).toBe(-22);
     expect(vcpu.gdtFrames).toEqual([guest.mfn('gdt')]);
     expect(recount(hv, d1)).toEqual([]);
+  });
+});
+
+describe('the windows through which the processor reads descriptors', () => {
+  test('a descriptor that is loaded for the first time is marked accessed in the guest\'s frame; a second fault is the guest\'s', () => {
+    const guest = new Guest('pv32pae');
+    const { hv, vcpu, d1 } = guest.state;
+    const perDomain = createPerDomain(hv, d1);
+    expect(perDomain).toBeDefined();
+    d1.perDomain = perDomain;
+    const [lo, hi] = [0x0000_ffff, 0x00cf_fa00];
+    expect(guest.call(10, guest.mfn('gdt') * 4096 + 8, 0, lo, hi)).toBe(0);
+    const fault = { vector: 14, errorCode: 3, cr2: gdtVaddr(vcpu) + 12 };
+    expect(handlePageFault(hv, vcpu, fault)).toBe(true);
+    expect(hv.machine.readU32(guest.mfn('gdt') * 4096 + 12)).toBe(hi | 0x100);
+    expect(handlePageFault(hv, vcpu, fault)).toBe(false);
+    // A system descriptor, an absent one, Xen's own page: nothing of it.
+    for (const at of [0x10, 14 * 4096]) expect(handlePageFault(hv, vcpu, { ...fault, cr2: gdtVaddr(vcpu) + at })).toBe(false);
   });
 });
 
