@@ -31,6 +31,7 @@ image segments segments.c
 image control control.c
 image paging paging.c
 image paging-pae paging.c -DPAE
+image tasks tasks.c
 image triple triple.c
 
 

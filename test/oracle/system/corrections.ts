@@ -66,6 +66,24 @@ export const CORRECTIONS: readonly Correction[] = [
   { image: 'control', line: /icebp: /, from: /#UD \+0/, to: '#DB +1', why: 'INT1 (F1) is a debug trap (SDM vol. 2, INT n)' },
   { image: 'control', line: /^ring 0 ffffffff dr6: /, from: /ecx=ffffffff/, to: 'ecx=ffffefff', why: 'DR6 bit 12 is always 0 (SDM vol. 3, 17.2.3)' },
   { image: 'control', line: /^ring 0 d500 dr7: /, from: /ecx=d500/, to: 'ecx=500', why: 'DR7 bits 12, 14 and 15 are always 0 (SDM vol. 3, 17.2.4)' },
+  {
+    image: 'tasks', line: /^(tss in the ldt|gate to c jmp): /, from: /#TS\(c\)/, to: '#GP(c)',
+    why: 'a task-state segment can only be in the GDT: #GP of the selector (SDM vol. 2, CALL and JMP)',
+  },
+  {
+    image: 'tasks', line: /jmp, debug trap: /, from: /: ok/, to: ': #DB +0',
+    why: 'the T bit of a new task traps before its first instruction (SDM vol. 3, 17.3.1.5); QEMU does not have it',
+  },
+  { image: 'tasks', line: /^dr6 ffff0ff0/, from: /ffff0ff0/, to: 'ffff8ff0', why: 'as above: DR6.BT' },
+  {
+    image: 'tasks', line: /^(cs|ss|ds|es|fs|gs|ldt) .*#/, from: / at \+[0-9a-f]+/, to: ' at +0',
+    why: 'what the new task holds faults in the new task, whose EIP is loaded by then (SDM vol. 3, 7.3); QEMU saves the jump\'s own',
+  },
+  { image: 'tasks', line: /^ss absent data /, from: /#11/, to: '#12', why: 'a stack segment that is not present is #SS (SDM vol. 3, table 7-1)' },
+  {
+    image: 'tasks', line: /^sysenter, msr 3: /, from: /: .*/, to: ': #GP(0) +0',
+    why: 'SYSENTER refuses an MSR whose selector is null, whatever its RPL (SDM vol. 2, SYSENTER)',
+  },
   ...['paging', 'paging-pae'].map((image): Correction => ({
     image, line: /^second page /, from: /rmw=[45]/, to: (match) => (match.endsWith('4') ? 'rmw=6' : 'rmw=7'),
     why: 'the read of a read-modify-write faults as a write: so does the real processor (vectors, group alu)',

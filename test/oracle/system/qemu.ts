@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CORRECTIONS } from './corrections.ts';
 
-export const IMAGES = ['gates', 'segments', 'control', 'paging', 'paging-pae'] as const;
+export const IMAGES = ['gates', 'segments', 'control', 'paging', 'paging-pae', 'tasks'] as const;
 
-const ARGUMENTS = ['-cpu', 'qemu32,+nx', '-m', '32', '-display', 'none', '-serial', 'none', '-monitor', 'none', '-no-reboot', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4'];
+const ARGUMENTS = ['-cpu', 'qemu32,+nx,+sep', '-m', '32', '-display', 'none', '-serial', 'none', '-monitor', 'none', '-no-reboot', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4'];
 
 /** Undefined when QEMU is there, else why not. */
 export function whyNoQemu(): string | undefined {
