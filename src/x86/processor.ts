@@ -365,7 +365,7 @@ export class Processor implements Cpu, Evaluator, CodeUser {
         slowWrite: slow('write'),
         clock: options.clock,
       },
-      options.tier === 'translate' ? { hotAfter: 1, batch: 1 } : {},
+      options.tier === 'translate' ? { hotAfter: 1, batch: 1, eager: true } : {},
     );
   }
 
