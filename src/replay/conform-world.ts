@@ -38,9 +38,9 @@ export const GRANT_SLOT = 48;
 /** A world that decides nothing: time stands still, nobody listens. `preempt` may be replaced. */
 function quietWorld(preempt: (units: number) => boolean): WorldPort {
   return {
-    nowNs: () => 1_000_000_000, wallClockAtZeroSec: () => 0, setTimer: () => undefined, vcpuRunnable: () => undefined, yielded: () => undefined,
+    nowNs: () => 1_000_000_000, tscKhz: () => 1_000_000, wallClockAtZeroSec: () => 0, setTimer: () => undefined, vcpuRunnable: () => undefined, yielded: () => undefined,
     notifyBackend: () => undefined, domainShutdown: () => undefined, preempt, emit: () => undefined, choose: () => 0,
-  } as unknown as WorldPort;
+  };
 }
 
 export interface ConformState {

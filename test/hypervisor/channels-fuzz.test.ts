@@ -49,7 +49,7 @@ function program(prng: PrngStream): ScriptOp[] {
       case 15: return pick<ScriptOp>([{ op: 'gsetver', v: pick([1, 2, 2, 3]) }, { op: 'gsetup', dom: pick(['self', 'd2']), nr: pick([0, 1, 2, 5, 64, 65]) }, { op: 'gswap', a: gref(), b: gref() }, { op: 'gstatusf', nr: pick([0, 1, 2]), dom: 'self' }, { op: 'ggetver', dom: dom() }, { op: 'gqsize', dom: dom() }]);
       case 16: return { op: 'uvm', va: pick(['w0', 'w1', 'w2', 'v0', 'v1', 'v2']), val: pick(['0', `${frame()}:63`, `${frame()}:61`, `${frame()}:67`]), fl: 2 };
       case 17: return { op: 'ext', req: [[pick(['pin_l1', 'pin_l2', 'unpin']), frame()]] };
-      case 18: return { op: 'mem', cmd: pick(['increase', 'decrease']), frames: [frame()] };
+      case 18: return prng.below(2) === 0 ? { op: 'mem', cmd: 'increase', frames: [`n${prng.below(3)}`] } : { op: 'mem', cmd: 'decrease', frames: [frame()] };
       default: {
         const nr = pick(CALLS);
         const args = Array.from({ length: 5 }, () => pick<number | string>([0, 1, 2, 3, 5, 6, 7, 9, 10, 13, 0x7ff0, 0x8000_0000, 0xffff_ffff, 'kernel', 'kernel', 'null', 'v0', 'w0', prng.u32() >>> 0]));
