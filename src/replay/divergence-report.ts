@@ -18,7 +18,6 @@ export interface DivergenceReport {
   readonly history: readonly string[];
 }
 
-const line = (event: PositionedEvent | undefined): string | undefined => (event === undefined ? undefined : eventLine(event));
 
 /** Undefined if the replay did not diverge. */
 export function reportDivergence(world: World, replayer: Replayer): DivergenceReport | undefined {
@@ -30,7 +29,9 @@ export function reportDivergence(world: World, replayer: Replayer): DivergenceRe
   const where = divergence?.expected ?? divergence?.actual ?? history.at(-1);
   const position = where === undefined ? String(at) : positionText(where);
   const { registers, code } = processorAt(world, where);
-  return { position, sentence: sentence(replayer, position), expected: line(divergence?.expected), actual: line(divergence?.actual), registers, code, history: history.map((event) => eventLine(event)) };
+  const context = recording.textContext();
+  const line = (event: PositionedEvent | undefined): string | undefined => (event === undefined ? undefined : eventLine(event, context));
+  return { position, sentence: sentence(replayer, position), expected: line(divergence?.expected), actual: line(divergence?.actual), registers, code, history: history.map((event) => eventLine(event, context)) };
 }
 
 function sentence(replayer: Replayer, position: string): string {

@@ -29,6 +29,8 @@ export interface EventSink {
   event(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): void;
   /** The state after `eventCount` events; called at deterministic points. */
   stateDigest?(eventCount: number, insns: number): void;
+  /** The run need not go on: advance() returns as soon as the exit under way has been handled. */
+  readonly over?: boolean;
 }
 
 /** A back end of dom0 as the world sees it. */
@@ -117,7 +119,7 @@ export class World implements WorldPort {
     const stopAt = this.insns() + insnsAllowed;
     for (;;) {
       if (this.ended !== undefined) return { kind: 'ended', ...this.ended };
-      if (this.eventCount >= untilEvents) return { kind: 'running' };
+      if (this.eventCount >= untilEvents || this.sink?.over === true) return { kind: 'running' };
       if (this.#sliceLeft === 0) {
         const idle = this.#step();
         if (idle !== undefined) return idle;
