@@ -6,7 +6,7 @@
 import { cpuidFeatures, decode } from './decode.ts';
 import { compile, newTemps, type Done, type Evaluator } from './evaluate.ts';
 import { lower, lowerMissing, type Lowered } from './lower.ts';
-import { modeBits, MODE, type ModeKey } from './mode.ts';
+import { loweringMode, modeBits, type ModeKey } from './mode.ts';
 
 export interface InsnEntry {
   readonly kind: 'insn';
@@ -22,6 +22,7 @@ export type Entry = InsnEntry | { readonly kind: 'invalid' } | { readonly kind: 
 export interface CodePage {
   readonly vpn: number;
   readonly mfn: number;
+  /** loweringMode(): what is compiled looks up the rest of the mode when it runs. */
   readonly mode: ModeKey;
   /** Base of the code segment: rip = linear address - base. */
   readonly csBase: number;
@@ -35,8 +36,6 @@ const TOO_LONG: Entry = { kind: 'tooLong' };
 
 /** By instruction bytes. No instruction is the beginning of another one. */
 type Tree = Map<number, Tree | InsnEntry>;
-/** All that lowering depends on (modeBits). */
-const LOWERING_MODE = MODE.code32 | MODE.stack32 | MODE.long;
 const MAX_SHARED = 200_000;
 
 export class CodeCache {
@@ -50,7 +49,8 @@ export class CodeCache {
     this.#evaluator = evaluator;
   }
 
-  page(mfn: number, vpn: number, mode: ModeKey, csBase: number): CodePage {
+  page(mfn: number, vpn: number, fullMode: ModeKey, csBase: number): CodePage {
+    const mode = loweringMode(fullMode);
     let list = this.#pages.get(mfn);
     if (list === undefined) this.#pages.set(mfn, (list = []));
     let page = list.find((candidate) => candidate.vpn === vpn && candidate.mode === mode && candidate.csBase === csBase);
@@ -71,7 +71,7 @@ export class CodeCache {
 
   /** The entry for the instruction at the start of `bytes`; undefined if it needs more of them. */
   make(bytes: Uint8Array, rip: number, mode: ModeKey): Entry | undefined {
-    const tree = this.#tree(mode & LOWERING_MODE);
+    const tree = this.#tree(loweringMode(mode));
     let at: Tree = tree;
     for (let i = 0; i < bytes.length; i++) {
       const next = at.get(bytes[i] as number);

@@ -31,6 +31,8 @@ export function modeBits(mode: ModeKey): ModeBits {
     user: (mode & MODE.user) !== 0,
   };
 }
+/** The part of a mode that the meaning of bytes depends on. */
+export const loweringMode = (mode: ModeKey): ModeKey => mode & (MODE.code32 | MODE.stack32 | MODE.long);
 /** Reads and writes (for CS: reads and fetches) through the segment need no check and no base. */
 export const isFlat = (mode: ModeKey, seg: number): boolean => ((mode >> (MODE.flatShift + seg)) & 1) !== 0;
 export const isPlain = (mode: ModeKey, seg: number): boolean => ((mode >> (MODE.plainShift + seg)) & 1) !== 0;

@@ -18,7 +18,7 @@ import { EFLAGS } from './flags.ts';
 import { formatAt } from './format.ts';
 import type { Lowered } from './lower.ts';
 import { readBytes, writeBytes } from './memory-access.ts';
-import { codeLimitOf, isFlat, isPlain, modeBits, MODE } from './mode.ts';
+import { codeLimitOf, loweringMode, isFlat, isPlain, modeBits, MODE } from './mode.ts';
 import { dropAllTags, dropWriteTags, flushTlb, invlpg, lookup } from './paging.ts';
 import { isException, loadDataSegment } from './segments.ts';
 import { ARCH_STATE_BYTES, GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, SHADOW, STATE, STATE_BYTES } from './state-layout.ts';
@@ -294,7 +294,7 @@ export class Processor implements Cpu, Evaluator, CodeUser {
     const { core } = this;
     const vpn = vaddr >>> 12;
     const mfn = core.get32(STATE.fetchMaddr) >>> 12;
-    const mode = core.mode;
+    const mode = loweringMode(core.mode);
     const csBase = (vaddr - rip) >>> 0;
     let page = this.#page;
     if (page === undefined || page.vpn !== vpn || page.mfn !== mfn || page.mode !== mode || page.csBase !== csBase) page = this.#page = this.#cache.page(mfn, vpn, mode, csBase);
