@@ -32,7 +32,7 @@ export interface RawChunk {
   readonly vcpus: readonly VcpuBase[];
   /** Offsets in `bytes` of inputs, nameDefined and domainCreated events. */
   readonly landmarks: readonly number[];
-  /** Owned by the sink from here on. */
+  /** Good during the call only: the encoder goes on in the same memory. Who keeps them copies them. */
   readonly bytes: Uint8Array;
 }
 
@@ -210,7 +210,7 @@ export class EventEncoder {
       nowNs: this.#chunkNowNs,
       vcpus: this.#chunkVcpus,
       landmarks: this.#landmarks,
-      bytes: this.buffer.slice(0, this.position),
+      bytes: this.buffer.subarray(0, this.position),
     };
     this.position = 0;
     this.lastStart = -1;

@@ -34,7 +34,8 @@ export interface RecordingFile extends ChunkSink {
 }
 
 type Request =
-  | { readonly kind: 'chunk'; readonly chunk: RawChunk }
+  /** The bytes are in a slot, or come along if they did not fit (slot -1). */
+  | { readonly kind: 'chunk'; readonly chunk: RawChunk; readonly slot: number; readonly sizeBytes: number }
   | { readonly kind: 'stateDigest'; readonly digest: StateDigest }
   | { readonly kind: 'finish'; readonly end: RunEnd }
   | { readonly kind: 'abandon' };
@@ -51,8 +52,19 @@ interface Start {
 }
 interface ThreadData {
   readonly rexenRecording: Start;
-  readonly queuedKib: Int32Array;
+  readonly slots: Slots;
 }
+
+// Chunks travel through a few fixed pieces of shared memory. Fresh memory for each would cost ten
+// times the copying: the system clears it page by page, and the collector has to be told.
+const SLOT_COUNT = 32;
+const SLOT_BYTES = 512 * 1024;
+interface Slots {
+  /** One word per slot: 1 while the thread has not yet written it. */
+  readonly taken: Int32Array;
+  readonly memory: Uint8Array;
+}
+const newSlots = (): Slots => ({ taken: new Int32Array(new SharedArrayBuffer(SLOT_COUNT * 4)), memory: new Uint8Array(new SharedArrayBuffer(SLOT_COUNT * SLOT_BYTES)) });
 
 /** Some 130,000 events: a second or more of a busy guest. */
 const THREAD_AFTER_CHUNKS = 16;
@@ -121,20 +133,18 @@ class GrowingRecording implements RecordingFile {
   }
 }
 
-/** Uncompressed bytes that may wait for the thread; past this the simulation waits for it. */
-const MAX_QUEUED_BYTES = 64 << 20;
+const NO_BYTES = new Uint8Array(0);
 
 /** Hands a recording that was begun here over to a thread. */
 class WriterThread implements RecordingFile {
   readonly #worker: Worker;
-  /** [0]: uncompressed bytes that were handed over and are not yet written, in KiB. */
-  readonly #queuedKib: Int32Array;
+  readonly #slots = newSlots();
+  #nextSlot = 0;
   #failure: Error | undefined;
   #settle: { resolve: (totals: RecordingTotals | undefined) => void; reject: (error: Error) => void } | undefined;
 
   constructor(start: Start) {
-    this.#queuedKib = new Int32Array(new SharedArrayBuffer(4));
-    const data: ThreadData = { rexenRecording: start, queuedKib: this.#queuedKib };
+    const data: ThreadData = { rexenRecording: start, slots: this.#slots };
     this.#worker = new Worker(new URL(import.meta.url), { workerData: data });
     this.#worker.unref();
     this.#worker.on('message', (answer: Answer) => this.#answered(answer));
@@ -143,16 +153,23 @@ class WriterThread implements RecordingFile {
 
   chunk(chunk: RawChunk): void {
     this.#throwFailure();
-    const kib = chunk.bytes.length >>> 10;
-    // Full: the writer is slower than the guest. Sleeps until it has caught up by half.
-    for (let queued = Atomics.add(this.#queuedKib, 0, kib) + kib; queued > MAX_QUEUED_BYTES >>> 10; queued = Atomics.load(this.#queuedKib, 0)) {
-      if (Atomics.wait(this.#queuedKib, 0, queued, 1000) === 'timed-out') this.#throwFailure();
+    const sizeBytes = chunk.bytes.length;
+    if (sizeBytes > SLOT_BYTES) {
+      this.#post({ kind: 'chunk', chunk: { ...chunk, bytes: chunk.bytes.slice() }, slot: -1, sizeBytes });
+      return;
     }
-    this.#post({ kind: 'chunk', chunk }, [chunk.bytes.buffer as ArrayBuffer]);
+    const { taken, memory } = this.#slots;
+    const slot = this.#nextSlot;
+    this.#nextSlot = (slot + 1) % SLOT_COUNT;
+    // Still taken: the writer is slower than the guest, who waits here.
+    while (Atomics.load(taken, slot) === 1) if (Atomics.wait(taken, slot, 1, 1000) === 'timed-out') this.#throwFailure();
+    memory.set(chunk.bytes, slot * SLOT_BYTES);
+    Atomics.store(taken, slot, 1);
+    this.#post({ kind: 'chunk', chunk: { ...chunk, bytes: NO_BYTES }, slot, sizeBytes });
   }
 
   stateDigest(digest: StateDigest): void {
-    this.#post({ kind: 'stateDigest', digest }, []);
+    this.#post({ kind: 'stateDigest', digest });
   }
 
   async finish(end: RunEnd): Promise<RecordingTotals> {
@@ -169,7 +186,7 @@ class WriterThread implements RecordingFile {
     const result = new Promise<RecordingTotals | undefined>((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
-    this.#post(request, []);
+    this.#post(request);
     try {
       return await result;
     } finally {
@@ -177,8 +194,8 @@ class WriterThread implements RecordingFile {
     }
   }
 
-  #post(request: Request, transfer: ArrayBuffer[]): void {
-    this.#worker.postMessage(request, transfer);
+  #post(request: Request): void {
+    this.#worker.postMessage(request);
   }
 
   #answered(answer: Answer): void {
@@ -198,7 +215,7 @@ class WriterThread implements RecordingFile {
 
 // -- the thread ----------------------------------------------------------------------------------
 
-async function runThread(start: Start, queuedKib: Int32Array): Promise<void> {
+async function runThread(start: Start, slots: Slots): Promise<void> {
   const port = parentPort as NonNullable<typeof parentPort>;
   const answer = (message: Answer): void => port.postMessage(message);
   let failed = false;
@@ -221,7 +238,7 @@ async function runThread(start: Start, queuedKib: Int32Array): Promise<void> {
   port.on('message', (request: Request) => {
     guarded(() => {
       const { writer, sink } = open as OpenFile;
-      if (request.kind === 'chunk') writer.chunk(request.chunk);
+      if (request.kind === 'chunk') writer.chunk(request.slot < 0 ? request.chunk : { ...request.chunk, bytes: slots.memory.subarray(request.slot * SLOT_BYTES, request.slot * SLOT_BYTES + request.sizeBytes) });
       else if (request.kind === 'stateDigest') writer.stateDigest(request.digest);
       else {
         const totals = request.kind === 'finish' ? writer.finish(request.end) : undefined;
@@ -229,12 +246,13 @@ async function runThread(start: Start, queuedKib: Int32Array): Promise<void> {
         answer({ kind: 'finished', totals });
       }
     });
-    if (request.kind === 'chunk') {
-      Atomics.sub(queuedKib, 0, request.chunk.bytes.length >>> 10);
-      Atomics.notify(queuedKib, 0);
+    // Also after a failure: nobody may wait for a slot for ever.
+    if (request.kind === 'chunk' && request.slot >= 0) {
+      Atomics.store(slots.taken, request.slot, 0);
+      Atomics.notify(slots.taken, request.slot);
     }
   });
 }
 
 const data = workerData as Partial<ThreadData> | null;
-if (!isMainThread && data?.rexenRecording !== undefined && data.queuedKib !== undefined) await runThread(data.rexenRecording, data.queuedKib);
+if (!isMainThread && data?.rexenRecording !== undefined && data.slots !== undefined) await runThread(data.rexenRecording, data.slots);

@@ -15,7 +15,7 @@ beforeAll(loadHashes);
 
 function chunksOf(run: (encoder: EventEncoder) => void): RawChunk[] {
   const chunks: RawChunk[] = [];
-  const encoder = new EventEncoder({ chunk: (chunk) => chunks.push(chunk) });
+  const encoder = new EventEncoder({ chunk: (chunk) => chunks.push({ ...chunk, bytes: chunk.bytes.slice() }) });
   run(encoder);
   encoder.endChunk();
   return chunks;
