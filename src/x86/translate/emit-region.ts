@@ -14,6 +14,7 @@
 //    spill, return result
 //
 // Every block first pays for its instructions: a block that the budget does not cover is not begun.
+import type { Stmt } from '../ir.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../tlb-layout.ts';
 import { type CodeBuffer, OP } from './code-buffer.ts';
 import { deadProducers, knownAtStart } from './flag-flow.ts';
@@ -244,7 +245,7 @@ class RegionEmitter {
           f.exitTo(f.stopDepth, vaddr, insns.length - i);
           f.close();
         }
-        if (s.do !== 'jump' && s.do !== 'branch') statements.statement(s, dead);
+        if (s.do !== 'jump' && s.do !== 'branch') statements.statement(s, dead[i] as ReadonlySet<Stmt>);
       }
     });
     switch (end.kind) {

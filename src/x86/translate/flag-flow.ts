@@ -53,19 +53,24 @@ export function knownAtStart(region: Region, successors: readonly (readonly numb
   return cells.map((cell) => cell.known);
 }
 
-/** Top-level producers of a block that are overwritten before any use and any possible exit. */
-export function deadProducers(block: Block): Set<Stmt> {
-  const dead = new Set<Stmt>();
+/**
+ * Top-level producers that are overwritten before any use and any possible exit: for each instruction of the
+ * block, those of its statements. (By instruction, since instructions of equal bytes share their statements.)
+ */
+export function deadProducers(block: Block): readonly ReadonlySet<Stmt>[] {
+  const dead = block.insns.map(() => new Set<Stmt>());
   if (block.end.kind === 'repeat') return dead;
-  let pending: Stmt | undefined;
-  for (const { lowered } of block.insns) {
-    for (const s of lowered.stmts) {
-      if (pending !== undefined && seesFlags(s)) pending = undefined;
-      if (s.do !== 'setFlags') continue;
-      if (pending !== undefined) dead.add(pending);
-      pending = s;
+  let pending: { readonly stmt: Stmt; readonly insn: number } | undefined;
+  block.insns.forEach(({ lowered, nextMaddr }, insn) => {
+    // An instruction that crosses into the next page may leave the region before anything of it happens.
+    if (nextMaddr !== undefined) pending = undefined;
+    for (const stmt of lowered.stmts) {
+      if (pending !== undefined && seesFlags(stmt)) pending = undefined;
+      if (stmt.do !== 'setFlags') continue;
+      if (pending !== undefined) dead[pending.insn]?.add(pending.stmt);
+      pending = { stmt, insn };
     }
-  }
+  });
   return dead;
 }
 
