@@ -84,6 +84,13 @@ export class Core {
 
   /** Recomputes STATE.mode; call after every change of a segment or CPL. */
   updateMode(): void {
+    const before = this.get32(STATE.mode) & MODE.user;
+    this.restoreMode();
+    // Who crosses between user and supervisor fetches anew (law 1).
+    if ((this.get32(STATE.mode) & MODE.user) !== before) this.dropFetchPage();
+  }
+  /** STATE.mode as everything that it is made from says. */
+  restoreMode(): void {
     const { u32 } = this;
     const user = this.get32(STATE.cpl) === 3;
     const align = user && (this.get32(STATE.cr0) & CR0.AM) !== 0 && (this.get32(STATE.eflagsRest) & EFLAGS.AC) !== 0;
@@ -108,7 +115,6 @@ export class Core {
     if ((this.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 24) & ACCESS.big) !== 0) mode |= MODE.code32;
     if ((this.get32(STATE.seg + SEG.ss * SEG_SLOT_BYTES + 24) & ACCESS.big) !== 0) mode |= MODE.stack32;
     if (user) mode |= MODE.user;
-    if (((this.get32(STATE.mode) & MODE.user) !== 0) !== user) this.dropFetchPage();
     this.set32(STATE.mode, mode);
   }
   get mode(): ModeKey {

@@ -45,9 +45,32 @@ export function lookup(core: Core, vaddr: number, access: Access, user: boolean)
     u32[vpnWord + 1] = 0;
     u32[e + (TLB.arch >> 2)] = walked.perm;
     u32[e + (TLB.maddr >> 2)] = walked.maddr;
-    u32[e + (TLB.addend >> 2)] = (core.machine.ramBase + walked.maddr - vpn * 4096) >>> 0;
+    setAddend(core, slot);
   }
   return finishHit(core, e, vaddr, access);
+}
+
+/**
+ * Where an address would be read, without any effect: no TLB fill, no accessed bits. The linear-memory
+ * address or -1. For reports and debuggers.
+ */
+export function peek(core: Core, vaddr: number, user: boolean): number {
+  const vpn = vaddr >>> 12;
+  const slot = vpn & (TLB_ENTRIES - 1);
+  const e = (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2;
+  const arch = core.u32[e + (TLB.arch >> 2)] as number;
+  if ((arch & ARCH.valid) !== 0 && core.u32[(core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2] === vpn && allows(arch, 'read', user)) {
+    if ((arch & ARCH.noRam) !== 0) return -1;
+    walked.maddr = core.u32[e + (TLB.maddr >> 2)] as number;
+  } else {
+    const { fault } = core;
+    lookingOnly = true;
+    const found = walk(core, vaddr, 'read', user);
+    lookingOnly = false;
+    core.fault = fault;
+    if (!found) return -1;
+  }
+  return core.machine.contains(walked.maddr, 4096) ? core.machine.ramBase + walked.maddr + (vaddr & 0xfff) : -1;
 }
 
 function allows(arch: number, access: Access, user: boolean): boolean {
@@ -127,8 +150,10 @@ function setWalked(core: Core, maddr: number, perm: number): void {
 }
 
 const readPhys = (core: Core, maddr: number): number => (core.machine.contains(maddr, 4) ? core.machine.readU32(maddr) : 0xffffffff);
+/** A walk that looks only: no accessed and dirty bits. */
+let lookingOnly = false;
 function setBits(core: Core, maddr: number, old: number, bits: number): void {
-  if ((old & bits) !== bits && core.machine.contains(maddr, 4)) core.machine.writeU32(maddr, (old | bits) >>> 0);
+  if (!lookingOnly && (old & bits) !== bits && core.machine.contains(maddr, 4)) core.machine.writeU32(maddr, (old | bits) >>> 0);
 }
 
 /** Permission check on a finished walk; sets accessed and dirty in the leaf. */
@@ -233,6 +258,14 @@ export function invlpg(core: Core, vaddr: number): void {
   const vpnWord = (core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2;
   if (core.u32[vpnWord] === vpn) dropEntry(core.u32, (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2, vpnWord);
   if (core.get32(STATE.fetchVpn) === vpn) core.dropFetchPage();
+}
+
+/** The addend of a slot whose maddr and vpn are set. */
+export function setAddend(core: Core, slot: number): void {
+  const e = (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2;
+  const vpn = core.u32[(core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2] as number;
+  const valid = ((core.u32[e + (TLB.arch >> 2)] as number) & ARCH.valid) !== 0;
+  core.u32[e + (TLB.addend >> 2)] = valid ? (core.machine.ramBase + (core.u32[e + (TLB.maddr >> 2)] as number) - vpn * 4096) >>> 0 : 0;
 }
 
 /** Every write tag goes; translations stay. `mfn` < 0: of all frames. */

@@ -19,7 +19,7 @@ import { formatAt } from './format.ts';
 import type { Lowered } from './lower.ts';
 import { readBytes, writeBytes } from './memory-access.ts';
 import { codeLimitOf, loweringMode, isFlat, isPlain, modeBits, MODE } from './mode.ts';
-import { dropAllTags, dropWriteTags, flushTlb, invlpg, lookup } from './paging.ts';
+import { dropAllTags, dropWriteTags, flushTlb, invlpg, lookup, peek, setAddend } from './paging.ts';
 import { isException, loadDataSegment } from './segments.ts';
 import { ARCH_STATE_BYTES, GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, SHADOW, STATE, STATE_BYTES } from './state-layout.ts';
 import { reloadPdptes, setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
@@ -32,6 +32,8 @@ import { createTranslator, type Translator, type TranslatorCounters, type Transl
 const MAX_BUDGET = 2 ** 30;
 const BUDGET_EXIT: CpuExit = { kind: 'budget' };
 const GP0: Exception = { vector: VECTOR.GP, errorCode: 0 };
+/** arch u32 (and padding), maddr u64, vpn u64. */
+const SAVED_ENTRY_BYTES = 24;
 const CS = STATE.seg + SEG.cs * SEG_SLOT_BYTES;
 
 export class Processor implements Cpu, Evaluator, CodeUser {
@@ -557,37 +559,42 @@ export class Processor implements Cpu, Evaluator, CodeUser {
 
   // -- checkpoints and reports ---------------------------------------------------------------------
 
+  /** Registers in canonical form, then the architectural half of each TLB entry. What is derived from them (mode, tags) is left out. */
   saveState(): Uint8Array {
     const { core } = this;
     core.canonicalise();
     core.view.setFloat64(core.stateBase + STATE.retired, this.#retired, true);
-    const tlbBytes = TLB_ENTRIES * (24 + TLB_VPN_BYTES);
-    const bytes = new Uint8Array(ARCH_STATE_BYTES + tlbBytes);
+    const bytes = new Uint8Array(ARCH_STATE_BYTES + TLB_ENTRIES * SAVED_ENTRY_BYTES);
     bytes.set(core.u8.subarray(core.stateBase, core.stateBase + ARCH_STATE_BYTES));
-    let at = ARCH_STATE_BYTES;
-    for (let slot = 0; slot < TLB_ENTRIES; slot++) {
+    bytes.fill(0, STATE.mode, STATE.mode + 8);
+    for (let slot = 0, at = ARCH_STATE_BYTES; slot < TLB_ENTRIES; slot++, at += SAVED_ENTRY_BYTES) {
       const e = core.tlbBase + slot * TLB_ENTRY_BYTES;
-      // The architectural half only: addend (48), arch (52), maddr (56), then the vpn.
-      bytes.set(core.u8.subarray(e + 48, e + 64), at);
-      bytes.set(core.u8.subarray(core.tlbVpnBase + slot * TLB_VPN_BYTES, core.tlbVpnBase + (slot + 1) * TLB_VPN_BYTES), at + 16);
-      at += 24 + TLB_VPN_BYTES - 8 + 8;
+      const vpn = core.tlbVpnBase + slot * TLB_VPN_BYTES;
+      bytes.set(core.u8.subarray(e + TLB.arch, e + TLB.arch + 4), at);
+      bytes.set(core.u8.subarray(e + TLB.maddr, e + TLB.maddr + 8), at + 8);
+      bytes.set(core.u8.subarray(vpn, vpn + TLB_VPN_BYTES), at + 16);
     }
     return bytes;
   }
   restoreState(bytes: Uint8Array): void {
+    assert(bytes.length === ARCH_STATE_BYTES + TLB_ENTRIES * SAVED_ENTRY_BYTES, `${bytes.length} bytes are no processor state`);
     const { core } = this;
     core.u8.set(bytes.subarray(0, ARCH_STATE_BYTES), core.stateBase);
     core.u8.fill(0, core.stateBase + ARCH_STATE_BYTES, core.stateBase + STATE_BYTES);
     this.#retired = core.view.getFloat64(core.stateBase + STATE.retired, true);
-    let at = ARCH_STATE_BYTES;
-    for (let slot = 0; slot < TLB_ENTRIES; slot++) {
-      core.u8.set(bytes.subarray(at, at + 16), core.tlbBase + slot * TLB_ENTRY_BYTES + 48);
-      core.u8.set(bytes.subarray(at + 16, at + 24), core.tlbVpnBase + slot * TLB_VPN_BYTES);
-      at += 24 + TLB_VPN_BYTES - 8 + 8;
+    for (let slot = 0, at = ARCH_STATE_BYTES; slot < TLB_ENTRIES; slot++, at += SAVED_ENTRY_BYTES) {
+      const e = core.tlbBase + slot * TLB_ENTRY_BYTES;
+      const vpn = core.tlbVpnBase + slot * TLB_VPN_BYTES;
+      core.u8.set(bytes.subarray(at, at + 4), e + TLB.arch);
+      core.u8.set(bytes.subarray(at + 8, at + 16), e + TLB.maddr);
+      core.u8.set(bytes.subarray(at + 16, at + 24), vpn);
+      setAddend(core, slot);
     }
     dropAllTags(core);
+    core.restoreMode();
     this.#cache.clear();
     this.#page = undefined;
+    this.#middle = -1;
     this.#translator?.reset();
   }
 
@@ -601,7 +608,7 @@ export class Processor implements Cpu, Evaluator, CodeUser {
     void core;
     return rows;
   }
-  /** The instruction at a linear address, without touching the TLB's state if it is mapped by it already; undefined if it cannot be read or decoded. */
+  /** The instruction at a linear address, without any effect; undefined if it cannot be read or decoded. */
   decodeAt(vaddr: number): Insn | undefined {
     const bytes = this.#peek(vaddr, MAX_INSN_BYTES);
     if (bytes.length === 0) return undefined;
@@ -611,18 +618,19 @@ export class Processor implements Cpu, Evaluator, CodeUser {
   disassemble(vaddr: number, count: number): readonly { readonly vaddr: number; readonly bytes: string; readonly text: string }[] {
     return formatAt(this.#peek(vaddr, count * MAX_INSN_BYTES), vaddr, count, modeBits(this.core.mode).codeWidth);
   }
-  /** Bytes as the tables map them now, with the state put back afterwards. */
+  /** As many bytes as can be read, up to `sizeBytes`, without any effect. */
   #peek(vaddr: number, sizeBytes: number): Uint8Array {
     const { core } = this;
-    const tlb = core.u8.slice(core.tlbBase, core.tlbBase + TLB_ENTRIES * TLB_ENTRY_BYTES);
-    const vpns = core.u8.slice(core.tlbVpnBase, core.tlbVpnBase + TLB_ENTRIES * TLB_VPN_BYTES);
-    const fault = core.fault;
-    let bytes: Uint8Array | undefined;
-    for (let n = sizeBytes; n > 0 && bytes === undefined; n = n > 4096 ? 4096 : n - 1) bytes = readBytes(core, vaddr >>> 0, n, core.user);
-    core.u8.set(tlb, core.tlbBase);
-    core.u8.set(vpns, core.tlbVpnBase);
-    core.fault = fault;
-    return bytes ?? new Uint8Array(0);
+    const bytes = new Uint8Array(sizeBytes);
+    for (let done = 0; done < sizeBytes; ) {
+      const from = (vaddr + done) >>> 0;
+      const at = peek(core, from, core.user);
+      if (at < 0) return bytes.subarray(0, done);
+      const n = Math.min(sizeBytes - done, 4096 - (from & 0xfff));
+      bytes.set(core.u8.subarray(at, at + n), done);
+      done += n;
+    }
+    return bytes;
   }
 }
 
