@@ -22,7 +22,7 @@ function imageOf(bytes: Uint8Array): KernelImage {
 const shipped = (name: string): KernelImage => imageOf(new Uint8Array(readFileSync(join(import.meta.dirname, '../../scenarios/guests/images', name))));
 
 const PAE = shipped('pv-i386-pae.elf');
-const NOPAE = shipped('pv-i386-nonpae.elf');
+const NOPAE = shipped('pv-i386-nopae.elf');
 /** Shaped like Linux: high base, separate p2m list, unmapped ramdisk. */
 const LINUX = imageOf(makeElf({
   wordBits: 64, entry: 0xffff_ffff_8100_0000n,

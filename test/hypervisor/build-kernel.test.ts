@@ -133,7 +133,7 @@ describe('what cannot be loaded is refused with one clause', () => {
 });
 
 describe('our own guests', () => {
-  test.each([['pv-i386-pae.elf', 'pv32pae'], ['pv-i386-nonpae.elf', 'xen3-nopae'], ['pv-i386-legacy.elf', 'xen3-nopae']])('%s parses as %s', (name, abi) => {
+  test.each([['pv-i386-pae.elf', 'pv32pae'], ['pv-i386-nopae.elf', 'xen3-nopae'], ['pv-i386-legacy.elf', 'xen3-nopae']])('%s parses as %s', (name, abi) => {
     const image = parseKernel(shipped(name));
     expect(image).toMatchObject({ abi, virtBase: 0xc000_0000 });
     if (!('problem' in image)) expect(kernelSymbols(image).length).toBeGreaterThan(10);
