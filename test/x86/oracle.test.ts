@@ -42,6 +42,15 @@ describe.each(['evaluate', 'translate'] as const)('with the tier set to %s,', (t
     check(machine, load('sequences').filter((_, i) => i % 4 === 0), slice);
   });
 
+  if (tier === 'translate') {
+    test('most of it is translated code', () => {
+      const translating = new CoreMachine(createCpu, tier);
+      check(translating, load('sequences').slice(0, 500));
+      const { evaluatedInsns, translatedInsns } = translating.cpu.counters ?? { evaluatedInsns: 1, translatedInsns: 0 };
+      expect(translatedInsns).toBeGreaterThan(20 * evaluatedInsns);
+    });
+  }
+
   test('two-level page tables serve as well as PAE', () => {
     const twoLevel = new CoreMachine(createCpu, tier, 'two-level');
     // Without NX a fetch from data does not fault, and no fault names the fetch.

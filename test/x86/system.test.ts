@@ -14,7 +14,7 @@ const folder = join(import.meta.dirname, '..', 'oracle', 'system');
 const long = process.env['REXEN_DEPTH'] === 'long';
 const SHOWN = 25;
 
-describe.each(['evaluate', 'translate', 'auto'] as const)('with the tier set to %s,', (tier) => {
+describe.each(['evaluate', 'translate', ...(long ? ['auto' as const] : [])] as const)('with the tier set to %s,', (tier) => {
   test.each(IMAGES)('the image %s prints what the processor would', (image) => {
     const expected = readFileSync(join(folder, 'expected', `${image}.txt`), 'latin1').split('\n');
     const run = runImage(createCpu, tier, readFileSync(join(folder, 'images', `${image}.elf`)));
