@@ -1,0 +1,139 @@
+// The command line as a user meets it: exit codes, one clear sentence for bad input, JSON alone on
+// stdout, and never a stack trace.
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+const folder = mkdtempSync(join(tmpdir(), 'rexen-cli-'));
+const at = (name: string): string => join(folder, name);
+
+interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `rexen ARGS` in another folder than the checkout. */
+function rexen(...args: readonly string[]): Promise<Ran> {
+  return new Promise((done) => {
+    execFile(process.execPath, ['--import', join(ROOT, 'node_modules/tsx/dist/loader.mjs'), join(ROOT, 'src/cli/main.ts'), ...args], { cwd: folder, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
+      done({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
+    });
+  });
+}
+
+interface Summary {
+  readonly outcome: string;
+  readonly events: number;
+  readonly instructions: number;
+  readonly virtualTimeNs: number;
+  readonly wallMs: number;
+  readonly bytes: number;
+  readonly digest: string;
+  readonly exact?: boolean;
+}
+/** stdout must be one JSON object and nothing else. */
+const json = (ran: Ran): Summary => JSON.parse(ran.stdout) as Summary;
+
+let recorded: Ran;
+beforeAll(async () => {
+  recorded = await rexen('record', 'pv-i386-pae', '-o', at('pae.rxr'), '--json');
+  const bytes = readFileSync(at('pae.rxr'));
+  writeFileSync(at('cut.rxr'), bytes.subarray(0, bytes.length - 700));
+  writeFileSync(at('short.rxr'), bytes.subarray(0, 60));
+  const flipped = Uint8Array.from(bytes);
+  flipped[bytes.length >> 1] = (flipped[bytes.length >> 1] as number) ^ 4;
+  writeFileSync(at('flipped.rxr'), flipped);
+  writeFileSync(at('junk.bin'), Uint8Array.from({ length: 5000 }, (_, i) => (i * 37) & 0xff));
+  writeFileSync(at('broken.mjs'), 'export const nothing = 1;\n');
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('recording and replaying', () => {
+  test('record --json prints one object with the figures', () => {
+    expect(recorded.code).toBe(0);
+    expect(json(recorded)).toMatchObject({ outcome: 'poweroff', events: expect.any(Number), instructions: expect.any(Number), virtualTimeNs: expect.any(Number), wallMs: expect.any(Number), bytes: expect.any(Number), digest: expect.stringMatching(/^[0-9a-f]{64}$/) });
+  });
+
+  test('replay is exact, in another folder than the recording was made in', async () => {
+    const ran = await rexen('replay', at('pae.rxr'), '--json');
+    expect(ran.code).toBe(0);
+    expect(json(ran)).toMatchObject({ exact: true, outcome: 'poweroff', digest: json(recorded).digest });
+  });
+
+  test('run has the digest of record, and makes no file', async () => {
+    const ran = await rexen('run', 'pv-i386-pae', '--json');
+    expect(ran.code).toBe(0);
+    expect(json(ran).digest).toBe(json(recorded).digest);
+  });
+
+  test('replay --until stops at that event', async () => {
+    const ran = await rexen('replay', at('pae.rxr'), '--until', '118', '--json');
+    expect(ran.code).toBe(0);
+    expect(json(ran)).toMatchObject({ outcome: 'stopped', exact: false });
+    expect(json(ran).events).toBeGreaterThanOrEqual(118);
+    expect(json(ran).events).toBeLessThan(130);
+  });
+
+  test('a crash that was recorded and replays exactly is 0; recording it is 1', async () => {
+    expect((await rexen('record', 'pv-i386-pae', '--cmdline', 'panic', '-o', at('panic.rxr'), '--json')).code).toBe(1);
+    const ran = await rexen('replay', at('panic.rxr'), '--json');
+    expect(ran.code).toBe(0);
+    expect(json(ran)).toMatchObject({ exact: true, outcome: 'crash' });
+  });
+
+  test('a guest that spins for ever meets its limit, and that replays exactly', async () => {
+    const ran = await rexen('record', 'pv-i386-pae', '--cmdline', 'spin', '--max-instructions', '3_000_000', '-o', at('spin.rxr'), '--json');
+    expect(ran.code).toBe(1);
+    expect(json(ran)).toMatchObject({ outcome: 'limit', instructions: 3_000_000 });
+    expect((await rexen('replay', at('spin.rxr'), '--json')).code).toBe(0);
+  });
+
+  test.each(['triple', 'crash', 'wild'])('a hostile guest (%s) neither crashes nor hangs the tool', async (cmdline) => {
+    const ran = await rexen('run', 'pv-i386-pae', '--cmdline', cmdline, '--json');
+    expect(ran.code).toBe(cmdline === 'wild' ? 0 : 1);
+    expect(json(ran).outcome).toBe(cmdline === 'wild' ? 'poweroff' : 'crash');
+  });
+
+  test('a truncated recording is 2 after its verified prefix, and says so', async () => {
+    const ran = await rexen('replay', at('cut.rxr'), '--json');
+    expect(ran.code).toBe(2);
+    expect(json(ran)).toMatchObject({ outcome: 'truncated', exact: false });
+  });
+
+  test('scenarios --json is an array of name, title and needs', async () => {
+    const rows = JSON.parse((await rexen('scenarios', '--json')).stdout) as { name: string; title: string; needs: string[] }[];
+    expect(rows.map((row) => row.name)).toEqual(expect.arrayContaining(['grub-i386', 'pv-i386-nopae', 'pv-i386-pae']));
+    for (const row of rows) expect(Object.keys(row)).toEqual(['name', 'title', 'needs']);
+  });
+});
+
+describe('bad input gets one clear sentence and exit code 2', () => {
+  test.each([
+    ['a kernel that is no kernel', ['record', 'junk.bin'], /junk\.bin.* is not an ELF kernel/],
+    ['an ELF file without Xen notes', ['record', process.execPath], /no Xen ELF notes/],
+    ['an unknown scenario', ['record', 'pv-i386'], /pv-i386: neither a scenario nor a file.*pv-i386-pae/],
+    ['a scenario file that exports none', ['run', './broken.mjs'], /broken\.mjs: a scenario file exports/],
+    ['a seed that is no number', ['record', 'pv-i386-pae', '--seed', 'abc'], /--seed abc: a seed is a whole number/],
+    ['an unknown setting', ['run', 'pv-i386-pae', '--set', 'foo=1'], /there is no setting foo; the keys are memory/],
+    ['too little memory', ['run', 'pv-i386-pae', '--memory', '1'], /must be a whole number from 4 to 3500/],
+    ['an unknown option', ['run', 'pv-i386-pae', '--bogus'], /unknown option '--bogus'/],
+    ['an unknown command', ['frob'], /unknown command 'frob'/],
+    ['a missing ramdisk', ['run', 'pv-i386-pae', '--ramdisk', 'nowhere.img'], /nowhere\.img/],
+    ['a recording that is none', ['replay', 'junk.bin'], /junk\.bin: this is not a Rexen recording/],
+    ['a recording that is not there', ['replay', 'nowhere.rxr'], /nowhere\.rxr does not exist/],
+    ['a recording cut in its header', ['replay', 'short.rxr'], /short\.rxr: .*header/],
+    ['a recording with a flipped bit', ['replay', 'flipped.rxr'], /flipped\.rxr: .*damaged/],
+    ['a position that is none', ['replay', 'pae.rxr', '--until', 'x'], /--until x: a position is/],
+    ['a place that cannot be written', ['record', 'pv-i386-pae', '-o', '/nowhere/x.rxr'], /\/nowhere\/x\.rxr/],
+  ] as const)('%s', async (_what, args, sentence) => {
+    const ran = await rexen(...args);
+    expect(ran.code).toBe(2);
+    expect(ran.stderr).toMatch(sentence);
+    expect(ran.stderr).not.toMatch(/^\s+at /m);
+    expect(ran.stdout).toBe('');
+  });
+});
