@@ -66,8 +66,11 @@ interface Slots {
 }
 const newSlots = (): Slots => ({ taken: new Int32Array(new SharedArrayBuffer(SLOT_COUNT * 4)), memory: new Uint8Array(new SharedArrayBuffer(SLOT_COUNT * SLOT_BYTES)) });
 
-/** Some 130,000 events: a second or more of a busy guest. */
-const THREAD_AFTER_CHUNKS = 16;
+/**
+ * Half a million events. Measured on a storm of 600,000 events (1.5 µs each without a recording), in
+ * processor time of the guest's thread: 1.06 times the plain run inline, 1.05 with the thread.
+ */
+const THREAD_AFTER_CHUNKS = 64;
 
 class OpenFile {
   readonly sink: FileSink;
