@@ -3,6 +3,7 @@
 import type { ErrnoName } from '../abi/errno.ts';
 import type { Domain } from './domain.ts';
 import { entryCount, entryMaddr, GNTST, growStatusFrames, GTF, RESERVED_ENTRIES, statusMaddr, type GrantTable } from './grant-table.ts';
+import { unmapForBackend } from './grant-table-backend.ts';
 import { releaseMappings } from './grant-table-map.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { putAllocation } from './page-types.ts';
@@ -87,10 +88,11 @@ export function swapEntries(hv: Hypervisor, domain: Domain, a: number, b: number
   return GNTST.okay;
 }
 
-/** The end of the domain: what it mapped, then its own frames. */
+/** The end of the domain: what it mapped, what back ends mapped of it, then its own frames. */
 export function destroyGrantTable(hv: Hypervisor, domain: Domain): void {
   releaseMappings(hv, domain);
   const { grants } = domain;
+  for (const { gref, readOnly } of [...grants.backendMappings]) unmapForBackend(hv, domain.domId, gref, readOnly);
   for (const mfn of [...grants.sharedMfns, ...grants.statusMfns]) freeSharedFrame(hv, mfn);
   grants.sharedMfns = [];
   grants.statusMfns = [];

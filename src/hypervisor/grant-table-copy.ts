@@ -49,7 +49,7 @@ export const newCopyBatch = (): CopyBatch => ({ source: undefined, dest: undefin
 type Acquired = { readonly status: number } & Partial<{ mfn: number; start: number; length: number }>;
 
 /** Takes one use of a grant and one reference of its frame. */
-function acquireForCopy(hv: Hypervisor, granter: Domain, gref: number, domId: number, readOnly: boolean, allowTransitive: boolean): Acquired {
+export function acquireForCopy(hv: Hypervisor, granter: Domain, gref: number, domId: number, readOnly: boolean, allowTransitive: boolean): Acquired {
   const table = granter.grants;
   if (gref >= entryCount(table)) return { status: GNTST.bad_gntref };
   const kind = readOnly ? 'hostRead' : 'hostWrite';
@@ -104,7 +104,7 @@ function wholeOrPart(table: GrantTable, entry: SharedEntry, granter: Domain, gre
 }
 
 /** Undoes acquireForCopy() but for the frame's reference. release_grant_for_copy(). */
-function releaseForCopy(hv: Hypervisor, granter: Domain, gref: number, readOnly: boolean): void {
+export function releaseForCopy(hv: Hypervisor, granter: Domain, gref: number, readOnly: boolean): void {
   const active = granter.grants.active[gref];
   if (active === undefined) return;
   const { sourceDomId, sourceGref } = active;

@@ -65,6 +65,13 @@ export interface GrantMapping {
   vcpuId: number;
 }
 
+/** A grant of this domain's that a simulated back end of dom0 has mapped. */
+export interface BackendMapping {
+  readonly gref: number;
+  readonly readOnly: boolean;
+  readonly mfn: number;
+}
+
 export interface GrantTable {
   version: 1 | 2;
   /** Limits of the toolstack. */
@@ -79,6 +86,8 @@ export interface GrantTable {
   /** By handle; free ones are used again, oldest first. */
   maptrack: GrantMapping[];
   freeHandles: number[];
+  /** In the order they were mapped. */
+  backendMappings: BackendMapping[];
 }
 
 export interface GrantTableOptions {
@@ -91,7 +100,7 @@ export interface GrantTableOptions {
 export function newGrantTable(options: GrantTableOptions = {}): GrantTable {
   return {
     version: 1, maxVersion: options.maxVersion ?? 2, maxGrantFrames: options.maxGrantFrames ?? 64, maxMaptrackFrames: options.maxMaptrackFrames ?? 1024,
-    sharedMfns: [], statusMfns: [], active: {}, maptrack: [], freeHandles: [],
+    sharedMfns: [], statusMfns: [], active: {}, maptrack: [], freeHandles: [], backendMappings: [],
   };
 }
 

@@ -29,6 +29,9 @@ const HYPERCALL_VECTOR = 0x82;
 const ARG_REGS = [GPR.ebx, GPR.ecx, GPR.edx, GPR.esi, GPR.edi, GPR.ebp] as const;
 /** What a debug build leaves in argument registers that a hypercall used. */
 const CLOBBERED = 0xdead_f00d;
+/** B0 to B3; with BD, BS and BT. */
+const DR6_BREAKPOINTS = 0xf;
+const DR6_CAUSES = 0xe00f;
 /** An event that the event row logs for an unknown number: all five registers. */
 const UNKNOWN_ARG_COUNT = 5;
 
@@ -169,6 +172,10 @@ function onException(hv: Hypervisor, vcpu: Vcpu, exception: Exception): void {
       break;
     case VECTOR.UD:
       if (emulateInvalidOp(hv, vcpu)) return;
+      break;
+    case VECTOR.DB:
+      // Breakpoint bits are replaced, the others accumulate: x86_merge_dr6().
+      vcpu.debugRegs[6] = (((vcpu.debugRegs[6] as number) & ~DR6_BREAKPOINTS) | (cpu.dr(6) & DR6_CAUSES)) >>> 0;
       break;
     case VECTOR.NM:
       // Xen clears TS before it tells the guest; classic Linux relies on that.
