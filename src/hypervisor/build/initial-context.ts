@@ -17,6 +17,10 @@ const CR0 = 0x8005_0033;
 /** PSE, PGE, OSFXSR, OSXMMEXCPT; PAE with three or four levels. */
 const CR4 = 0x690;
 const CR4_PAE = 0x20;
+/** What STR shows on 64-bit Xen (TSS_SELECTOR), and a present busy 32-bit TSS of ring 0. */
+const TSS_SELECTOR = 0xe040;
+const BUSY_TSS = 0x8b;
+const UNUSABLE = 0x1_0000;
 /** NXE, and for 64-bit guests LME, LMA and SCE. */
 const EFER = { 32: 0x800, 64: 0xd01 } as const;
 
@@ -40,13 +44,16 @@ export function loadInitialContext(hv: Hypervisor, vcpu: Vcpu, context: InitialC
   cpu.setCr(3, vcpu.guestTableMfn * 4096);
   cpu.setCr(0, CR0);
   loadGdt(hv, vcpu);
+  // No I/O bitmap: ports are Xen's, whatever lies where a task state segment would be.
+  cpu.setTr({ selector: TSS_SELECTOR, base: 0, limit: 0, access: BUSY_TSS });
+  cpu.setLdtr({ selector: 0, base: 0, limit: 0, access: UNUSABLE });
   setWord(cpu, GPR.esi, context.startInfoVaddr);
   setWord(cpu, GPR.esp, context.stackVaddr);
   cpu.setEip(context.entry);
   cpu.setEflags(EFLAGS_IF_FIXED);
   for (const [index, selector] of [[SEG.cs, flat.cs], [SEG.ss, flat.ss], [SEG.ds, flat.ds], [SEG.es, flat.ds], [SEG.fs, flat.ds], [SEG.gs, flat.ds]] as const) {
     const descriptor = reservedDescriptor(abi.wordBits, selector);
-    cpu.setSegment(index, descriptor === undefined ? { selector: 0, base: 0, limit: 0, access: 0x1_0000 } : segmentFromDescriptor(selector, descriptor));
+    cpu.setSegment(index, descriptor === undefined ? { selector: 0, base: 0, limit: 0, access: UNUSABLE } : segmentFromDescriptor(selector, descriptor));
   }
 }
 
