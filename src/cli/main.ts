@@ -58,9 +58,12 @@ function hostProblem(error: unknown): string | undefined {
     ENOSPC: `the disk is full while writing ${path}; what is there already can be replayed up to its last whole chunk`,
     EROFS: `${path} is on a read-only file system; choose another place with -o`,
     ENOTDIR: `${path}: a part of this path is not a directory`,
+    EFBIG: `${path} may not grow any further; raise the limit (ulimit -f), or write elsewhere with -o`,
     EPIPE: 'the reader of the output went away',
   };
-  return texts[error.code];
+  // Whatever else the system refuses about a file (EDQUOT, EIO, EMFILE, ELOOP, ...) is no bug either.
+  const other = 'path' in error && 'syscall' in error ? `${path}: ${error.message}` : undefined;
+  return texts[error.code] ?? other;
 }
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
