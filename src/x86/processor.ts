@@ -8,36 +8,30 @@
 import { assert } from '../base/assert.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 import { CodeCache, type CodePage, type Entry, type InsnEntry } from './code-cache.ts';
-import { codeChanged, hitsCode, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
+import { codeChanged, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
 import { ACCESS, Core, UNUSABLE } from './core.ts';
-import type { Cpu, CpuCounters, CpuOptions, SegmentState } from './cpu.ts';
-import { decode, MAX_INSN_BYTES, type Insn } from './decode.ts';
+import type { Cpu, CpuCounters, CpuOptions } from './cpu.ts';
+import { MAX_INSN_BYTES, type Insn } from './decode.ts';
 import { DONE, type Evaluator } from './evaluate.ts';
 import { VECTOR, type CpuExit, type Exception } from './exit.ts';
 import { EFLAGS } from './flags.ts';
-import { formatAt } from './format.ts';
-import type { Lowered } from './lower.ts';
-import { readBytes, writeBytes } from './memory-access.ts';
-import { codeLimitOf, loweringMode, isFlat, isPlain, modeBits, MODE } from './mode.ts';
-import { dropAllTags, dropWriteTags, flushTlb, invlpg, lookup, peek, setAddend } from './paging.ts';
-import { isException, loadDataSegment } from './segments.ts';
-import { ARCH_STATE_BYTES, GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, SHADOW, STATE, STATE_BYTES } from './state-layout.ts';
-import { reloadPdptes, setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
+import { loweringMode, MODE } from './mode.ts';
+import { dropAllTags, dropWriteTags, lookup } from './paging.ts';
+import { restoreState, saveState } from './saved-state.ts';
+import { isException } from './segments.ts';
+import { StateFace } from './state-face.ts';
+import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from './state-layout.ts';
 import { completeIo } from './system/misc.ts';
 import { combine, deliverThroughIdt, type Delivery } from './system/transfers.ts';
-import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
-import type { SegmentKind } from './translate/frame.ts';
-import { createTranslator, type Translator, type TranslatorCounters, type TranslatorMode } from './translate/translator.ts';
+import { createTranslator, type Translator, type TranslatorCounters } from './translate/translator.ts';
+import { translatorHost } from './translator-host.ts';
 
 const MAX_BUDGET = 2 ** 30;
 const BUDGET_EXIT: CpuExit = { kind: 'budget' };
 const GP0: Exception = { vector: VECTOR.GP, errorCode: 0 };
-/** arch u32 (and padding), maddr u64, vpn u64. */
-const SAVED_ENTRY_BYTES = 24;
 const CS = STATE.seg + SEG.cs * SEG_SLOT_BYTES;
 
-export class Processor implements Cpu, Evaluator, CodeUser {
-  readonly machine: MachineMemory;
+export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   readonly core: Core;
   exit: CpuExit | undefined;
   readonly #options: CpuOptions;
@@ -52,20 +46,13 @@ export class Processor implements Cpu, Evaluator, CodeUser {
   #runBudget = 0;
 
   constructor(machine: MachineMemory, options: CpuOptions) {
-    this.machine = machine;
+    super(machine);
     this.#options = options;
     this.core = new Core(machine, options, () => this.retired());
     this.#cache = new CodeCache(this);
     registerCodeUser(machine, this);
     dropAllTags(this.core);
-    if ((options.tier ?? 'auto') !== 'evaluate') this.#translator = this.#makeTranslator(options);
-  }
-
-  get stateBase(): number {
-    return this.core.stateBase;
-  }
-  get tlbBase(): number {
-    return this.core.tlbBase;
+    if ((options.tier ?? 'auto') !== 'evaluate') this.#translator = createTranslator(translatorHost({ core: this.core, cache: this.#cache }), options.tier === 'translate' ? { hotAfter: 1, batch: 1, eager: true } : {});
   }
 
   get counters(): CpuCounters {
@@ -346,71 +333,6 @@ export class Processor implements Cpu, Evaluator, CodeUser {
 
   // -- the translator ------------------------------------------------------------------------------
 
-  #makeTranslator(options: CpuOptions): Translator {
-    const { core } = this;
-    const { machine } = this;
-    const slow = (access: 'read' | 'write') => (vaddr: number, sizeBytes: number): number => {
-      if (vaddr >>> 12 !== ((vaddr + sizeBytes - 1) >>> 0) >>> 12) return 0;
-      const at = lookup(core, vaddr, access, core.user);
-      if (at < machine.ramBase) return 0;
-      return access === 'write' && hitsCode(machine, at - machine.ramBase, sizeBytes) ? 0 : at;
-    };
-    return createTranslator(
-      {
-        machine,
-        stateBase: core.stateBase,
-        tlbBase: core.tlbBase,
-        lowerAt: (maddr, vaddr, mode) => this.#lowerAt(maddr, vaddr, mode),
-        lowerCrossing: (maddr, vaddr, mode) => this.#lowerCrossing(maddr, vaddr, mode),
-        mode: (key) => this.#translatorMode(key),
-        slowRead: slow('read'),
-        slowWrite: slow('write'),
-        clock: options.clock,
-      },
-      options.tier === 'translate' ? { hotAfter: 1, batch: 1, eager: true } : {},
-    );
-  }
-
-  /** What translated code is made from; undefined where the evaluator must do it. Translated code segments have base 0. */
-  #lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined {
-    const page = this.#cache.page(maddr >>> 12, vaddr >>> 12, mode, 0);
-    let entry = page.entries[vaddr & 0xfff];
-    if (entry === undefined) {
-      const at = this.machine.ramBase + maddr;
-      entry = this.#cache.make(this.core.u8.subarray(at, at + Math.min(MAX_INSN_BYTES, 4096 - (maddr & 0xfff))), vaddr, mode);
-      if (entry?.kind !== 'insn') return undefined;
-      markCode(this.machine, maddr, entry.lengthBytes);
-      page.entries[vaddr & 0xfff] = entry;
-    }
-    return entry.kind === 'insn' ? entry.lowered : undefined;
-  }
-
-  /** An instruction that goes on in the next page, as the TLB maps that page now. */
-  #lowerCrossing(maddr: number, vaddr: number, mode: number): { lowered: Lowered; nextMaddr: number } | undefined {
-    const { core, machine } = this;
-    const next = (((vaddr >>> 12) + 1) << 12) >>> 0;
-    const e = (core.tlbBase + ((next >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES) >>> 2;
-    if (core.u32[e + ((modeBits(mode).user ? TLB.execUser : TLB.execSup) >> 2)] !== next) return undefined;
-    const nextMaddr = core.u32[e + (TLB.maddr >> 2)] as number;
-    const inFirst = 4096 - (vaddr & 0xfff);
-    if (inFirst >= MAX_INSN_BYTES) return undefined;
-    const bytes = new Uint8Array(MAX_INSN_BYTES);
-    bytes.set(core.u8.subarray(machine.ramBase + maddr, machine.ramBase + maddr + inFirst));
-    bytes.set(core.u8.subarray(machine.ramBase + nextMaddr, machine.ramBase + nextMaddr + MAX_INSN_BYTES - inFirst), inFirst);
-    const entry = this.#cache.make(bytes, vaddr, mode);
-    if (entry?.kind !== 'insn' || entry.lengthBytes <= inFirst) return undefined;
-    markCode(machine, maddr, inFirst);
-    markCode(machine, nextMaddr, entry.lengthBytes - inFirst);
-    return { lowered: entry.lowered, nextMaddr };
-  }
-
-  #translatorMode(key: number): TranslatorMode {
-    const bits = modeBits(key);
-    const segments = SEG_NAMES.map((_, seg): SegmentKind => (isFlat(key, seg) ? 'flat' : seg !== SEG.cs && isPlain(key, seg) ? 'checked' : 'never'));
-    const codeLimit = codeLimitOf(key);
-    return { translatable: bits.codeWidth === 32 && bits.stackWidth === 32 && codeLimit > 0, user: bits.user, long: false, codeLimit, segments };
-  }
-
   codeChanged(mfn: number): void {
     if (this.#cache.drop(mfn)) this.#page = undefined;
     this.#translator?.invalidate(mfn);
@@ -430,207 +352,15 @@ export class Processor implements Cpu, Evaluator, CodeUser {
   addRetired(insns: number): void {
     this.#retired += insns;
   }
-  reg(index: number): number {
-    return this.core.get32(STATE.gpr + index * 8);
-  }
-  setReg(index: number, value: number): void {
-    this.core.set32(STATE.gpr + index * 8, value);
-  }
-  regHigh(index: number): number {
-    return this.core.get32(STATE.gpr + index * 8 + 4);
-  }
-  setRegHigh(index: number, value: number): void {
-    this.core.set32(STATE.gpr + index * 8 + 4, value);
-  }
-  eip(): number {
-    return this.core.get32(STATE.rip);
-  }
-  setEip(value: number): void {
-    this.core.set32(STATE.rip, value);
-  }
-  eflags(): number {
-    return this.core.eflags();
-  }
-  setEflags(value: number): void {
-    this.core.setEflags(value);
-  }
-  cpl(): number {
-    return this.core.get32(STATE.cpl);
-  }
-  #slot(at: number): SegmentState {
-    return { selector: this.core.get32(at), base: this.core.get32(at + 8), limit: this.core.get32(at + 16), access: this.core.get32(at + 24) };
-  }
-  #setSlot(at: number, state: SegmentState): void {
-    this.core.setSegmentSlot(at, state.selector, state.base, state.limit, state.access);
-  }
-  segment(index: number): SegmentState {
-    return this.#slot(STATE.seg + index * SEG_SLOT_BYTES);
-  }
-  setSegment(index: number, state: SegmentState): void {
-    this.#setSlot(STATE.seg + index * SEG_SLOT_BYTES, state);
-    if (index === SEG.cs) this.core.set32(STATE.cpl, state.selector & 3);
-    this.core.updateMode();
-  }
-  ldtr(): SegmentState {
-    return this.#slot(STATE.ldtr);
-  }
-  setLdtr(state: SegmentState): void {
-    this.#setSlot(STATE.ldtr, state);
-  }
-  tr(): SegmentState {
-    return this.#slot(STATE.tr);
-  }
-  setTr(state: SegmentState): void {
-    this.#setSlot(STATE.tr, state);
-  }
-  gdtr(): { base: number; limit: number } {
-    return { base: this.core.get32(STATE.gdtrBase), limit: this.core.get32(STATE.gdtrLimit) };
-  }
-  setGdtr(base: number, limit: number): void {
-    this.core.set32(STATE.gdtrBase, base);
-    this.core.set32(STATE.gdtrLimit, limit);
-  }
-  idtr(): { base: number; limit: number } {
-    return { base: this.core.get32(STATE.idtrBase), limit: this.core.get32(STATE.idtrLimit) };
-  }
-  setIdtr(base: number, limit: number): void {
-    this.core.set32(STATE.idtrBase, base);
-    this.core.set32(STATE.idtrLimit, limit);
-  }
-  cr(n: 0 | 2 | 3 | 4): number {
-    return this.core.get32({ 0: STATE.cr0, 2: STATE.cr2, 3: STATE.cr3, 4: STATE.cr4 }[n]);
-  }
-  setCr(n: 0 | 2 | 3 | 4, value: number): void {
-    if (n === 2) this.core.set32(STATE.cr2, value);
-    else if (n === 0) setCr0(this.core, value);
-    else if (n === 3) setCr3(this.core, value);
-    else setCr4(this.core, value);
-  }
-  efer(): number {
-    return this.core.get32(STATE.efer);
-  }
-  setEfer(value: number): void {
-    if (this.core.get32(STATE.efer) !== value >>> 0) flushTlb(this.core, false);
-    this.core.set32(STATE.efer, value);
-  }
-  dr(n: number): number {
-    return this.core.get32(STATE.dr + n * 8);
-  }
-  setDr(n: number, value: number): void {
-    this.core.set32(STATE.dr + n * 8, value);
-  }
-  setTsc(baseAtRetiredZero: bigint, perInsn: number): void {
-    this.core.view.setBigInt64(this.stateBase + STATE.tscBase, BigInt.asIntN(64, baseAtRetiredZero), true);
-    this.core.view.setBigUint64(this.stateBase + STATE.tscPerInsn, BigInt(perInsn), true);
-  }
-  tsc(): bigint {
-    return tscOf(this.core);
-  }
-  setShadow(on: boolean): void {
-    this.core.set32(STATE.shadow, on ? 1 : 0);
-  }
-  loadSegment(index: number, selector: number): Exception | undefined {
-    assert(index !== SEG.cs, 'CS is loaded by setSegment');
-    return loadDataSegment(this.core, index, selector);
-  }
-
-  flushTlb(keepGlobal: boolean): void {
-    // Hardware flushes by loading CR3.
-    reloadPdptes(this.core);
-    flushTlb(this.core, keepGlobal);
-  }
-  invlpg(vaddr: number): void {
-    invlpg(this.core, vaddr >>> 0);
-  }
-  dropWriteFastPaths(): void {
-    dropWriteTags(this.core, -1);
-  }
-  translate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): { ok: true; maddr: number } | { ok: false; exception: Exception } {
-    const at = lookup(this.core, vaddr >>> 0, access, user);
-    return at < 0 ? { ok: false, exception: this.core.fault as Exception } : { ok: true, maddr: at - this.machine.ramBase };
-  }
-  readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception } {
-    const bytes = readBytes(this.core, vaddr >>> 0, sizeBytes, user);
-    return bytes === undefined ? { ok: false, exception: this.core.fault as Exception } : { ok: true, bytes };
-  }
-  writeLinear(vaddr: number, bytes: Uint8Array, user: boolean): { ok: true } | { ok: false; exception: Exception } {
-    return writeBytes(this.core, vaddr >>> 0, bytes, user) ? { ok: true } : { ok: false, exception: this.core.fault as Exception };
-  }
-
-  // -- checkpoints and reports ---------------------------------------------------------------------
-
-  /** Registers in canonical form, then the architectural half of each TLB entry. What is derived from them (mode, tags) is left out. */
   saveState(): Uint8Array {
-    const { core } = this;
-    core.canonicalise();
-    core.view.setFloat64(core.stateBase + STATE.retired, this.#retired, true);
-    const bytes = new Uint8Array(ARCH_STATE_BYTES + TLB_ENTRIES * SAVED_ENTRY_BYTES);
-    bytes.set(core.u8.subarray(core.stateBase, core.stateBase + ARCH_STATE_BYTES));
-    bytes.fill(0, STATE.mode, STATE.mode + 8);
-    for (let slot = 0, at = ARCH_STATE_BYTES; slot < TLB_ENTRIES; slot++, at += SAVED_ENTRY_BYTES) {
-      const e = core.tlbBase + slot * TLB_ENTRY_BYTES;
-      const vpn = core.tlbVpnBase + slot * TLB_VPN_BYTES;
-      bytes.set(core.u8.subarray(e + TLB.arch, e + TLB.arch + 4), at);
-      bytes.set(core.u8.subarray(e + TLB.maddr, e + TLB.maddr + 8), at + 8);
-      bytes.set(core.u8.subarray(vpn, vpn + TLB_VPN_BYTES), at + 16);
-    }
-    return bytes;
+    return saveState(this.core, this.#retired);
   }
   restoreState(bytes: Uint8Array): void {
-    assert(bytes.length === ARCH_STATE_BYTES + TLB_ENTRIES * SAVED_ENTRY_BYTES, `${bytes.length} bytes are no processor state`);
-    const { core } = this;
-    core.u8.set(bytes.subarray(0, ARCH_STATE_BYTES), core.stateBase);
-    core.u8.fill(0, core.stateBase + ARCH_STATE_BYTES, core.stateBase + STATE_BYTES);
-    this.#retired = core.view.getFloat64(core.stateBase + STATE.retired, true);
-    for (let slot = 0, at = ARCH_STATE_BYTES; slot < TLB_ENTRIES; slot++, at += SAVED_ENTRY_BYTES) {
-      const e = core.tlbBase + slot * TLB_ENTRY_BYTES;
-      const vpn = core.tlbVpnBase + slot * TLB_VPN_BYTES;
-      core.u8.set(bytes.subarray(at, at + 4), e + TLB.arch);
-      core.u8.set(bytes.subarray(at + 8, at + 16), e + TLB.maddr);
-      core.u8.set(bytes.subarray(at + 16, at + 24), vpn);
-      setAddend(core, slot);
-    }
-    dropAllTags(core);
-    core.restoreMode();
+    this.#retired = restoreState(this.core, bytes);
     this.#cache.clear();
     this.#page = undefined;
     this.#middle = -1;
     this.#translator?.reset();
-  }
-
-  registers(): readonly { readonly name: string; readonly value: number | bigint }[] {
-    const { core } = this;
-    const rows: { name: string; value: number | bigint }[] = GPR_NAMES.slice(0, 8).map((name, i) => ({ name: name.replace('r', 'e'), value: this.reg(i) }));
-    rows.push({ name: 'eip', value: this.eip() }, { name: 'eflags', value: this.eflags() }, { name: 'cpl', value: this.cpl() });
-    SEG_NAMES.forEach((name, i) => rows.push({ name, value: this.segment(i).selector }));
-    for (const n of [0, 2, 3, 4] as const) rows.push({ name: `cr${n}`, value: this.cr(n) });
-    rows.push({ name: 'retired', value: this.retired() });
-    void core;
-    return rows;
-  }
-  /** The instruction at a linear address, without any effect; undefined if it cannot be read or decoded. */
-  decodeAt(vaddr: number): Insn | undefined {
-    const bytes = this.#peek(vaddr, MAX_INSN_BYTES);
-    if (bytes.length === 0) return undefined;
-    const decoded = decode(bytes, (vaddr - this.core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0, modeBits(this.core.mode).codeWidth);
-    return decoded.kind === 'insn' ? decoded.insn : undefined;
-  }
-  disassemble(vaddr: number, count: number): readonly { readonly vaddr: number; readonly bytes: string; readonly text: string }[] {
-    return formatAt(this.#peek(vaddr, count * MAX_INSN_BYTES), vaddr, count, modeBits(this.core.mode).codeWidth);
-  }
-  /** As many bytes as can be read, up to `sizeBytes`, without any effect. */
-  #peek(vaddr: number, sizeBytes: number): Uint8Array {
-    const { core } = this;
-    const bytes = new Uint8Array(sizeBytes);
-    for (let done = 0; done < sizeBytes; ) {
-      const from = (vaddr + done) >>> 0;
-      const at = peek(core, from, core.user);
-      if (at < 0) return bytes.subarray(0, done);
-      const n = Math.min(sizeBytes - done, 4096 - (from & 0xfff));
-      bytes.set(core.u8.subarray(at, at + n), done);
-      done += n;
-    }
-    return bytes;
   }
 }
 

@@ -1,0 +1,198 @@
+// The face of a processor's state: registers, segments, tables, guest memory, reports. All of it lives in
+// the Core; nothing here runs instructions.
+import { assert } from '../base/assert.ts';
+import type { MachineMemory } from '../machine/memory.ts';
+import type { Core } from './core.ts';
+import type { SegmentState } from './cpu.ts';
+import { decode, MAX_INSN_BYTES, type Insn } from './decode.ts';
+import type { Exception } from './exit.ts';
+import { formatAt } from './format.ts';
+import { readBytes, writeBytes } from './memory-access.ts';
+import { modeBits } from './mode.ts';
+import { dropWriteTags, flushTlb, invlpg, lookup, peek } from './paging.ts';
+import { loadDataSegment } from './segments.ts';
+import { GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, STATE } from './state-layout.ts';
+import { reloadPdptes, setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
+
+export abstract class StateFace {
+  readonly machine: MachineMemory;
+  abstract readonly core: Core;
+
+  constructor(machine: MachineMemory) {
+    this.machine = machine;
+  }
+  abstract retired(): number;
+
+  get stateBase(): number {
+    return this.core.stateBase;
+  }
+  get tlbBase(): number {
+    return this.core.tlbBase;
+  }
+
+  // -- registers -----------------------------------------------------------------------------------
+
+  reg(index: number): number {
+    return this.core.get32(STATE.gpr + index * 8);
+  }
+  setReg(index: number, value: number): void {
+    this.core.set32(STATE.gpr + index * 8, value);
+  }
+  regHigh(index: number): number {
+    return this.core.get32(STATE.gpr + index * 8 + 4);
+  }
+  setRegHigh(index: number, value: number): void {
+    this.core.set32(STATE.gpr + index * 8 + 4, value);
+  }
+  eip(): number {
+    return this.core.get32(STATE.rip);
+  }
+  setEip(value: number): void {
+    this.core.set32(STATE.rip, value);
+  }
+  eflags(): number {
+    return this.core.eflags();
+  }
+  setEflags(value: number): void {
+    this.core.setEflags(value);
+  }
+  cpl(): number {
+    return this.core.get32(STATE.cpl);
+  }
+  #slot(at: number): SegmentState {
+    return { selector: this.core.get32(at), base: this.core.get32(at + 8), limit: this.core.get32(at + 16), access: this.core.get32(at + 24) };
+  }
+  #setSlot(at: number, state: SegmentState): void {
+    this.core.setSegmentSlot(at, state.selector, state.base, state.limit, state.access);
+  }
+  segment(index: number): SegmentState {
+    return this.#slot(STATE.seg + index * SEG_SLOT_BYTES);
+  }
+  setSegment(index: number, state: SegmentState): void {
+    this.#setSlot(STATE.seg + index * SEG_SLOT_BYTES, state);
+    if (index === SEG.cs) this.core.set32(STATE.cpl, state.selector & 3);
+    this.core.updateMode();
+  }
+  ldtr(): SegmentState {
+    return this.#slot(STATE.ldtr);
+  }
+  setLdtr(state: SegmentState): void {
+    this.#setSlot(STATE.ldtr, state);
+  }
+  tr(): SegmentState {
+    return this.#slot(STATE.tr);
+  }
+  setTr(state: SegmentState): void {
+    this.#setSlot(STATE.tr, state);
+  }
+  gdtr(): { base: number; limit: number } {
+    return { base: this.core.get32(STATE.gdtrBase), limit: this.core.get32(STATE.gdtrLimit) };
+  }
+  setGdtr(base: number, limit: number): void {
+    this.core.set32(STATE.gdtrBase, base);
+    this.core.set32(STATE.gdtrLimit, limit);
+  }
+  idtr(): { base: number; limit: number } {
+    return { base: this.core.get32(STATE.idtrBase), limit: this.core.get32(STATE.idtrLimit) };
+  }
+  setIdtr(base: number, limit: number): void {
+    this.core.set32(STATE.idtrBase, base);
+    this.core.set32(STATE.idtrLimit, limit);
+  }
+  cr(n: 0 | 2 | 3 | 4): number {
+    return this.core.get32({ 0: STATE.cr0, 2: STATE.cr2, 3: STATE.cr3, 4: STATE.cr4 }[n]);
+  }
+  setCr(n: 0 | 2 | 3 | 4, value: number): void {
+    if (n === 2) this.core.set32(STATE.cr2, value);
+    else if (n === 0) setCr0(this.core, value);
+    else if (n === 3) setCr3(this.core, value);
+    else setCr4(this.core, value);
+  }
+  efer(): number {
+    return this.core.get32(STATE.efer);
+  }
+  setEfer(value: number): void {
+    if (this.core.get32(STATE.efer) !== value >>> 0) flushTlb(this.core, false);
+    this.core.set32(STATE.efer, value);
+  }
+  dr(n: number): number {
+    return this.core.get32(STATE.dr + n * 8);
+  }
+  setDr(n: number, value: number): void {
+    this.core.set32(STATE.dr + n * 8, value);
+  }
+  setTsc(baseAtRetiredZero: bigint, perInsn: number): void {
+    this.core.view.setBigInt64(this.stateBase + STATE.tscBase, BigInt.asIntN(64, baseAtRetiredZero), true);
+    this.core.view.setBigUint64(this.stateBase + STATE.tscPerInsn, BigInt(perInsn), true);
+  }
+  tsc(): bigint {
+    return tscOf(this.core);
+  }
+  setShadow(on: boolean): void {
+    this.core.set32(STATE.shadow, on ? 1 : 0);
+  }
+  loadSegment(index: number, selector: number): Exception | undefined {
+    assert(index !== SEG.cs, 'CS is loaded by setSegment');
+    return loadDataSegment(this.core, index, selector);
+  }
+
+  // -- guest memory ---------------------------------------------------------------------------------
+
+  flushTlb(keepGlobal: boolean): void {
+    // Hardware flushes by loading CR3.
+    reloadPdptes(this.core);
+    flushTlb(this.core, keepGlobal);
+  }
+  invlpg(vaddr: number): void {
+    invlpg(this.core, vaddr >>> 0);
+  }
+  dropWriteFastPaths(): void {
+    dropWriteTags(this.core, -1);
+  }
+  translate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): { ok: true; maddr: number } | { ok: false; exception: Exception } {
+    const at = lookup(this.core, vaddr >>> 0, access, user);
+    return at < 0 ? { ok: false, exception: this.core.fault as Exception } : { ok: true, maddr: at - this.machine.ramBase };
+  }
+  readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception } {
+    const bytes = readBytes(this.core, vaddr >>> 0, sizeBytes, user);
+    return bytes === undefined ? { ok: false, exception: this.core.fault as Exception } : { ok: true, bytes };
+  }
+  writeLinear(vaddr: number, bytes: Uint8Array, user: boolean): { ok: true } | { ok: false; exception: Exception } {
+    return writeBytes(this.core, vaddr >>> 0, bytes, user) ? { ok: true } : { ok: false, exception: this.core.fault as Exception };
+  }
+
+  // -- reports ---------------------------------------------------------------------------------------
+
+  registers(): readonly { readonly name: string; readonly value: number | bigint }[] {
+    const rows: { name: string; value: number | bigint }[] = GPR_NAMES.slice(0, 8).map((name, i) => ({ name: name.replace('r', 'e'), value: this.reg(i) }));
+    rows.push({ name: 'eip', value: this.eip() }, { name: 'eflags', value: this.eflags() }, { name: 'cpl', value: this.cpl() });
+    SEG_NAMES.forEach((name, i) => rows.push({ name, value: this.segment(i).selector }));
+    for (const n of [0, 2, 3, 4] as const) rows.push({ name: `cr${n}`, value: this.cr(n) });
+    rows.push({ name: 'retired', value: this.retired() });
+    return rows;
+  }
+  /** The instruction at a linear address, without any effect; undefined if it cannot be read or decoded. */
+  decodeAt(vaddr: number): Insn | undefined {
+    const bytes = this.#peek(vaddr, MAX_INSN_BYTES);
+    if (bytes.length === 0) return undefined;
+    const decoded = decode(bytes, (vaddr - this.core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0, modeBits(this.core.mode).codeWidth);
+    return decoded.kind === 'insn' ? decoded.insn : undefined;
+  }
+  disassemble(vaddr: number, count: number): readonly { readonly vaddr: number; readonly bytes: string; readonly text: string }[] {
+    return formatAt(this.#peek(vaddr, count * MAX_INSN_BYTES), vaddr, count, modeBits(this.core.mode).codeWidth);
+  }
+  /** As many bytes as can be read, up to `sizeBytes`, without any effect. */
+  #peek(vaddr: number, sizeBytes: number): Uint8Array {
+    const { core } = this;
+    const bytes = new Uint8Array(sizeBytes);
+    for (let done = 0; done < sizeBytes; ) {
+      const from = (vaddr + done) >>> 0;
+      const at = peek(core, from, core.user);
+      if (at < 0) return bytes.subarray(0, done);
+      const n = Math.min(sizeBytes - done, 4096 - (from & 0xfff));
+      bytes.set(core.u8.subarray(at, at + n), done);
+      done += n;
+    }
+    return bytes;
+  }
+}
