@@ -272,10 +272,15 @@ const OPERATIONS: Readonly<Record<number, OperationRow>> = {
 
 // ---- watches -------------------------------------------------------------------------------------
 
+/** Messages that may wait for a domain that does not read. */
+const MOST_WAITING = 8192;
+
 /** Queues an event; one that waits already is not repeated, except for the special names. */
 function sendEvent(connection: StoreConnection, path: string, token: string): void {
   const payload = `${path}\0${token}\0`;
   if (payload.length > XS_PAYLOAD_MAX) return;
+  // The reference drops events of a domain whose memory quota is used up by those it does not take.
+  if (!isPrivileged(connection) && connection.out.length >= MOST_WAITING) return;
   const waits = !path.startsWith('@') && connection.out.some((row) => row.type === XS.WATCH_EVENT && row.payload === payload);
   if (!waits) connection.out.push({ type: XS.WATCH_EVENT, reqId: 0, txId: 0, payload });
 }

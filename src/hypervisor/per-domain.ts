@@ -55,12 +55,14 @@ export interface PerDomain {
   readonly l1Mfn: number;
   /** Xen's own page of the GDT. */
   readonly reservedGdtMfn: number;
+  /** Zeros: what the processor reads where the guest has given no GDT frame (zero_page in Xen). */
+  readonly zeroMfn: number;
 }
 
 /** Takes the frames (Xen's, not the domain's). undefined: the pool is empty. */
 export function createPerDomain(hv: Hypervisor, domain: Domain): PerDomain | undefined {
   const wide = domain.abi.wordBits === 64;
-  if (hv.frames.freeCount < 4) return undefined;
+  if (hv.frames.freeCount < 5) return undefined;
   const take = (): number => {
     const mfn = takeFreeFrame(hv) as number;
     hv.frames.makeXenFrame(mfn);
@@ -81,7 +83,7 @@ export function createPerDomain(hv: Hypervisor, domain: Domain): PerDomain | und
       slotMfn = above;
     }
   }
-  return { slotMfn, l1Mfn, reservedGdtMfn };
+  return { slotMfn, l1Mfn, reservedGdtMfn, zeroMfn: take() };
 }
 
 const vcpuBase = (vcpu: Vcpu): number =>
@@ -94,7 +96,7 @@ export function loadGdt(hv: Hypervisor, vcpu: Vcpu): void {
   const { perDomain } = vcpu.domain;
   assert(perDomain !== undefined, `d${vcpu.domain.domId} has no per-domain window`);
   assert(vcpu.vcpuId < PER_DOMAIN_VCPUS, `vCPU ${vcpu.vcpuId} has no window`);
-  for (let page = 0; page < 14; page++) mapPage(hv, vcpu, page, vcpu.gdtFrames[page]);
+  for (let page = 0; page < 14; page++) mapPage(hv, vcpu, page, vcpu.gdtFrames[page] ?? perDomain.zeroMfn);
   mapPage(hv, vcpu, 14, perDomain.reservedGdtMfn);
   vcpu.cpu?.setGdtr(gdtVaddr(vcpu), GDT_LIMIT);
 }

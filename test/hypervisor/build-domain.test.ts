@@ -12,6 +12,8 @@ import type { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import { findL1, found, PTE } from '../../src/hypervisor/page-walk.ts';
 import { ABIS, type AbiName } from '../../src/hypervisor/personality.ts';
 import { BASIC_NOTES, makeElf } from './elf-maker.ts';
+import type { Cpu } from '../../src/x86/cpu.ts';
+import { createCpu } from '../../src/x86/create.ts';
 import { stillHypervisor } from './still-world.ts';
 
 function imageOf(bytes: Uint8Array): KernelImage {
@@ -173,6 +175,43 @@ describe('what does not fit is refused with one clause', () => {
     ['a hypercall page outside', { image: { ...PAE, hypercallVaddr: 0xd000_0000 } }, /hypercall page at 0xd0000000, outside/],
   ])('%s', (_what, options, expected) => {
     expect(refusal(options)).toMatch(expected);
+  });
+});
+
+describe('the first instruction', () => {
+  const start = (image: KernelImage, abi: AbiName): { cpu: Cpu; dom: BuiltDomain } => {
+    const { hv } = stillHypervisor(64);
+    const cpu = createCpu(hv.machine, { exceptions: 'exit', cpuid: () => [0, 0, 0, 0] });
+    const dom = buildDomain(hv, { domId: 1, name: 'test', memoryMib: 32, cmdline: '', image, abi, cpus: [cpu] });
+    if ('problem' in dom) throw new Error(dom.problem);
+    return { cpu, dom };
+  };
+
+  test.each([['pv32pae', PAE], ['xen3-pae', PAE], ['xen3-nopae', NOPAE]] as const)('of a %s domain finds flat segments, its stack, start_info in ESI, and the interrupt flag on', (abi, image) => {
+    const { cpu, dom } = start(image, abi);
+    expect(cpu.eip()).toBe(image.entry);
+    expect(cpu.reg(6)).toBe(image.virtBase + dom.plan.startInfo.pfn * 4096);
+    expect(cpu.reg(4)).toBe(image.virtBase + (dom.plan.bootStack.pfn + 1) * 4096);
+    expect(cpu.cpl()).toBe(1);
+    expect(cpu.eflags()).toBe(0x202);
+    expect([0, 1, 2, 3, 4, 5].map((index) => cpu.segment(index).selector)).toEqual([0xe021, 0xe019, 0xe021, 0xe021, 0xe021, 0xe021]);
+    expect([0, 1, 2].every((index) => cpu.segment(index).limit === 0xffff_ffff && cpu.segment(index).base === 0)).toBe(true);
+    // The flat selectors load again through the window in Xen's range, and ring 0 is nowhere.
+    expect(cpu.loadSegment(3, 0xe021)).toBeUndefined();
+    expect(cpu.loadSegment(3, 0xe033)).toBeUndefined();
+    expect(cpu.loadSegment(3, 0xe011)).toMatchObject({ vector: 13 });
+    expect(cpu.loadSegment(3, 0x8)).toMatchObject({ vector: 13 });
+    const read = cpu.readLinear(image.entry, 16, false);
+    const segment = image.segments.find((row) => image.entry >= row.vaddr && image.entry < row.vaddr + row.fileBytes);
+    const at = (segment?.offset ?? 0) + image.entry - (segment?.vaddr ?? 0);
+    expect(read).toEqual({ ok: true, bytes: image.bytes.slice(at, at + 16) });
+  });
+
+  test('is that of a domain whose ports and page tables are closed to it', () => {
+    const { cpu, dom } = start(PAE, 'pv32pae');
+    expect(cpu.writeLinear(PAE.virtBase + dom.plan.pageTables.pfn * 4096, Uint8Array.of(1), false).ok).toBe(false);
+    expect(cpu.writeLinear(0xfe80_e018, Uint8Array.of(1), false).ok, "Xen's descriptors").toBe(false);
+    expect(cpu.tr().limit).toBeLessThan(0x67);
   });
 });
 
