@@ -209,6 +209,8 @@ export class StatementEmitter implements Reads {
     this.#image();
     this.f.loadState32(STATE.eflagsRest);
     this.f.c.byte(OP.i32_or);
+    this.f.c.const32(2); // always one
+    this.f.c.byte(OP.i32_or);
   }
 
   segBase(width: Width, seg: number): void {

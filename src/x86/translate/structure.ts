@@ -49,6 +49,7 @@ export function structure(graph: Graph, dispatched: boolean): readonly Shape[] {
       }
       const members = new Set(component);
       const loopHeads = component.filter((node) => isEntry[node] === 1 || (predecessors[node] as number[]).some((from) => !members.has(from)));
+      if (loopHeads.length === 0) loopHeads.push(first); // dead code: nothing enters it
       const body = build(component, new Set(loopHeads));
       for (const node of component) scope[node] = mine;
       shapes.push({ kind: 'loop', heads: loopHeads, body });

@@ -5,6 +5,7 @@
 //                                 else heat + 1; hot -> translate, run; cold -> the evaluator's turn
 //
 // Nothing here is architectural: heat, regions and caches decide how fast a run is, never what it does.
+import { assert } from '../../base/assert.ts';
 import type { MachineMemory } from '../../machine/memory.ts';
 import type { Lowered } from '../lower.ts';
 import { EFLAGS } from '../flags.ts';
@@ -79,6 +80,7 @@ export interface Translator {
 }
 
 const TABLE_SLOTS = 16384;
+const MAX_PAGE_REGIONS = 64;
 const MAX_MODES = 4096;
 const HOT_AFTER = 48;
 /** Executions that make a block worth taking along. */
@@ -137,10 +139,11 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   const u32 = machine.u32;
   const hotAfter = options.hotAfter ?? HOT_AFTER;
   const batch = options.batch ?? BATCH;
+  const tableSlots = options.tableSlots ?? TABLE_SLOTS;
   const lukewarm = Math.min(hotAfter, LUKEWARM);
   const jumpCacheBase = machine.reserve(JUMP_CACHE.entries * JUMP_CACHE.entryBytes, 64);
   u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * (JUMP_CACHE.entryBytes / 4));
-  const table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SLOTS });
+  const table = new WebAssembly.Table({ element: 'anyfunc', initial: tableSlots });
   const memoryPages = machine.wasm.buffer.byteLength / 65536;
   const counters: TranslatorCounters = { regionsTranslated: 0, modulesCompiled: 0, insnsTranslated: 0, translateMs: 0, entered: 0, invalidated: 0 };
   const helpers = { slowRead: (at: number, sizeBytes: number) => host.slowRead(at >>> 0, sizeBytes), slowWrite: (at: number, sizeBytes: number) => host.slowWrite(at >>> 0, sizeBytes) };
@@ -223,19 +226,17 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   }
 
   function takeSlot(): number {
-    const free = freeSlots.pop();
-    if (free !== undefined) return free;
-    if (nextSlot === TABLE_SLOTS) {
-      reset();
-      return nextSlot++;
-    }
-    return nextSlot++;
+    const slot = freeSlots.pop() ?? nextSlot++;
+    assert(slot < tableSlots, `dispatch table of ${tableSlots} slots is full`);
+    return slot;
   }
 
   const isInner = (page: CodePage, rip: number): boolean => page.functions.some((fn) => fn.starts.has(rip));
 
   /** Translates everything that waits, in one module; and joins the regions of a page. */
   function flush(joined?: CodePage): void {
+    // A full table is emptied, as simply as that: what is hot comes back.
+    if (freeSlots.length + tableSlots - nextSlot < pending.length * MAX_PAGE_REGIONS + (joined?.functions.length ?? 0)) return reset();
     const started = host.clock?.() ?? 0;
     const waiting = new Map<CodePage, number[]>();
     if (joined !== undefined) waiting.set(joined, []);
@@ -266,7 +267,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     const pageVaddr = (page.vpn << 12) >>> 0;
     // 1. Regions that are made anew: those in whose middle an entry is missing, or all of them.
     const regroup = rips.length === 0;
-    const absorbed = page.functions.filter((fn) => (regroup ? usedMuch(fn) : rips.some((rip) => fn.starts.has(rip))));
+    const crowded = page.functions.length >= MAX_PAGE_REGIONS / 2;
+    const absorbed = page.functions.filter((fn) => crowded || (regroup ? usedMuch(fn) : rips.some((rip) => fn.starts.has(rip))));
     const missing = new Set<number>();
     for (const rip of rips) {
       page.waiting.delete(rip);
@@ -306,7 +308,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       fn.entries.forEach((vaddr, label) => page.entryOf.set(vaddr, { fn, label }));
       for (const start of fn.starts.keys()) page.heat[start & 0xfff] = lukewarm;
       made.push({ page, fn, body });
-      wanted = wanted.filter((vaddr) => !region.at.has(vaddr) && page.functions.length < 64);
+      wanted = wanted.filter((vaddr) => !region.at.has(vaddr) && page.functions.length < MAX_PAGE_REGIONS);
     }
   }
 
