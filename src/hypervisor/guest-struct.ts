@@ -42,7 +42,20 @@ function setField(view: DataView, field: Field, value: number): void {
 /** Reads the scalars of a structure from bytes. */
 export function decodeStruct<F extends Fields>(layout: Layout<F>, bytes: Uint8Array): StructValues<F> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  return Object.fromEntries(Object.entries(layout.fields).map(([name, field]) => [name, getField(view, field)])) as StructValues<F>;
+  const values: Record<string, number> = {};
+  for (const [name, field] of rowsOf(layout)) values[name] = getField(view, field);
+  return values as StructValues<F>;
+}
+
+/** The fields as a list, made once for each table. */
+const ROWS = new WeakMap<object, readonly (readonly [string, Field])[]>();
+function rowsOf(layout: Layout<Fields>): readonly (readonly [string, Field])[] {
+  let rows = ROWS.get(layout);
+  if (rows === undefined) {
+    rows = Object.entries(layout.fields);
+    ROWS.set(layout, rows);
+  }
+  return rows;
 }
 
 /** undefined: EFAULT. */
