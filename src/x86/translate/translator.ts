@@ -64,6 +64,8 @@ export interface TranslatorOptions {
   readonly batch?: number;
   /** For tests: code that keeps changing does not have to get hotter, and neither has the middle of a region. */
   readonly eager?: boolean;
+  /** Regions that can exist at a time. */
+  readonly tableSlots?: number;
 }
 
 export interface Translator {
