@@ -173,6 +173,11 @@ export const EVENT = Object.fromEntries(EVENT_ROWS.map((row) => [row.name, row.k
 /** The row of a kind number, or undefined for a number that is none. */
 export const eventRow = (kind: number): EventRow | undefined => BY_KIND[kind];
 export const MAX_KIND = Math.max(...EVENT_ROWS.map((row) => row.kind));
+/**
+ * How many kinds and fields there are. It only grows; a recording keeps the number of the Rexen that
+ * made it, so that an older one knows why it cannot read an event.
+ */
+export const EVENT_VOCABULARY = (EVENT_ROWS as readonly EventRow[]).reduce((sum, row) => sum + 1 + row.fields.length + (row.bytes === undefined ? 0 : 1), 0);
 /** The field number of the byte string in every body, so that fields can be added before it. */
 export const BYTES_FIELD_NUMBER = 15;
 /** The body of kind k has field number k + 4 in Event. */

@@ -7,7 +7,7 @@
 // damaged anywhere is refused.
 //
 // Not checked: that events make sense; replay does that by making them again.
-import { EVENT, eventRow } from '../abi/events.ts';
+import { EVENT, EVENT_VOCABULARY, eventRow } from '../abi/events.ts';
 import { assert } from '../base/assert.ts';
 import { blake3, bytesToHex, sameBytes } from '../base/hash.ts';
 import { fflateCodec, type Codec } from './codec.ts';
@@ -81,6 +81,7 @@ export class PositionTracker {
 export class Recording {
   readonly source: ByteSource;
   readonly engineRevision: number;
+  readonly eventVocabulary: number;
   readonly formatVersion: number;
   readonly world: World;
   readonly info: readonly Named[];
@@ -101,6 +102,7 @@ export class Recording {
     this.#scanned = scanned;
     this.#codec = codec;
     this.engineRevision = scanned.engineRevision;
+    this.eventVocabulary = scanned.eventVocabulary;
     this.formatVersion = scanned.formatVersion;
     this.world = scanned.world;
     this.info = scanned.info;
@@ -216,7 +218,7 @@ export class Recording {
     let at = 0;
     for (let count = 0; count < chunk.eventCount; count++) {
       const event = decodeEvent(bytes, at);
-      if (event === undefined) throw this.damaged(chunk.payloadOffset, `event ${chunk.firstEvent + count} cannot be decoded`);
+      if (event === undefined) throw this.#undecodable(chunk, chunk.firstEvent + count);
       yield event;
       at = eventEnd(bytes, at);
     }
@@ -243,6 +245,11 @@ export class Recording {
       throw this.damaged(place.payloadOffset, `the embedded image ${ref.name} does not have the hash ${bytesToHex(ref.blake3)}`);
     }
     return bytes;
+  }
+
+  #undecodable(chunk: ScannedChunk, index: number): RecordingError {
+    if (this.eventVocabulary <= EVENT_VOCABULARY) return this.damaged(chunk.payloadOffset, `event ${index} cannot be decoded`);
+    return new RecordingError('newer', this.source.name, chunk.payloadOffset, `event ${index} is of a kind that a newer Rexen has added`, 'use a newer Rexen, for example "npx rexen@latest"');
   }
 
   damaged(offset: number, what: string): RecordingError {

@@ -22,6 +22,7 @@ export function repack(recording: Recording, sink: ByteSink, options: RepackOpti
     worldBytes: recording.worldBytes,
     info: recording.info,
     engineRevision: recording.engineRevision,
+    eventVocabulary: recording.eventVocabulary,
     compression: options.compression,
     small: true,
     ...(options.codec === undefined ? {} : { codec: options.codec }),

@@ -24,6 +24,7 @@ export interface ScannedImage extends Payload {
 interface HeaderFacts {
   readonly formatVersion: number;
   readonly engineRevision: number;
+  readonly eventVocabulary: number;
   readonly world: World;
   /** As they stand in the file: what the digest covers. */
   readonly worldBytes: Uint8Array;
@@ -132,12 +133,12 @@ function readHeader(source: ByteSource): { facts: HeaderFacts; size: number; crc
   if (version.formatVersion > FORMAT_VERSION) {
     throw new RecordingError('newer', file, 0, `the recording has format version ${version.formatVersion}, and this Rexen reads up to ${FORMAT_VERSION}`, 'use a newer Rexen, for example "npx rexen@latest"');
   }
-  const header = decodeMessage<{ engineRevision: number; world: World | null; info: Named[] }>('Header', packet.message);
+  const header = decodeMessage<{ engineRevision: number; eventVocabulary: number; world: World | null; info: Named[] }>('Header', packet.message);
   const raw = decodeMessage<{ world: Uint8Array }>('HeaderStart', packet.message);
   const world = header?.world;
   if (header === undefined || raw === undefined || world === null || world === undefined) throw damaged({ source, offset: 0 }, 'the header cannot be decoded');
   if (version.formatVersion < 1 || world.nsPerInsnNumerator < 1 || world.nsPerInsnDenominator < 1) throw damaged({ source, offset: 0 }, 'the header holds impossible values');
-  return { facts: { formatVersion: version.formatVersion, engineRevision: header.engineRevision, world, worldBytes: raw.world.slice(), info: header.info }, size, crc32c: packet.crc32c };
+  return { facts: { formatVersion: version.formatVersion, engineRevision: header.engineRevision, eventVocabulary: header.eventVocabulary, world, worldBytes: raw.world.slice(), info: header.info }, size, crc32c: packet.crc32c };
 }
 
 /** Does the file end in a whole, undamaged trailer? */

@@ -55,6 +55,9 @@ message Header {
   World world = 4;
   // Remarks that are not part of what is recorded: not in the digest.
   repeated Option info = 5;
+  // Kinds and fields of events that the writer knew; a reader that knows fewer may meet one that it
+  // cannot read, and says so.
+  uint32 event_vocabulary = 6;
 }
 
 // Everything that decides what happens, apart from inputs: the recording's digest covers these

@@ -2,6 +2,7 @@
 // or in a worker thread (node/recording-worker.ts): it takes only plain data and gives only bytes.
 //
 // Not here: files and segments (the ByteSink's business), events (the encoder's).
+import { EVENT_VOCABULARY } from '../abi/events.ts';
 import { ENGINE_REVISION } from '../abi/revision.ts';
 import { assert } from '../base/assert.ts';
 import type { Codec, Compression } from './codec.ts';
@@ -56,6 +57,7 @@ export interface WriterOptions {
   /** Take the time to compress well: nothing waits. */
   readonly small?: boolean;
   readonly engineRevision?: number;
+  readonly eventVocabulary?: number;
   /** World as another recording holds it: for rewriting one without changing its digest. */
   readonly worldBytes?: Uint8Array;
 }
@@ -111,7 +113,7 @@ export class RecordingWriter implements ChunkSink {
       return;
     }
     const head = encodeMessage('Header', { magic: MAGIC, formatVersion: FORMAT_VERSION, engineRevision: options.engineRevision ?? ENGINE_REVISION });
-    const info = encodeMessage('Header', { info: options.info ?? [] });
+    const info = encodeMessage('Header', { info: options.info ?? [], eventVocabulary: options.eventVocabulary ?? EVENT_VOCABULARY });
     this.#write('header', [head, fieldHead((4 << 3) | 2, this.#world.length), this.#world, info]);
   }
 

@@ -1,6 +1,7 @@
 // Recordings that are not what they were: cut anywhere, any bit turned over, joined, reordered. What
 // must never happen: a reader that finds other events, or other images, and says nothing.
 import { beforeAll, describe, expect, test } from 'vitest';
+import { EVENT_VOCABULARY } from '../../src/abi/events.ts';
 import { blake3, bytesToHex } from '../../src/base/hash.ts';
 import { PrngStream } from '../../src/base/prng.ts';
 import { encodeMessage, framePacket, packetSize } from '../../src/log/packets.ts';
@@ -150,6 +151,15 @@ describe('a recording put together wrongly', () => {
   test('a newer format version is refused in one sentence, whatever else it holds', () => {
     const header = framePacket('header', [encodeMessage('Header', { magic: MAGIC, formatVersion: 2 }), Uint8Array.of(0xfa, 0x07, 1, 0)]);
     expect(() => open(header)).toThrow(/^test\.rxr: the recording has format version 2, and this Rexen reads up to 1; use a newer Rexen/);
+  });
+
+  test('an event that a newer Rexen has added is told from damage', () => {
+    // Kind 200, which no row here has: field number 204.
+    const bytes = Uint8Array.of(10, 4, 0xe2, 0x0c, 1, 0);
+    const chunk = { firstEvent: 0, eventCount: 1, nowNs: 0, vcpus: [], landmarks: [], bytes };
+    const withVocabulary = (eventVocabulary: number): Recording => open(recordBytes((_, writer) => writer.chunk(chunk), { eventVocabulary }));
+    expect(() => withVocabulary(EVENT_VOCABULARY + 3).verify()).toThrow(/event 0 is of a kind that a newer Rexen has added \(at byte \d+\); use a newer Rexen/);
+    expect(() => withVocabulary(EVENT_VOCABULARY).verify()).toThrow(/event 0 cannot be decoded/);
   });
 
   test('other files are foreign, whatever they begin with', () => {
