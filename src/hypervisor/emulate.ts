@@ -9,12 +9,12 @@ import { EMULATED, EVENT, valueIndex } from '../abi/events.ts';
 import type { Cpu } from '../x86/cpu.ts';
 import { PF_ERR, VECTOR, type Exception } from '../x86/exit.ts';
 import { SEG } from '../x86/state-layout.ts';
+import { readControlRegister, setTaskSwitched, writeControlRegister } from './control-registers.ts';
 import { forcedCpuid } from './cpuid.ts';
 import { readDebugRegister, writeDebugRegister } from './debug-registers.ts';
 import type { Vcpu } from './domain.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { readMsr, writeMsr } from './msr.ts';
-import { switchBaseByCr3 } from './mm-doors.ts';
 import { EFLAGS, GPR, inGuestKernel, injectException, VMASST_architectural_iopl } from './traps.ts';
 
 /** 'again': one iteration of a REP is done, the instruction runs again. */
@@ -128,63 +128,13 @@ function insOuts(direction: 'ins' | 'outs'): EmulatedRow {
 }
 const DF = 0x400;
 
-/** CR0 as a PV guest sees it: PG AM WP NE ET MP PE, and its own TS. */
-const CR0_FIXED = 0x8005_0033;
-const CR0_TS = 0x8;
-/** Guest-controlled CR4 bits that exist here (TSD, DE), and the hardware bits it is shown (PAE). */
-const CR4_GUEST = 0x4 | 0x8;
-export const CR4_VISIBLE = 0x20;
-
-/** HYPERVISOR_fpu_taskswitch and CLTS. */
-export function setTaskSwitched(vcpu: Vcpu, on: boolean): void {
-  vcpu.taskSwitched = on;
-  const cpu = vcpu.cpu;
-  if (cpu !== undefined) cpu.setCr(0, on ? cpu.cr(0) | CR0_TS : cpu.cr(0) & ~CR0_TS);
-}
-
-/** The folded form of a frame number in CR3: xen_pfn_to_cr3(). */
-export const mfnToCr3 = (mfn: number): number => ((mfn << 12) | (mfn >>> 20)) >>> 0;
-export const cr3ToMfn = (cr3: number): number => ((cr3 >>> 12) | (cr3 << 20)) >>> 0;
-
-function readCr(vcpu: Vcpu, register: number): number | undefined {
-  switch (register) {
-    case 0: return (CR0_FIXED | (vcpu.taskSwitched ? CR0_TS : 0)) >>> 0;
-    case 2: return vcpu.cr2Guest >>> 0;
-    case 3: return mfnToCr3(vcpu.guestTableMfn);
-    case 4: return (vcpu.cr4Guest & CR4_GUEST) | CR4_VISIBLE;
-    default: return undefined;
-  }
-}
-
-function writeCr(hv: Hypervisor, vcpu: Vcpu, register: number, value: number): Answer {
-  switch (register) {
-    case 0:
-      if (((value ^ CR0_FIXED) & ~CR0_TS) !== 0) return 'refused';
-      setTaskSwitched(vcpu, (value & CR0_TS) !== 0);
-      return 'done';
-    case 2:
-      vcpu.cr2Guest = value;
-      return 'done';
-    case 3:
-      return switchBaseByCr3(hv, vcpu, cr3ToMfn(value)) ? 'done' : 'refused';
-    case 4: {
-      const cpu = cpuOf(vcpu);
-      vcpu.cr4Guest = value & CR4_GUEST;
-      cpu.setCr(4, (cpu.cr(4) & ~CR4_GUEST) | vcpu.cr4Guest);
-      return 'done';
-    }
-    default:
-      return 'refused';
-  }
-}
-
 const regOf = (insn: Decoded): number => (insn.modrm >>> 3) & 7;
 const rmOf = (insn: Decoded): number => insn.modrm & 7;
 
 const movFromCr: EmulatedRow = {
   what: 'read_cr', modrm: true, kernelOnly: true,
   run: (hv, vcpu, insn) => {
-    const value = readCr(vcpu, regOf(insn));
+    const value = readControlRegister(vcpu, regOf(insn));
     if (value === undefined) return 'refused';
     cpuOf(vcpu).setReg(rmOf(insn), value);
     note(hv, vcpu, 'read_cr', regOf(insn), value);
@@ -195,9 +145,9 @@ const movToCr: EmulatedRow = {
   what: 'write_cr', modrm: true, kernelOnly: true,
   run: (hv, vcpu, insn) => {
     const value = cpuOf(vcpu).reg(rmOf(insn)) >>> 0;
-    const answer = writeCr(hv, vcpu, regOf(insn), value);
-    if (answer === 'done') note(hv, vcpu, 'write_cr', regOf(insn), value);
-    return answer;
+    const written = writeControlRegister(hv, vcpu, regOf(insn), value);
+    if (written) note(hv, vcpu, 'write_cr', regOf(insn), value);
+    return written ? 'done' : 'refused';
   },
 };
 const movFromDr: EmulatedRow = {

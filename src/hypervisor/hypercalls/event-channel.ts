@@ -7,11 +7,11 @@ import { HYPERCALL } from '../../abi/hypercall-numbers.ts';
 import { layout, type Layout, type Field } from '../../base/layout.ts';
 import type { HypercallRows } from '../dispatch.ts';
 import type { Domain, Vcpu } from '../domain.ts';
-import { domainByAnyId } from '../domain-lookup.ts';
 import {
   bindPort, freePort, NR_VIRQS, portOf, sendEvent, setPending, setVirqPort, takeFreePort, unmaskPort, virqKind, virqPort, type EventPort, type PortBinding,
 } from '../event-channels.ts';
 import { FIFO_LINK_BITS, FIFO_MIN_PRIORITY, fifoDestroy, fifoExpandArray, fifoInitControl } from '../event-channels-fifo.ts';
+import { domainByAnyId } from '../foreign-domain.ts';
 import { readStruct, writeStruct, type StructValues } from '../guest-struct.ts';
 import { done, type HypercallOutcome } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';

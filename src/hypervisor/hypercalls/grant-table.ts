@@ -9,7 +9,7 @@ import { EVENT } from '../../abi/events.ts';
 import { HYPERCALL } from '../../abi/hypercall-numbers.ts';
 import type { HypercallRows } from '../dispatch.ts';
 import type { Domain, Vcpu } from '../domain.ts';
-import { domainByAnyId } from '../domain-lookup.ts';
+import { domainByAnyId } from '../foreign-domain.ts';
 import { GNTST, growGrantTable, statusFramesFor } from '../grant-table.ts';
 import { setVersion, swapEntries } from '../grant-table-control.ts';
 import { copyOne, newCopyBatch, releaseBatch, type CopyBatch, type CopySide } from '../grant-table-copy.ts';

@@ -4,10 +4,10 @@
 import { ERRNO } from '../../abi/errno.ts';
 import { HYPERCALL } from '../../abi/hypercall-numbers.ts';
 import { VECTOR } from '../../x86/exit.ts';
+import { setTaskSwitched } from '../control-registers.ts';
 import { readDebugRegister, writeDebugRegister } from '../debug-registers.ts';
 import type { HypercallRows } from '../dispatch.ts';
 import type { Callback, Vcpu } from '../domain.ts';
-import { setTaskSwitched } from '../emulate.ts';
 import { done, type HypercallArgs, type HypercallOutcome } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
 import { addressOk } from '../page-walk.ts';
