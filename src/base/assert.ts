@@ -7,9 +7,12 @@ export class InvariantViolation extends Error {
   override readonly name = 'InvariantViolation';
 }
 
-/** Throws InvariantViolation unless `condition` holds. The message should carry the values. */
-export function assert(condition: boolean, message: string): asserts condition {
-  if (!condition) throw new InvariantViolation(message);
+/**
+ * Throws InvariantViolation unless `condition` holds. The message should carry the values; on hot
+ * paths it is a function, or it would be put together each time although nobody reads it.
+ */
+export function assert(condition: boolean, message: string | (() => string)): asserts condition {
+  if (!condition) throw new InvariantViolation(typeof message === 'string' ? message : message());
 }
 
 /** The end of every exhaustive switch: compiles only if no case is left. */

@@ -31,7 +31,7 @@ export function stealFrame(hv: Hypervisor, domain: Domain, mfn: number, counted:
     if (owner !== FREE_OWNER) putPage(hv, mfn);
     return -ERRNO.EINVAL;
   }
-  assert(frames.typeCount[mfn] === 0, `stolen while typed: ${frames.describe(mfn)}`);
+  assert(frames.typeCount[mfn] === 0, () => `stolen while typed: ${frames.describe(mfn)}`);
   frames.refCount[mfn] = 0;
   frames.flags[mfn] = 0;
   frames.type[mfn] = FRAME_TYPE.none;

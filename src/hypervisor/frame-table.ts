@@ -126,7 +126,7 @@ export class FrameTable {
 
   /** Takes frames for Xen's own use from the start of the free range; not on the free list yet. */
   makeXenFrame(mfn: number): void {
-    assert(this.owner[mfn] === FREE_OWNER, `mfn ${mfn} already belongs to ${this.owner[mfn]}`);
+    assert(this.owner[mfn] === FREE_OWNER, () => `mfn ${mfn} already belongs to ${this.owner[mfn]}`);
     this.owner[mfn] = DOMID.XEN;
     this.refCount[mfn] = 1;
     this.flags[mfn] = FRAME.allocated | FRAME.xenHeap;

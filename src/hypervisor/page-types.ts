@@ -69,7 +69,7 @@ export function getPageAndOwner(hv: Hypervisor, mfn: number): number {
 export function putPage(hv: Hypervisor, mfn: number): void {
   const { frames } = hv;
   const count = frames.refCount[mfn] as number;
-  assert(count > 0, `put of an unreferenced frame: ${frames.describe(mfn)}`);
+  assert(count > 0, () => `put of an unreferenced frame: ${frames.describe(mfn)}`);
   frames.refCount[mfn] = count - 1;
   if (count === 1) freePage(hv, mfn);
 }
@@ -77,7 +77,7 @@ export function putPage(hv: Hypervisor, mfn: number): void {
 function freePage(hv: Hypervisor, mfn: number): void {
   const { frames } = hv;
   const xenHeap = ((frames.flags[mfn] as number) & FRAME.xenHeap) !== 0;
-  assert(xenHeap || frames.typeCount[mfn] === 0, `frame freed while typed: ${frames.describe(mfn)}`);
+  assert(xenHeap || frames.typeCount[mfn] === 0, () => `frame freed while typed: ${frames.describe(mfn)}`);
   const owner = hv.domains.get(frames.owner[mfn] as number);
   if (owner !== undefined && !xenHeap) owner.totPages--;
   releaseFrame(hv, mfn);
@@ -117,7 +117,7 @@ export function getType(hv: Hypervisor, mfn: number, want: number, preemptible: 
     const actual = type | ((flags & FRAME.paeXenL2) !== 0 ? PAE_XEN_L2 : 0);
     if (actual !== want) return EINVAL;
     if ((flags & FRAME.validated) === 0) {
-      assert((flags & FRAME.partial) !== 0 && count === 1, `frame is being validated already: ${frames.describe(mfn)}`);
+      assert((flags & FRAME.partial) !== 0 && count === 1, () => `frame is being validated already: ${frames.describe(mfn)}`);
       wasPartial = true;
       frames.flags[mfn] = flags & ~FRAME.partial;
     } else {
@@ -134,7 +134,7 @@ export function getType(hv: Hypervisor, mfn: number, want: number, preemptible: 
     frames.partialFlags[mfn] = 0;
     frames.linearCount[mfn] = 0;
   }
-  assert(preemptible || wantType === FRAME_TYPE.l1 || wantType === FRAME_TYPE.segDesc, `type ${wantType} needs a preemptible caller`);
+  assert(preemptible || wantType === FRAME_TYPE.l1 || wantType === FRAME_TYPE.segDesc, () => `type ${wantType} needs a preemptible caller`);
   const rc = validate(hv, mfn, type, wantType);
   // The partial state held a general reference of its own.
   if (wasPartial) putPage(hv, mfn);
@@ -173,12 +173,12 @@ export function putType(hv: Hypervisor, mfn: number, how: number, parentMfn: num
   if ((how & PUT.partialSet) !== 0) {
     // Only a half-done (de)validation is to be finished, if there is one.
     if ((flags & FRAME.partial) === 0) return 0;
-    assert(count === 1, `partial frame with a count: ${frames.describe(mfn)}`);
+    assert(count === 1, () => `partial frame with a count: ${frames.describe(mfn)}`);
   } else {
     const dying = (): boolean => hv.domains.get(frames.owner[mfn] as number)?.life.kind === 'destroyed';
-    assert((flags & FRAME.partial) === 0 && ((flags & FRAME.validated) !== 0 || dying()), `put of a type that is not validated: ${frames.describe(mfn)}`);
+    assert((flags & FRAME.partial) === 0 && ((flags & FRAME.validated) !== 0 || dying()), () => `put of a type that is not validated: ${frames.describe(mfn)}`);
   }
-  assert(count > 0, `put of an unused type: ${frames.describe(mfn)}`);
+  assert(count > 0, () => `put of an unused type: ${frames.describe(mfn)}`);
   const type = frames.type[mfn] as number;
   const linear = parentMfn >= 0 && frames.type[parentMfn] === type;
   if (count === 1) {
@@ -232,7 +232,7 @@ export function getPageAndType(hv: Hypervisor, mfn: number, domId: number, want:
 
 export function putPageAndType(hv: Hypervisor, mfn: number): void {
   const rc = putType(hv, mfn, 0, -1);
-  assert(rc === 0, `put was interrupted (${rc}): ${hv.frames.describe(mfn)}`);
+  assert(rc === 0, () => `put was interrupted (${rc}): ${hv.frames.describe(mfn)}`);
   putPage(hv, mfn);
 }
 

@@ -94,8 +94,8 @@ export const ldtVaddr = (vcpu: Vcpu): number => vcpuBase(vcpu) + LDT_OFFSET;
 /** Maps vcpu.gdtFrames and Xen's page into the vCPU's window and loads GDTR. The caller has checked and counted the frames. */
 export function loadGdt(hv: Hypervisor, vcpu: Vcpu): void {
   const { perDomain } = vcpu.domain;
-  assert(perDomain !== undefined, `d${vcpu.domain.domId} has no per-domain window`);
-  assert(vcpu.vcpuId < PER_DOMAIN_VCPUS, `vCPU ${vcpu.vcpuId} has no window`);
+  assert(perDomain !== undefined, () => `d${vcpu.domain.domId} has no per-domain window`);
+  assert(vcpu.vcpuId < PER_DOMAIN_VCPUS, () => `vCPU ${vcpu.vcpuId} has no window`);
   for (let page = 0; page < 14; page++) mapPage(hv, vcpu, page, vcpu.gdtFrames[page] ?? perDomain.zeroMfn);
   mapPage(hv, vcpu, 14, perDomain.reservedGdtMfn);
   vcpu.cpu?.setGdtr(gdtVaddr(vcpu), GDT_LIMIT);
@@ -103,7 +103,7 @@ export function loadGdt(hv: Hypervisor, vcpu: Vcpu): void {
 
 /** Maps one page of an LDT (0..15), or with undefined unmaps it. */
 export function mapLdtPage(hv: Hypervisor, vcpu: Vcpu, page: number, mfn: number | undefined): void {
-  assert(page >= 0 && page < 16, `LDT page ${page}`);
+  assert(page >= 0 && page < 16, () => `LDT page ${page}`);
   mapPage(hv, vcpu, 16 + page, mfn);
 }
 

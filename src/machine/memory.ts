@@ -44,7 +44,7 @@ export class MachineMemory {
 
   constructor(options: MachineMemoryOptions) {
     const arenaBytes = options.arenaBytes ?? DEFAULT_ARENA_BYTES;
-    assert(arenaBytes % WASM_PAGE === 0, `arena of ${arenaBytes} bytes is not a multiple of ${WASM_PAGE}`);
+    assert(arenaBytes % WASM_PAGE === 0, () => `arena of ${arenaBytes} bytes is not a multiple of ${WASM_PAGE}`);
     const pages = arenaBytes / WASM_PAGE + Math.ceil((options.frameCount * PAGE_SIZE) / WASM_PAGE);
     if (pages >= MAX_WASM_PAGES) {
       throw new UsageError(`a machine of ${Math.round((options.frameCount * PAGE_SIZE) / 2 ** 20)} MiB does not fit into 4 GiB of WebAssembly memory; ask for less memory`);
@@ -62,7 +62,7 @@ export class MachineMemory {
   /** Takes a zeroed area of the arena; `align` is a power of two. Returns its linear address. */
   reserve(sizeBytes: number, align = 64): number {
     const at = Math.ceil(this.#arenaNext / align) * align;
-    assert(at + sizeBytes <= this.ramBase, `arena exhausted: ${sizeBytes} bytes at ${at} pass ${this.ramBase}`);
+    assert(at + sizeBytes <= this.ramBase, () => `arena exhausted: ${sizeBytes} bytes at ${at} pass ${this.ramBase}`);
     this.#arenaNext = at + sizeBytes;
     return at;
   }
@@ -83,7 +83,7 @@ export class MachineMemory {
   }
   /** A copy. */
   readBytes(maddr: number, sizeBytes: number): Uint8Array {
-    assert(this.contains(maddr, sizeBytes), `read of ${sizeBytes} bytes at maddr ${maddr} is outside RAM`);
+    assert(this.contains(maddr, sizeBytes), () => `read of ${sizeBytes} bytes at maddr ${maddr} is outside RAM`);
     return this.u8.slice(this.ramBase + maddr, this.ramBase + maddr + sizeBytes);
   }
 
@@ -100,7 +100,7 @@ export class MachineMemory {
     this.view.setUint32(this.ramBase + maddr, value, true);
   }
   writeBytes(maddr: number, bytes: Uint8Array): void {
-    assert(this.contains(maddr, bytes.length), `write of ${bytes.length} bytes at maddr ${maddr} is outside RAM`);
+    assert(this.contains(maddr, bytes.length), () => `write of ${bytes.length} bytes at maddr ${maddr} is outside RAM`);
     for (let mfn = maddr >>> PAGE_SHIFT; bytes.length > 0 && mfn <= (maddr + bytes.length - 1) >>> PAGE_SHIFT; mfn++) this.touch(mfn);
     this.u8.set(bytes, this.ramBase + maddr);
   }
@@ -111,7 +111,7 @@ export class MachineMemory {
 
   /** Declares that the frame is about to change: dirty, and its cached code (if any) is void. */
   touch(mfn: number): void {
-    assert(mfn >= 0 && mfn < this.frameCount, `mfn ${mfn} is outside RAM of ${this.frameCount} frames`);
+    assert(mfn >= 0 && mfn < this.frameCount, () => `mfn ${mfn} is outside RAM of ${this.frameCount} frames`);
     const at = this.frameFlagsBase + mfn;
     const flags = this.u8[at] as number;
     if ((flags & FRAME_FLAG.code) !== 0) this.onCodeWrite?.(mfn);

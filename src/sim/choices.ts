@@ -34,7 +34,7 @@ export class SeededChoices implements Choices {
   }
 
   pick(name: ChoiceName, options: number): number {
-    assert(options >= 2 && options <= 0x1_0000_0000, `choice ${name} among ${options} options`);
+    assert(options >= 2 && options <= 0x1_0000_0000, () => `choice ${name} among ${options} options`);
     return (this.#streams.get(name) as PrngStream).below(options);
   }
 

@@ -233,7 +233,7 @@ export class World implements WorldPort {
   #runSlice(budget: number): void {
     const vcpu = this.#current as Vcpu;
     const cpu = vcpu.cpu;
-    assert(cpu !== undefined, `d${vcpu.domain.domId}v${vcpu.vcpuId} has no processor`);
+    assert(cpu !== undefined, () => `d${vcpu.domain.domId}v${vcpu.vcpuId} has no processor`);
     const before = cpu.retired();
     if (this.profile === undefined) {
       enterGuest(this.hv, vcpu);
@@ -336,7 +336,7 @@ export class World implements WorldPort {
     const at = this.#runnable.findIndex((vcpu) => vcpu.domain.domId === domId && vcpu.vcpuId === vcpuId);
     if (runnable && at < 0) {
       const vcpu = this.hv.vcpu(domId, vcpuId);
-      assert(vcpu !== undefined, `d${domId}v${vcpuId} does not exist`);
+      assert(vcpu !== undefined, () => `d${domId}v${vcpuId} does not exist`);
       this.#runnable.push(vcpu);
       this.#runnable.sort((a, b) => a.domain.domId - b.domain.domId || a.vcpuId - b.vcpuId);
     }
@@ -373,7 +373,7 @@ export class World implements WorldPort {
   choose(name: string, options: number): number {
     if (options <= 1) return 0;
     const number = CHOICE_NAMES.indexOf(name as ChoiceName) + 1;
-    assert(number > 0, `choice ${name} has no row`);
+    assert(number > 0, () => `choice ${name} has no row`);
     if (!this.#definedNames.has(number)) {
       this.#definedNames.add(number);
       this.#emitWorld(EVENT.nameDefined, [number], new TextEncoder().encode(name));
