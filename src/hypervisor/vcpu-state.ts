@@ -75,6 +75,30 @@ export function crashDomain(hv: Hypervisor, domain: Domain, why: string, vcpu?: 
   hv.world.domainShutdown(domain.domId, SHUTDOWN.crash, why);
 }
 
+/**
+ * A suspended domain goes on where it stopped: its SCHEDOP_shutdown returns 1, "cancelled", as a
+ * checkpoint in the same domain does (xc_domain_resume with fast resume). False: it is not suspended.
+ */
+export function resumeDomain(hv: Hypervisor, domain: Domain): boolean {
+  if (domain.life.kind !== 'shutdown' || domain.life.reason !== SHUTDOWN.suspend) return false;
+  domain.life = { kind: 'running' };
+  domain.shutdownCode = undefined;
+  for (const vcpu of domain.vcpus) {
+    vcpu.cpu?.setReg(ACCUMULATOR, 1);
+    hv.world.vcpuRunnable(domain.domId, vcpu.vcpuId, isRunnable(vcpu));
+  }
+  return true;
+}
+const ACCUMULATOR = 0;
+
+/** The toolstack stops the domain's vCPUs, or lets them go on. */
+export function pauseDomain(hv: Hypervisor, domain: Domain, paused: boolean): void {
+  if (domain.paused === paused) return;
+  domain.paused = paused;
+  hv.world.emit(EVENT.domainPaused, domain.domId, 0, [paused ? 1 : 0]);
+  for (const vcpu of domain.vcpus) hv.world.vcpuRunnable(domain.domId, vcpu.vcpuId, isRunnable(vcpu));
+}
+
 function stopVcpus(hv: Hypervisor, domain: Domain): void {
   for (const vcpu of domain.vcpus) hv.world.vcpuRunnable(domain.domId, vcpu.vcpuId, false);
 }

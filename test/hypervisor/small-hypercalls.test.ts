@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { EVENT } from '../../src/abi/events.ts';
 import { setUpcallMask, setUpcallPending } from '../../src/hypervisor/shared-info.ts';
 import { timeScale } from '../../src/hypervisor/time.ts';
+import { pauseDomain, resumeDomain } from '../../src/hypervisor/vcpu-state.ts';
 import { SmallGuest } from './small-guest.ts';
 
 const NR = {
@@ -92,6 +93,31 @@ describe('the end of a domain', () => {
     const guest = new SmallGuest();
     expect(guest.call(NR.vcpu_op, 2, 0, 0)).toBe(0);
     expect(guest.state.d1.life).toEqual({ kind: 'shutdown', reason: 0 });
+  });
+
+  test('a suspended domain goes on when it is resumed, one that was switched off does not', () => {
+    const guest = new SmallGuest();
+    const { hv, d1 } = guest.state;
+    guest.call(NR.sched_op, 2, guest.words(2));
+    expect([d1.life, guest.runnable]).toEqual([{ kind: 'shutdown', reason: 2 }, false]);
+    expect(resumeDomain(hv, d1)).toBe(true);
+    expect([d1.life, guest.runnable]).toEqual([{ kind: 'running' }, true]);
+    guest.call(NR.sched_op, 2, guest.words(0));
+    expect(resumeDomain(hv, d1)).toBe(false);
+  });
+
+  test('a paused domain wakes, but does not run until it may', () => {
+    const guest = new SmallGuest();
+    const { hv, d1, vcpu } = guest.state;
+    guest.call(NR.sched_op, 1, 0);
+    pauseDomain(hv, d1, true);
+    setUpcallMask(hv, vcpu, 0);
+    const port = bindTimer(guest);
+    guest.call(NR.set_timer_op, 10, 0);
+    guest.advance(10);
+    expect([guest.pending(port), vcpu.blocked, guest.runnable]).toEqual([true, false, false]);
+    pauseDomain(hv, d1, false);
+    expect(guest.runnable).toBe(true);
   });
 
   test('another domain cannot be shut down', () => {
