@@ -1,0 +1,199 @@
+// A processor's state is data: it can be saved anywhere and goes on anywhere; and what it did before
+// does not show in it.
+import { describe, expect, test } from 'vitest';
+import { MachineMemory } from '../../src/machine/memory.ts';
+import { createCpu } from '../../src/x86/create.ts';
+import type { CpuOptions } from '../../src/x86/cpu.ts';
+import { Dice, LAYOUT, randomProgram } from './random-program.ts';
+
+type Tier = NonNullable<CpuOptions['tier']>;
+const FRAMES = 256;
+
+function machineWith(tier: Tier, arenaBytes = 4 * 1024 * 1024) {
+  const machine = new MachineMemory({ frameCount: FRAMES, arenaBytes });
+  const cpu = createCpu(machine, { exceptions: 'exit', cpuid: (leaf) => [leaf, 1, 2, 3], tier });
+  return { machine, cpu };
+}
+
+function loaded(tier: Tier, bytes: Uint8Array) {
+  const made = machineWith(tier);
+  const { machine, cpu } = made;
+  machine.writeBytes(LAYOUT.code, bytes);
+  machine.writeU32(0x80000, 0x81000 | 7);
+  for (let page = 0; page < 128; page++) machine.writeU32(0x81000 + page * 4, (page << 12) | 7);
+  cpu.setCr(3, 0x80000);
+  cpu.setCr(0, 0x80010031);
+  cpu.setReg(4, LAYOUT.stack + LAYOUT.stackBytes - 64);
+  cpu.setEip(LAYOUT.code);
+  return made;
+}
+type Made = ReturnType<typeof machineWith>;
+const ram = ({ machine }: Made): Uint8Array => machine.readBytes(0, FRAMES * 4096);
+
+/** Large arrays: toEqual would take long to say yes. */
+const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+
+/** Moves a processor and its memory to another machine, whose arena is of another size. */
+function moved(from: Made, tier: Tier): Made {
+  const to = machineWith(tier, 6 * 1024 * 1024);
+  to.machine.writeBytes(0, ram(from));
+  to.cpu.restoreState(from.cpu.saveState());
+  return to;
+}
+
+/** Runs until `insns` are retired or something ends the run. */
+function go({ cpu }: Made, insns: number): string {
+  const end = cpu.retired() + insns;
+  while (cpu.retired() < end) {
+    const exit = cpu.run(end - cpu.retired());
+    if (exit.kind !== 'budget') return JSON.stringify(exit);
+  }
+  return '';
+}
+
+describe('a saved processor', () => {
+  test.each(['evaluate', 'translate', 'auto'] as const)('goes on in another machine as if nothing had happened (%s)', (tier) => {
+    let retired = 0;
+    for (let seed = 1; seed <= 12; seed++) {
+      const bytes = randomProgram(seed).bytes;
+      const whole = loaded(tier, bytes);
+      let cut = loaded(tier, bytes);
+      const dice = new Dice(seed + 1000);
+      let [one, other] = ['', ''];
+      for (let step = 0; step < 6 && one === ''; step++) {
+        const insns = 1 + dice.below(400);
+        one = go(whole, insns);
+        other = go(cut, insns);
+        expect(other).toBe(one);
+        cut = moved(cut, dice.below(2) === 0 ? tier : 'evaluate');
+        expect(same(cut.cpu.saveState(), whole.cpu.saveState())).toBe(true);
+      }
+      expect(same(ram(cut), ram(whole))).toBe(true);
+      retired += whole.cpu.retired();
+    }
+    expect(retired).toBeGreaterThan(2000);
+  });
+
+  test('does not tell which instruction made its flags', () => {
+    const states = ['31c0', '29c0', 'b80000000031db85db', '83e000'].map((code) => {
+      const { machine, cpu } = machineWith('evaluate');
+      const bytes = Buffer.from(code, 'hex');
+      machine.writeBytes(0x1000, bytes);
+      machine.fillFrame(1, 0);
+      machine.writeBytes(0x2000 - bytes.length, bytes);
+      cpu.setEip(0x2000 - bytes.length);
+      cpu.setReg(0, 7);
+      while (cpu.eip() !== 0x2000) cpu.run(1);
+      return cpu;
+    });
+    for (const cpu of states) {
+      cpu.setReg(0, 0);
+      cpu.setReg(3, 0);
+      cpu.addRetired(10 - cpu.retired());
+    }
+    const [first, ...rest] = states.map((cpu) => cpu.saveState());
+    for (const state of rest) expect(same(state, first as Uint8Array)).toBe(true);
+  });
+
+  test('is saved twice with the same bytes', () => {
+    const made = loaded('auto', randomProgram(5).bytes);
+    go(made, 100);
+    expect(same(made.cpu.saveState(), made.cpu.saveState())).toBe(true);
+  });
+});
+
+describe('a budget', () => {
+  test('is met exactly, wherever it ends', () => {
+    const { machine, cpu } = machineWith('evaluate');
+    machine.writeBytes(0x1000, Buffer.from('b90a000000f3aa49ebf6', 'hex')); // mov ecx, 10; rep stosb; dec ecx; again
+    cpu.setReg(7, 0x8000);
+    cpu.setEip(0x1000);
+    let retired = 0;
+    for (const budget of [1, 2, 3, 5, 7, 11, 13]) {
+      expect(cpu.run(budget)).toEqual({ kind: 'budget' });
+      retired += budget;
+      expect(cpu.retired()).toBe(retired);
+    }
+    // 13 a round: one MOV, ten iterations, DEC, JMP; 42 instructions are three rounds and three.
+    expect([cpu.eip(), cpu.reg(1)]).toEqual([0x1005, 8]);
+  });
+
+  test('counts a fault as nothing and a trap as one', () => {
+    const { machine, cpu } = machineWith('evaluate');
+    machine.writeBytes(0x1000, Buffer.from('90cd800f0b', 'hex')); // nop; int 0x80; ud2
+    cpu.setEip(0x1000);
+    expect(cpu.run(100)).toEqual({ kind: 'softint', vector: 0x80, insnBytes: 2 });
+    expect([cpu.retired(), cpu.eip()]).toEqual([2, 0x1003]);
+    expect(cpu.run(100)).toEqual({ kind: 'exception', exception: { vector: 6 } });
+    expect([cpu.retired(), cpu.eip()]).toEqual([2, 0x1003]);
+  });
+
+  test('sees the time stamp as a function of what has retired', () => {
+    const { machine, cpu } = machineWith('evaluate');
+    machine.writeBytes(0x1000, Buffer.from('90900f31', 'hex')); // nop; nop; rdtsc
+    cpu.setTsc(1000n, 3);
+    cpu.setEip(0x1000);
+    cpu.run(3);
+    expect([cpu.reg(0), cpu.reg(2)]).toEqual([1006, 0]);
+    expect(cpu.tsc()).toBe(1009n);
+  });
+});
+
+describe('instructions with equal bytes', () => {
+  test('jump and call relative to where they stand', () => {
+    const { machine, cpu } = machineWith('evaluate');
+    for (const at of [0x1000, 0x3000]) machine.writeBytes(at, Buffer.from('e80100000090c3', 'hex')); // call +1; nop; ret
+    cpu.setReg(4, 0x8000);
+    for (const at of [0x1000, 0x3000]) {
+      cpu.setEip(at);
+      cpu.run(1);
+      expect([cpu.eip(), machine.readU32(cpu.reg(4))]).toEqual([at + 6, at + 5]);
+      cpu.run(1);
+      expect(cpu.eip()).toBe(at + 5);
+    }
+  });
+
+  test('mean something else in 16-bit code', () => {
+    const { machine, cpu } = machineWith('evaluate');
+    machine.writeBytes(0x1000, Buffer.from('b8010090904040', 'hex')); // mov eax, 0x90900001 | mov ax, 1; nop; nop
+    cpu.setEip(0x1000);
+    cpu.run(1);
+    expect([cpu.eip(), cpu.reg(0)]).toEqual([0x1005, 0x90900001]);
+    cpu.setSegment(1, { ...cpu.segment(1), limit: 0xffff, access: 0x9b });
+    cpu.setReg(0, 0);
+    cpu.setEip(0x1000);
+    cpu.run(1);
+    expect([cpu.eip(), cpu.reg(0)]).toEqual([0x1003, 1]);
+  });
+});
+
+describe('code that changes', () => {
+  const program = 'c6051010000048' + '90'.repeat(9) + '40' + 'ebed'; // mov byte [0x1010], 0x48 (dec eax); nops; 0x1010: inc eax; jmp 0x1000
+  test.each(['evaluate', 'translate', 'auto'] as const)('is seen by the next instruction, whoever changed it (%s)', (tier) => {
+    const { machine, cpu } = machineWith(tier);
+    machine.writeBytes(0x1000, Buffer.from(program, 'hex'));
+    cpu.setEip(0x1007);
+    cpu.run(10);
+    expect(cpu.reg(0)).toBe(1);
+    cpu.run(1);
+    cpu.run(11);
+    expect(cpu.reg(0)).toBe(0);
+    for (let i = 0; i < 100; i++) cpu.run(12);
+    expect(cpu.reg(0)).toBe(0xffffff9c);
+    machine.writeU8(0x1006, 0x40);
+    for (let i = 0; i < 100; i++) cpu.run(12);
+    expect(cpu.reg(0)).toBe(0);
+  });
+});
+
+describe('looking at memory for a report', () => {
+  test('changes nothing', () => {
+    const made = loaded('evaluate', randomProgram(9).bytes);
+    go(made, 50);
+    const before = Buffer.concat([made.cpu.saveState(), ram(made)]);
+    const lines = made.cpu.disassemble(LAYOUT.code, 20);
+    expect(lines.length).toBe(20);
+    expect(made.cpu.decodeAt(0x7fff000)).toBe(undefined);
+    expect(same(Buffer.concat([made.cpu.saveState(), ram(made)]), before)).toBe(true);
+  });
+});
