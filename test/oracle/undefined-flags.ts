@@ -47,7 +47,17 @@ export interface Ignored {
   readonly why: string | undefined;
   /** The outcome's memory is not compared, and why. */
   readonly memory: string | undefined;
+  /** Only the page of the faulting address is compared, and why. */
+  readonly address: string | undefined;
+  /** The outcome's general registers are not compared, and why. */
+  readonly registers: string | undefined;
 }
+
+/** The words of a frame that is popped at once are read in an order that is the processor's own business. */
+const MANY_READS: ReadonlySet<string> = new Set(['Iret', 'Iretd', 'Retf', 'Popa', 'Popad']);
+
+/** A POPA that faults in the middle may have loaded registers already: it is restarted with them all on the stack. */
+const MANY_LOADS: ReadonlySet<string> = new Set(['Popa', 'Popad']);
 
 /** Instructions that store more than once: a fault may leave the earlier stores behind, or not. */
 const MANY_STORES: ReadonlySet<string> = new Set(['Enter', 'Pusha', 'Pushad', 'Call']);
@@ -66,16 +76,18 @@ export function ignored(input: Case, outcome: Outcome): Ignored {
     const name = Mnemonic[instruction.mnemonic] ?? '';
     const memory = outcome.exception !== undefined && MANY_STORES.has(name) && outcome.exception.vector !== 1 ? 'a faulting instruction of many stores may leave some of them behind'
       : SEG_PUSHES.has(instruction.code) ? 'the upper half of a pushed segment register is zero or untouched' : undefined;
+    const registers = outcome.exception !== undefined && MANY_LOADS.has(name) && outcome.exception.vector !== 1 ? 'a faulting POPA may have loaded some registers' : undefined;
+    const address = MANY_READS.has(name) ? 'a frame is read in an order of the processor\'s own' : undefined;
     const row = BY_NAME.get(name);
     // Longer cases end in an instruction that defines every flag.
-    if (row === undefined || (!alone && (input.eflags & 0x100) === 0)) return { flags: 0, why: undefined, memory };
+    if (row === undefined || (!alone && (input.eflags & 0x100) === 0)) return { flags: 0, why: undefined, memory, registers, address };
     const code = Code[instruction.code] ?? '';
     const size = Number(/_rm(\d+)/.exec(code)?.[1] ?? 32);
     const last = input.code[input.code.length - 1] as number;
     const count = (code.endsWith('_CL') ? (input.regs[1] as number) : code.endsWith('_1') ? 1 : last) & 31;
     // A fault before anything happened keeps the flags.
     const flags = outcome.exception !== undefined && outcome.exception.vector !== 1 ? 0 : row.mask(count, size);
-    return { flags, why: row.why, memory };
+    return { flags, why: row.why, memory, registers, address };
   } finally {
     instruction.free();
     decoder.free();

@@ -226,7 +226,11 @@ const enter: SystemRow = (core, insn) => {
   const mask = stackIs32(core) ? 0xffffffff : 0xffff;
   const frame = size === 2 ? gpr(core, 5) & 0xffff : gpr(core, 5);
   const words = [frame];
-  const frameTemp = spValue(core) - size;
+  // All of ESP, even when the stack has 16 bits and only SP moves (so does the real processor).
+  const frameTemp = ((gpr(core, 4) & ~mask) | ((spValue(core) - size) & mask)) >>> 0;
+  // The first push comes before the display is read: its fault goes first.
+  const first = segmentLinear(core, SEG.ss, (frameTemp & mask) >>> 0, size, true);
+  if (first < 0 || !probeWrite(core, first, size, core.user)) return fault(core);
   for (let i = 1; i < level; i++) {
     const vaddr = segmentLinear(core, SEG.ss, ((gpr(core, 5) - i * size) & mask) >>> 0, size, false);
     if (vaddr < 0) return fault(core);
@@ -242,7 +246,7 @@ const enter: SystemRow = (core, insn) => {
   if (probe < 0) return fault(core);
   if (!probeWrite(core, probe, size, core.user)) return fault(core);
   if (size === 2) setGpr16(core, 5, frameTemp);
-  else setGpr(core, 5, (frameTemp & mask) >>> 0);
+  else setGpr(core, 5, frameTemp);
   setSp(core, sp & mask);
   return undefined;
 };

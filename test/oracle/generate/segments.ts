@@ -1,7 +1,7 @@
 // Cases for segmentation as a user program meets it: loads of segment registers from an LDT, limit,
 // type and presence checks, far transfers within ring 3, LAR LSL VERR VERW ARPL, privileged
 // instructions, software interrupts, undefined opcodes, over-long instructions.
-import { CODE, CODE_BASE, DATA, LDT, ldtSelector, STACK, USER_CS, USER_DS } from '../environment.ts';
+import { CODE, CODE_BASE, DATA, LDT, ldtSelector, READ_ONLY, STACK, USER_CS, USER_DS } from '../environment.ts';
 import { type Draft, type Maker, SIZES } from './maker.ts';
 import { unusualStack } from './stack.ts';
 
@@ -136,7 +136,9 @@ export function farTransfers(m: Maker): void {
           unusualStack(m, d);
           const stack = LDT[((d.segs[2] as number) >> 3) - 1], esp = d.regs[4] as number;
           const at = d.segs[2] === USER_DS || stack === undefined ? esp : stack.base + (stack.is32 ? esp : esp & 0xffff);
-          [0x110, ldtSelector(name), 0x202].forEach((word, i) => d.poke(at + (i * size) / 8, size, word));
+          // Garbage there would make it a return to an inner ring, where the order of checks is the processor's own.
+          if (at >= READ_ONLY - 16) d.setReg(4, STACK);
+          [0x110, ldtSelector(name), 0x202].forEach((word, i) => d.poke((at >= READ_ONLY - 16 ? STACK : at) + (i * size) / 8, size, word));
         });
       }
     }
