@@ -385,7 +385,12 @@ export class World implements WorldPort {
 
   emit(kind: number, domId: number, vcpuId: number, values: readonly number[], bytes?: Uint8Array): void {
     this.eventCount++;
-    this.sink?.event(kind, domId, vcpuId, this.#retiredOf(domId, vcpuId), this.nowNs(), values, bytes);
+    const sink = this.sink;
+    if (sink === undefined) return;
+    const current = this.#current;
+    const ran = current?.cpu?.retired() ?? 0;
+    const retired = current !== undefined && current.vcpuId === vcpuId && current.domain.domId === domId ? ran : this.#retiredElsewhere(domId, vcpuId);
+    sink.event(kind, domId, vcpuId, retired, this.clock.atInsns(this.#otherInsns + ran), values, bytes);
   }
 
   /** An event of the world itself: it stands at the current vCPU's position, or at d0v0:0 before any ran. */
@@ -394,9 +399,8 @@ export class World implements WorldPort {
     this.emit(kind, vcpu?.domain.domId ?? 0, vcpu?.vcpuId ?? 0, values, bytes);
   }
 
-  #retiredOf(domId: number, vcpuId: number): number {
-    const current = this.#current;
-    if (current !== undefined && current.vcpuId === vcpuId && current.domain.domId === domId) return current.cpu?.retired() ?? 0;
+  /** Of a vCPU that is not the current one. */
+  #retiredElsewhere(domId: number, vcpuId: number): number {
     return this.hv?.vcpu(domId, vcpuId)?.cpu?.retired() ?? 0;
   }
 
