@@ -73,7 +73,7 @@ function writeInput(cases: readonly Case[], step: boolean): Uint8Array {
   return words.buffer();
 }
 
-const SIGNAL_ALRM = 14;
+const SIGNAL_VTALRM = 26;
 
 function readOutput(raw: Uint8Array, cases: readonly Case[], step: boolean): Outcome[] {
   const words = new Uint32Array(raw.buffer, raw.byteOffset, raw.byteLength >> 2);
@@ -97,7 +97,7 @@ function readOutput(raw: Uint8Array, cases: readonly Case[], step: boolean): Out
       else { flush(); run = { vaddr, bytes: [byte] }; }
     }
     flush();
-    if (signal === SIGNAL_ALRM) throw new Error(`a case never ends: ${Buffer.from(input.code).toString('hex')}`);
+    if (signal === SIGNAL_VTALRM) throw new Error(`a case never ends: ${Buffer.from(input.code).toString('hex')}`);
     const retired = step ? { retired: steps } : {};
     // The INT3 that fills the code pages ends a case; one that the case itself holds is its outcome.
     const breakAt = eip - 1 - input.eip + input.at;

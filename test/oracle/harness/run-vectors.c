@@ -125,7 +125,7 @@ static void handler(int sig, siginfo_t *info, void *raw) {
     copy(mainContext, g, sizeof mainContext);
     started = 1;
   } else {
-    if (sig == SIGALRM && ++ticks < HANG_TICKS) return;
+    if (sig == SIGVTALRM && ++ticks < HANG_TICKS) return;
     if (stepping && sig == SIGTRAP && g[REG_TRAPNO] == 1) { steps++; g[REG_EFL] |= 0x100; return; }
     collect(sig, g, uc->uc_mcontext.cr2);
     current++;
@@ -182,13 +182,13 @@ int main(int argc, char **argv) {
   sa.sa_sigaction = handler;
   sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigfillset(&sa.sa_mask);
-  const int signals[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGALRM, SIGUSR1};
+  const int signals[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGVTALRM, SIGUSR1};
   for (u32 i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &sa, 0);
   struct itimerval tick = {{0, 50000}, {0, 50000}};
-  setitimer(ITIMER_REAL, &tick, 0);
+  setitimer(ITIMER_VIRTUAL, &tick, 0);
   syscall(SYS_kill, getpid(), SIGUSR1);
   tick = (struct itimerval){0};
-  setitimer(ITIMER_REAL, &tick, 0);
+  setitimer(ITIMER_VIRTUAL, &tick, 0);
 
   int ofd = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC, 0644);
   const char *bytes = (const char *)out;
