@@ -134,7 +134,8 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     events: world.eventCount, instructions: end.instructions, virtualTimeNs: end.virtualTimeNs,
     wallMs: Math.round(wallMs * 10) / 10, mips: Math.round((end.instructions / wallMs / 1000) * 10) / 10,
     digest: bytesToHex(digest),
-    ...(totals === undefined ? {} : { bytes: totals.bytes, file: run.file as string }),
+    bytes: totals?.bytes ?? 0,
+    ...(totals === undefined ? {} : { file: run.file as string }),
     ...(unmet.length === 0 ? {} : { unmet }),
     eventsByKind: (recorder ?? (digestOnly as DigestOnly)).counts.byName(),
   };

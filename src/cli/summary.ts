@@ -11,8 +11,8 @@ export interface Summary {
   readonly wallMs: number;
   readonly mips: number;
   readonly digest: string;
-  /** Size of the recording; absent for `run`. */
-  readonly bytes?: number;
+  /** Size of the recording; 0 for `run`. */
+  readonly bytes: number;
   readonly file?: string;
   readonly exact?: boolean;
   /** Expectations of the scenario that were not met. */
@@ -40,7 +40,7 @@ export function summaryLines(summary: Summary, verdict: string): string[] {
     `instructions   ${thousands(summary.instructions)}`,
     `time           ${durationText(summary.virtualTimeNs)} virtual, ${durationText(summary.wallMs * 1e6)} wall, ${summary.mips.toFixed(0)} MIPS`,
   ];
-  if (summary.bytes !== undefined) {
+  if (summary.bytes > 0) {
     const perEvent = summary.events > 0 ? ` (${(summary.bytes / summary.events).toFixed(2)} bytes an event)` : '';
     lines.push(`recording      ${summary.file ?? ''}, ${thousands(summary.bytes)} bytes${perEvent}`);
   }

@@ -77,6 +77,8 @@ function addDomain(world: World, store: Xenstored, options: WorldOptions, domId:
   const spec = options.spec.domains[index];
   const images = options.images[index];
   assert(spec !== undefined && images !== undefined, `domain ${name} has no spec or no images`);
+  // Long mode is not in the processor model yet: better no world than one that crashes at once.
+  if (images.kernel.wordBits === 64) throw new UsageError(`${spec.kernel.name} is a 64-bit kernel; this version runs 32-bit PV kernels only`);
   const cpu = createCpu(world.machine, {
     exceptions: 'exit',
     cpuid: pvCpuid,

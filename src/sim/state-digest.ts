@@ -1,8 +1,8 @@
 // Hashes of a world's whole state, in named parts, so that a difference says where to look. A digest
 // is a function of the state alone: it does not depend on when or whether earlier ones were taken.
 //
-// Memory is hashed frame by frame into a table of which only dirty frames are redone; the part
-// `memory` is the hash of that table.
+// Memory is hashed frame by frame into a table of which only dirty frames are redone; frames of
+// zeros are left out. The part `memory` is the hash of that table.
 import { blake3 } from '../base/hash.ts';
 import { PAGE_SIZE } from '../base/brand.ts';
 import type { MachineMemory } from '../machine/memory.ts';
@@ -14,16 +14,20 @@ export interface DigestPart {
   readonly digest: Uint8Array;
 }
 
-const FRAME_HASH_BYTES = 32;
+/** mfn and BLAKE3. */
+const ROW_BYTES = 36;
+
+function isZero(words: Uint32Array, from: number): boolean {
+  for (let i = from; i < from + PAGE_SIZE / 4; i++) if (words[i] !== 0) return false;
+  return true;
+}
 
 export class StateDigester {
   readonly #world: World;
-  readonly #frameHashes: Uint8Array;
-  #primed = false;
+  readonly #frameHashes = new Map<number, Uint8Array>();
 
   constructor(world: World) {
     this.#world = world;
-    this.#frameHashes = new Uint8Array(world.machine.frameCount * FRAME_HASH_BYTES);
   }
 
   parts(): DigestPart[] {
@@ -45,18 +49,22 @@ export class StateDigester {
   }
 
   #memory(machine: MachineMemory): Uint8Array {
-    const all = this.#frameHashes;
-    if (!this.#primed) {
-      this.#primed = true;
-      const zero = blake3(new Uint8Array(PAGE_SIZE));
-      for (let mfn = 0; mfn < machine.frameCount; mfn++) all.set(zero, mfn * FRAME_HASH_BYTES);
-    }
+    const hashes = this.#frameHashes;
     for (const mfn of machine.dirtyFrames()) {
       const at = machine.ramBase + mfn * PAGE_SIZE;
-      all.set(blake3(machine.u8.subarray(at, at + PAGE_SIZE)), mfn * FRAME_HASH_BYTES);
+      if (isZero(machine.u32, at >>> 2)) hashes.delete(mfn);
+      else hashes.set(mfn, blake3(machine.u8.subarray(at, at + PAGE_SIZE)));
     }
     machine.clearDirty();
-    return blake3(all);
+    const table = new Uint8Array(hashes.size * ROW_BYTES);
+    const view = new DataView(table.buffer);
+    let row = 0;
+    for (const mfn of [...hashes.keys()].sort((a, b) => a - b)) {
+      view.setUint32(row, mfn, true);
+      table.set(hashes.get(mfn) as Uint8Array, row + 4);
+      row += ROW_BYTES;
+    }
+    return blake3(table);
   }
 }
 

@@ -95,6 +95,7 @@ export class World implements WorldPort {
   #preemptAt = 0;
   #nextDigestInsns: number;
   #runnable: Vcpu[] = [];
+  #endDigested = false;
 
   constructor(spec: WorldSpec, machine: MachineMemory, choices: Choices, input: InputSource, observers: Observers) {
     this.spec = spec;
@@ -118,7 +119,7 @@ export class World implements WorldPort {
   advance(insnsAllowed: number, untilEvents = Infinity): Advance {
     const stopAt = this.insns() + insnsAllowed;
     for (;;) {
-      if (this.ended !== undefined) return { kind: 'ended', ...this.ended };
+      if (this.ended !== undefined) return this.#atEnd(this.ended);
       if (this.eventCount >= untilEvents || this.sink?.over === true) return { kind: 'running' };
       if (this.#sliceLeft === 0) {
         const idle = this.#step();
@@ -137,6 +138,15 @@ export class World implements WorldPort {
       }
       this.#runSlice(Math.min(this.#sliceLeft, stopAt - insns, this.spec.maxInstructions - insns, this.#nextDigestInsns - insns));
     }
+  }
+
+  /** Every run has a state digest at its end, however short it was. */
+  #atEnd(ended: { outcome: Outcome; text: string }): Advance {
+    if (!this.#endDigested) {
+      this.#endDigested = true;
+      this.sink?.stateDigest?.(this.eventCount, this.insns());
+    }
+    return { kind: 'ended', ...ended };
   }
 
   /** 1 to 3 of the run loop. Returns an idle answer if only the host can go on. */
