@@ -1,12 +1,11 @@
 // Runs and recordings in memory, for tests: the same parts as the command line uses, without files.
-import { EventEncoder } from '../../src/log/event-encoder.ts';
 import { bytesSource, openRecording, type Recording } from '../../src/log/reader.ts';
 import { MemorySink, RecordingWriter } from '../../src/log/writer.ts';
 import type { Compression } from '../../src/log/codec.ts';
 import { portableSpec } from '../../src/cli/live-run.ts';
 import { specOf } from '../../src/cli/replay-run.ts';
 import { loadHashes } from '../../src/node/load-hashes.ts';
-import { loadImages, type LoadedImages } from '../../src/node/load-images.ts';
+import { loadImages, loggedName, type LoadedImages } from '../../src/node/load-images.ts';
 import { findScenario } from '../../src/node/scenario-files.ts';
 import { zlibCodec } from '../../src/node/zlib-codec.ts';
 import { Recorder } from '../../src/replay/recorder.ts';
@@ -80,12 +79,19 @@ export interface Replayed {
   readonly world: World;
 }
 
+/** Embedded images first, as the command line does. */
+async function recordedImages(recording: Recording, spec: WorldSpec): Promise<LoadedImages> {
+  const embedded = new Map(recording.world.images.map((ref) => [ref.name, recording.image(ref)]));
+  if ([...embedded.values()].some((bytes) => bytes === undefined)) return imagesOf(spec);
+  return loadImages(spec, (name) => embedded.get(loggedName(name)) as Uint8Array);
+}
+
 /** Replays bytes; `wrap` stands between the world and the comparison. Throws RecordingError for bad files. */
 export async function replayBytes(bytes: Uint8Array, wrap?: (sink: EventSink, world: World) => EventSink): Promise<Replayed> {
   await loadHashes();
   const recording = openRecording(bytesSource('test.rxr', bytes), { codec: zlibCodec(1) });
   const spec = specOf(recording);
-  const images = await imagesOf(spec);
+  const images = await recordedImages(recording, spec);
   let digester: StateDigester | undefined;
   const replayer = new Replayer(recording, () => (digester as StateDigester).parts());
   const world = buildWorld({
@@ -99,4 +105,3 @@ export async function replayBytes(bytes: Uint8Array, wrap?: (sink: EventSink, wo
   const diverged = replayer.divergence !== undefined || replayer.stateDivergence !== undefined || (!recording.truncated && replayer.encoder.finish() !== undefined);
   return { verdict: diverged ? 'diverged' : recording.truncated ? 'truncated' : 'exact', replayer, recording, world };
 }
-export { EventEncoder };
