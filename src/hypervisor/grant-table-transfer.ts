@@ -2,6 +2,7 @@
 // one. The frame leaves the caller first; if the receiver then cannot have it, it is lost.
 // Source: gnttab_transfer() and gnttab_prepare_for_transfer() in xen/common/grant_table.c.
 import type { Domain } from './domain.ts';
+import { FREE_OWNER } from './frame-table.ts';
 import { adoptFrame, stealFrame } from './frame-ownership.ts';
 import { entryCount, entryMaddr, GNTST, GTF } from './grant-table.ts';
 import { releaseFrame, type Hypervisor } from './hypervisor.ts';
@@ -9,7 +10,7 @@ import { flushDomainTlb } from './page-types.ts';
 
 export function transferFrame(hv: Hypervisor, from: Domain, mfn: number, domId: number, gref: number): number {
   if (!hv.frames.has(mfn)) return GNTST.bad_page;
-  if (stealFrame(hv, from, mfn, true) !== 0) return GNTST.bad_page;
+  if (!takeAway(hv, from, mfn)) return GNTST.bad_page;
   flushDomainTlb(hv, from);
   const lose = (status: number): number => {
     releaseFrame(hv, mfn);
@@ -21,6 +22,18 @@ export function transferFrame(hv: Hypervisor, from: Domain, mfn: number, domId: 
   if (!adoptFrame(hv, to, mfn, true)) return lose(GNTST.general_error);
   tellReceiver(hv, to, gref, mfn);
   return GNTST.okay;
+}
+
+/** The frame belongs to nobody afterwards. False: it is not the caller's alone. */
+function takeAway(hv: Hypervisor, from: Domain, mfn: number): boolean {
+  if (hv.grantRules.transferNeedsSoleReference) return stealFrame(hv, from, mfn, true) === 0;
+  const { frames } = hv;
+  if (frames.owner[mfn] !== from.domId) return false;
+  frames.refCount[mfn] = 0;
+  frames.flags[mfn] = 0;
+  frames.owner[mfn] = FREE_OWNER;
+  from.totPages--;
+  return true;
 }
 
 /** The receiver's entry says "accept from this domain", exactly; it is marked as committed. */
