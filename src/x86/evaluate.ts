@@ -6,7 +6,7 @@ import type { Core } from './core.ts';
 import { ExprCompiler, type Temps } from './evaluate-expr.ts';
 import { VECTOR, type CpuExit } from './exit.ts';
 import { widthOf } from './expr.ts';
-import { EFLAGS, FLAG_BIT, STATUS_MASK, flagOpCode } from './flags.ts';
+import { EFLAGS, FLAG_BIT, flagOpCode } from './flags.ts';
 import type { Lowered } from './lower.ts';
 import type { Stmt, StatusFlag } from './ir.ts';
 import { read64, readLinear, probeWrite, segmentLinear, write64, writeLinear } from './memory-access.ts';
@@ -341,4 +341,3 @@ class StmtCompiler {
     };
   }
 }
-export { STATUS_MASK };

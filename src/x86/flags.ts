@@ -6,7 +6,7 @@
 // own definition (a comparison instead of SF != OF); the tests hold them against the definition.
 // Source: Intel SDM vol. 2, the "Flags Affected" of each instruction; AMD APM vol. 3 likewise.
 import { assert } from '../base/assert.ts';
-import { and, and1, bit, bool, bin, cmp, constant, eq, isZero, ltU, ne, not, not1, or, or1, signBit, trunc, un, xor, xor1, widthOf } from './expr.ts';
+import { and, bit, bool, cmp, constant, eq, isZero, ltU, ne, not, not1, or, or1, signBit, trunc, un, xor, xor1, widthOf } from './expr.ts';
 import type { Expr, StatusFlag, Width } from './ir.ts';
 
 export const STATUS_FLAGS = ['cf', 'pf', 'af', 'zf', 'sf', 'of'] as const satisfies readonly StatusFlag[];
@@ -116,6 +116,3 @@ function negated(value: Expr): Expr {
   }
 }
 
-/** Kept for rows that combine width-1 values. */
-export const both = and1;
-export { bin };

@@ -6,7 +6,7 @@
 //
 // Not checked: protection keys, SMEP/SMAP (not exposed by CPUID).
 // Source: Intel SDM vol. 3, chapter 4.
-import { FRAME_FLAG } from '../machine/memory.ts';
+import { FRAME_FLAG, type MachineMemory } from '../machine/memory.ts';
 import { CR0, CR4, EFER_NXE, type Core } from './core.ts';
 import { PF_ERR, VECTOR } from './exit.ts';
 import { STATE } from './state-layout.ts';
@@ -114,17 +114,15 @@ function clearTags(u32: Uint32Array, e: number): void {
   for (let i = 0; i < 12; i += 2) u32[e + i] = NO_TAG;
 }
 
-const noRamPages = new WeakMap<object, number>();
-/** A page of ones to read, a page to write into. */
-function noRamAddress(core: Core, access: Access): number {
-  let base = noRamPages.get(core.machine);
-  if (base === undefined) {
-    base = core.machine.reserve(8192, 4096);
-    noRamPages.set(core.machine, base);
-    core.u8.fill(0xff, base, base + 4096);
-  }
-  return access === 'write' ? base + 4096 : base;
+const noRamPages = new WeakMap<MachineMemory, number>();
+/** Per machine: a page of ones to read, a page to write into. Taken before any guest runs. */
+export function reserveNoRamPages(machine: MachineMemory): void {
+  if (noRamPages.has(machine)) return;
+  const base = machine.reserve(8192, 4096);
+  noRamPages.set(machine, base);
+  machine.u8.fill(0xff, base, base + 4096);
 }
+const noRamAddress = (core: Core, access: Access): number => (noRamPages.get(core.machine) as number) + (access === 'write' ? 4096 : 0);
 
 function fault(core: Core, vaddr: number, code: number, access: Access, user: boolean): false {
   const nx = (core.get32(STATE.efer) & EFER_NXE) !== 0 && (core.get32(STATE.cr4) & CR4.PAE) !== 0;

@@ -9,14 +9,14 @@ import { assert } from '../base/assert.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 import { CodeCache, type CodePage, type Entry, type InsnEntry } from './code-cache.ts';
 import { codeChanged, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
-import { ACCESS, Core, UNUSABLE } from './core.ts';
+import { Core } from './core.ts';
 import type { Cpu, CpuCounters, CpuOptions } from './cpu.ts';
 import { MAX_INSN_BYTES, type Insn } from './decode.ts';
 import { DONE, type Evaluator } from './evaluate.ts';
 import { VECTOR, type CpuExit, type Exception } from './exit.ts';
 import { EFLAGS } from './flags.ts';
 import { loweringMode, MODE } from './mode.ts';
-import { dropAllTags, dropWriteTags, lookup } from './paging.ts';
+import { dropAllTags, dropWriteTags, lookup, reserveNoRamPages } from './paging.ts';
 import { restoreState, saveState } from './saved-state.ts';
 import { isException } from './segments.ts';
 import { StateFace } from './state-face.ts';
@@ -51,6 +51,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     this.core = new Core(machine, options, () => this.retired());
     this.#cache = new CodeCache(this);
     registerCodeUser(machine, this);
+    reserveNoRamPages(machine);
     dropAllTags(this.core);
     if ((options.tier ?? 'auto') !== 'evaluate') this.#translator = createTranslator(translatorHost({ core: this.core, cache: this.#cache }), options.tier === 'translate' ? { hotAfter: 1, batch: 1, eager: true } : {});
   }
@@ -366,4 +367,3 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
 
 /** A processor on this machine: its state and TLB are taken from the machine's arena. */
 export const createCpu = (machine: MachineMemory, options: CpuOptions): Processor => new Processor(machine, options);
-export { ACCESS, UNUSABLE };

@@ -1,6 +1,6 @@
 // Integer arithmetic and logic. SDM vol. 2; each row reads as the manual's operation says.
 import { VECTOR } from '../exit.ts';
-import { add, and, bin, bit, bool, cmp, constant, eq, flag, isZero, ltU, mul, ne, nonZero, not, not1, or, or1, reg, select, sext, shl, shrU, signBit, sub, trunc, un, widthOf, xor, xor1, zext } from '../expr.ts';
+import { add, and, bin, bool, cmp, constant, eq, flag, isZero, ltU, mul, ne, not, not1, or, or1, reg, select, sext, shl, shrU, signBit, sub, trunc, un, widthOf, xor, zext } from '../expr.ts';
 import type { Lowering, Row } from '../lower.ts';
 import type { Expr, Width } from '../ir.ts';
 
@@ -37,12 +37,11 @@ const increment = (op: 'inc' | 'dec'): Row => (l) => {
   l.flags(op, a, carry, r);
 };
 
-/** Accumulator pair of a one-operand multiplication or division: [low register, high register]. */
-const pairOf = (width: Width): { lowHigh: boolean } => ({ lowHigh: width !== 8 });
 const double = (width: Width): Width => (width * 2) as Width;
 
+/** The accumulator pair of a one-operand multiplication or division: AX, or (E)DX:(E)AX. */
 function writePair(l: Lowering, width: Width, product: Expr): void {
-  if (!pairOf(width).lowHigh) {
+  if (width === 8) {
     l.setReg(16, 0, product);
     return;
   }
@@ -50,7 +49,7 @@ function writePair(l: Lowering, width: Width, product: Expr): void {
   l.setReg(width, 2, trunc(width, shrU(product, constant(widthOf(product), width))));
 }
 function readPair(l: Lowering, width: Width): Expr {
-  if (!pairOf(width).lowHigh) return l.let(reg(16, 0));
+  if (width === 8) return l.let(reg(16, 0));
   const wide = double(width);
   return l.let(or(zext(wide, reg(width, 0)), shl(zext(wide, reg(width, 2)), constant(wide, width))));
 }
@@ -214,4 +213,3 @@ export const ARITHMETIC_ROWS: Readonly<Record<string, Row>> = {
     l.flagBits({ cf: bool(false), of: bool(false), af: bool(false), ...resultFlags(r) });
   },
 };
-export { bit, nonZero, xor1 };

@@ -1,5 +1,5 @@
 // Near transfers; and the instructions that are performed in TypeScript (system/), by name.
-import { add, and1, cond, constant, flag, isZero, nonZero, not1, reg, sub, trunc, zext } from '../expr.ts';
+import { and1, cond, constant, flag, isZero, nonZero, not1, reg, sub, trunc } from '../expr.ts';
 import type { Lowering, Row } from '../lower.ts';
 import type { Expr, Width } from '../ir.ts';
 
@@ -72,4 +72,3 @@ export const CONTROL_ROWS: Readonly<Record<string, Row>> = {
     'Fninit', 'Fnstsw', 'Fnstcw', 'Fldcw', 'Fnclex', 'Fnsave', 'Frstor', 'Fnstenv', 'Fldenv', 'Fxsave', 'Fxrstor', 'Mfence', 'Lfence', 'Sfence', 'Rsm', 'Syscall', 'Vmcall', 'Vmmcall', 'Xgetbv',
   ),
 };
-export { add, zext };

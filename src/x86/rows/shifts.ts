@@ -1,7 +1,7 @@
 // Shifts and rotates. Counts are masked to 5 bits (6 for 64-bit operands); a masked count of zero
 // changes nothing, flags included. OF beyond a count of one is undefined; here it is what the same
 // formula gives, which is what processors of the P6 line do.
-import { add, and, bin, bit, constant, flag, isConst, isZero, nonZero, or, reg, select, shl, shrU, signBit, sub, trunc, widthOf, xor1, zext } from '../expr.ts';
+import { and, bin, bit, constant, flag, isZero, nonZero, or, reg, select, shl, shrU, signBit, sub, trunc, widthOf, xor1, zext } from '../expr.ts';
 import type { Lowering, Row } from '../lower.ts';
 import type { Expr, Width } from '../ir.ts';
 
@@ -27,14 +27,10 @@ function touchMemory(l: Lowering): void {
 const held = new WeakMap<Lowering, Expr>();
 const destination = (l: Lowering): Expr => held.get(l) ?? l.let(l.readForWrite(0));
 
-/** A 64-bit container for widths below 64, so that counts up to 31 need no cases. */
-const wideOf = (width: Width): Width => (width === 64 ? 64 : 64);
-
 const shiftLeft: Row = (l) => {
   const width = l.width(0);
   withCount(l, 1, width, (count) => {
     const a = destination(l);
-    const wide = wideOf(width);
     if (width === 32 || width === 64) {
       const n = zext(width, count);
       const r = l.let(shl(a, n));
@@ -42,9 +38,10 @@ const shiftLeft: Row = (l) => {
       finish(l, r, carry, zext(width, xor1(signBit(r), bit(carry, 0))));
       return;
     }
-    const shifted = l.let(shl(zext(wide, a), zext(wide, count)));
+    // A wider container, so that counts up to 31 need no cases.
+    const shifted = l.let(shl(zext(64, a), zext(64, count)));
     const r = l.let(trunc(width, shifted));
-    const carry = l.let(trunc(width, and(shrU(shifted, constant(wide, width)), constant(wide, 1))));
+    const carry = l.let(trunc(width, and(shrU(shifted, constant(64, width)), constant(64, 1))));
     finish(l, r, carry, zext(width, xor1(signBit(r), bit(carry, 0))));
   });
 };
@@ -168,4 +165,3 @@ export const SHIFT_ROWS: Readonly<Record<string, Row>> = {
   Tzcnt: scan(true),
   Lzcnt: scan(false),
 };
-export { add, isConst };

@@ -1,5 +1,5 @@
 // String instructions: one iteration each; `rep` says how they repeat.
-import { add, constant, reg, select, sub, widthOf, zext } from '../expr.ts';
+import { add, constant, reg, select, sub } from '../expr.ts';
 import type { Lowering, Row } from '../lower.ts';
 import type { Expr, MemRef, Width } from '../ir.ts';
 
@@ -77,4 +77,3 @@ export const STRING_ROWS: Readonly<Record<string, Row>> = {
   ...sizes('Lods', lods),
   ...sizes('Scas', scas),
 };
-export { widthOf, zext };

@@ -1,6 +1,5 @@
 // Control, debug and model-specific registers, descriptor-table registers, CPUID, time stamps.
 import { CR0, CR4, EFER_NXE, UNUSABLE, type Core } from '../core.ts';
-import type { Insn } from '../decode.ts';
 import { flushTlb, invlpg, loadPdptes } from '../paging.ts';
 import { descriptorAccess, descriptorBase, descriptorLimit, gp, isException, readDescriptor } from '../segments.ts';
 import { segmentLinear, writeLinear } from '../memory-access.ts';
@@ -249,4 +248,3 @@ export const CONTROL_REGISTER_ROWS: Readonly<Record<string, SystemRow>> = {
   },
   Xgetbv: () => UD,
 };
-export type { Insn };

@@ -5,7 +5,7 @@ import type { Insn } from '../decode.ts';
 import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
 import { probeWrite, readLinear, segmentLinear } from '../memory-access.ts';
-import { descriptorAccess, descriptorLimit, dplOf, gp, isCode, isConforming, isData, isException, loadDataSegment, readDescriptor } from '../segments.ts';
+import { descriptorAccess, descriptorLimit, dplOf, isCode, isConforming, isData, isException, loadDataSegment, readDescriptor } from '../segments.ts';
 import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from '../state-layout.ts';
 import { GP0, NM, UD, gpr, loadMem, nextOffset, peekStack, pokeStack, readRm16, setGpr, setGpr16, setSp, spValue, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
 
@@ -367,4 +367,3 @@ export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   }),
   ...Object.fromEntries(['Fnsave', 'Frstor', 'Fnstenv', 'Fldenv', 'Fxsave', 'Fxrstor'].map((name): [string, SystemRow] => [name, fpu((_core, insn) => unimplemented(insn))])),
 };
-export { gp };

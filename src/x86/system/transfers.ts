@@ -4,9 +4,9 @@
 // Source: Intel SDM vol. 2 (the operations of each), vol. 3 chapters 5 to 7.
 import { ACCESS, type Core } from '../core.ts';
 import type { Insn } from '../decode.ts';
-import { HAS_ERROR_CODE, VECTOR, type CpuExit, type Exception } from '../exit.ts';
+import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
-import { probeWrite, readLinear, segmentLinear, writeLinear } from '../memory-access.ts';
+import { probeWrite, readLinear, writeLinear } from '../memory-access.ts';
 import { descriptorAccess, dplOf, dropInnerSegments, enterCodeSegment, gp, isCode, isConforming, isData, isException, markAccessed, readDescriptor, setFromDescriptor, descriptorBase, descriptorLimit, type Descriptor } from '../segments.ts';
 import { SEG, STATE } from '../state-layout.ts';
 import { GP0, gpr, loadMem, nextOffset, peekStack, pokeStack, probeStack, setGpr, setSp, spValue, stackIs32, type SystemResult, type SystemRow } from './row.ts';
@@ -16,7 +16,6 @@ const cplOf = (core: Core): number => core.get32(STATE.cpl);
 const fault = (core: Core): Exception => core.fault as Exception;
 const np = (selector: number): Exception => ({ vector: VECTOR.NP, errorCode: selector & 0xfffc });
 const unimplemented = (text: string): CpuExit => ({ kind: 'unimplemented', text });
-const segLimit = (core: Core, seg: number): number => core.get32(STATE.seg + seg * 32 + 16);
 const GATE = { task: 5, tss16: 1, tss32: 9, call16: 4, call32: 12, int16: 6, trap16: 7, int32: 14, trap32: 15 } as const;
 const gateOffset = (d: Descriptor, is32: boolean): number => (is32 ? ((d.lo & 0xffff) | (d.hi & 0xffff0000)) >>> 0 : d.lo & 0xffff);
 
@@ -423,4 +422,3 @@ export function combine(first: number, second: Exception): Exception | 'triple' 
 }
 
 export const TRANSFER_ROWS: Readonly<Record<string, SystemRow>> = { jmpFar, callFar, retFar, iret };
-export { HAS_ERROR_CODE, segLimit, segmentLinear };
