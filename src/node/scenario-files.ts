@@ -5,6 +5,8 @@ import { basename, extname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { UsageError } from '../base/assert.ts';
 import { defineScenario, type Scenario } from '../sim/scenario.ts';
+import { knownImage } from './image-registry.ts';
+import { storedImage } from './image-store.ts';
 import { packageRoot } from './package-info.ts';
 
 const RUNS_FROM_SOURCE = fileURLToPath(import.meta.url).endsWith('.ts');
@@ -42,6 +44,8 @@ export async function findScenario(name: string): Promise<Scenario> {
   const shipped = await shippedScenarios();
   const found = shipped.find((scenario) => scenario.name === name);
   if (found !== undefined) return found;
+  // A fetched image can be booted by its name, as a kernel of one's own.
+  if (storedImage(name) !== undefined || knownImage(name) !== undefined) return kernelScenario(name);
   if (!existsSync(name)) {
     const close = shipped.filter((scenario) => scenario.name.includes(name) || name.includes(scenario.name)).map((scenario) => scenario.name);
     const hint = close.length > 0 ? `; did you mean ${close.join(' or ')}?` : '; `rexen scenarios` lists what there is';
