@@ -112,14 +112,15 @@ function onSoftwareInterrupt(hv: Hypervisor, vcpu: Vcpu, vector: number, insnByt
   injectException(hv, vcpu, { vector: VECTOR.GP, errorCode: vector * 8 + 2 });
 }
 
+/** The argument registers of the hypercall being made: no two are made at once. */
+const registers = new HypercallArgs();
+
 /** _pv_hypercall() for i386: number in EAX, arguments in EBX ECX EDX ESI EDI, result in EAX. */
 function runHypercall(hv: Hypervisor, vcpu: Vcpu): void {
   const cpu = vcpu.cpu as Cpu;
   const number = cpu.reg(GPR.eax) >>> 0;
-  const args = new HypercallArgs();
-  ARG_REGS.forEach((register, index) => {
-    args.lo[index] = cpu.reg(register);
-  });
+  const args = registers;
+  for (let index = 0; index < ARG_REGS.length; index++) args.lo[index] = cpu.reg(ARG_REGS[index] as number);
   const outcome = dispatchHypercall(hv, vcpu, number, args);
   logHypercall(hv, vcpu, number, args, outcome);
   applyOutcome(hv, vcpu, number, outcome);
