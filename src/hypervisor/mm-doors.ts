@@ -36,7 +36,7 @@ export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception
     }
     // An entry of the GDT for which the guest gave no frame: as one beyond the table's limit.
     const gdtOffset = vaddr - gdtVaddr(vcpu);
-    if (gdtOffset >= 0 && gdtOffset < GDT_WINDOW_BYTES) {
+    if (gdtOffset >= 0 && gdtOffset < GDT_WINDOW_BYTES && (errorCode & (PF_ERR.present | PF_ERR.user)) === 0) {
       injectException(hv, vcpu, { vector: VECTOR.GP, errorCode: gdtOffset & 0xfff8 });
       return true;
     }
