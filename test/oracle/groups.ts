@@ -1,6 +1,6 @@
 // The groups of vectors: a file each under vectors/, a seed each, what fills them.
 import { alu, bcd, multiply, shifts } from './generate/arithmetic.ts';
-import { bits, conditions, move } from './generate/data-transfer.ts';
+import { bits, conditions, move, others } from './generate/data-transfer.ts';
 import { Maker } from './generate/maker.ts';
 import { farTransfers, refused, segmentLimits, segmentLoads } from './generate/segments.ts';
 import { alignment, pageCrossing, selfModifying, sequences, singleSteps } from './generate/sequences.ts';
@@ -40,6 +40,7 @@ export const GROUPS: readonly Group[] = [
   { name: 'alignment', seed: 17, fill: alignment },
   { name: 'self-modifying', seed: 18, fill: selfModifying, count: true },
   { name: 'page-crossing', seed: 19, fill: pageCrossing, count: true },
+  { name: 'others', seed: 26, fill: others },
   { name: 'code16-alu', seed: 20, bits: 16, fill: alu, thin: 12 },
   { name: 'code16-move', seed: 21, bits: 16, fill: move, thin: 4 },
   { name: 'code16-stack', seed: 22, bits: 16, fill: pushPop, thin: 4 },

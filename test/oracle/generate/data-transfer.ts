@@ -56,6 +56,25 @@ export function move(m: Maker): void {
   for (const code of [[0xf3, 0x90], [0x66, 0x90], [0x0f, 0x1e, 0xc0], [0x0f, 0x19, 0xc0], [0x26, 0x3e, 0x90]]) m.plain(code);
 }
 
+/** What is neither integer nor privileged, as far as kernels use it: x87 control, fences, hints. */
+export function others(m: Maker): void {
+  const at = [0x00, 0x01, 0x02, 0x00], far = [0x80, 0x01, 0x02, 0x00]; // DATA + 0x100, DATA + 0x180
+  const fninit = [0xdb, 0xe3];
+  for (const code of [
+    [...fninit, 0xd9, 0x3d, ...at], // FNSTCW
+    [...fninit, 0xdf, 0xe0], [...fninit, 0xdd, 0x3d, ...at], // FNSTSW AX, memory
+    [...fninit, 0xd9, 0x2d, ...at, 0xd9, 0x3d, ...far], // FLDCW, FNSTCW
+    [...fninit, 0xdb, 0xe2, 0xdf, 0xe0], // FNCLEX
+    [0xd9, 0xd0], [0x9b], // FNOP, WAIT
+    [0x0f, 0xae, 0xe8], [0x0f, 0xae, 0xf0], [0x0f, 0xae, 0xf8], [0x0f, 0xae, 0x3d, ...at], // LFENCE, MFENCE, SFENCE, CLFLUSH
+    [0xf3, 0x0f, 0x1e, 0xfb], [0xf3, 0x0f, 0x1e, 0xfa], // ENDBR32, ENDBR64
+    [0x66, 0x6d], [0x0f, 0x33], // INSW, RDPMC: refused
+  ]) {
+    for (let i = 0; i < 2; i++) m.plain(code, (d) => d.poke(DATA + 0x100, 16, 0x37f & ~(i << 8))); // a control word that masks everything
+  }
+  for (let ext = 0; ext < 8; ext++) m.form({ opcode: [0x0f, 0x0d], ext, size: 32, modrm: 'mem', encodings: 2, draws: 1 });
+}
+
 /** All sixteen conditions: SETcc, CMOVcc, under random flags. */
 export function conditions(m: Maker): void {
   for (let cc = 0; cc < 16; cc++) {
