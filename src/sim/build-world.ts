@@ -62,8 +62,8 @@ export function buildWorld(options: WorldOptions): World {
   world.hv = createHypervisor({ machine, world, build: XEN_BUILDS[spec.xenBuild], hypercallRows });
   world.sink = options.sink?.(world);
   if (options.clock !== undefined) world.profile = { clock: options.clock, processorMs: 0, hypervisorMs: 0 };
-  const store = new Xenstored();
-  spec.domains.forEach((domain, index) => addDomain(world, store, options, FIRST_DOMID + index, index, domain.name));
+  const stores: Stores = { store: new Xenstored(), rings: [] };
+  spec.domains.forEach((domain, index) => addDomain(world, stores, options, FIRST_DOMID + index, index, domain.name));
   return world;
 }
 
@@ -73,7 +73,7 @@ function arenaBytes(frameCount: number, cpus: number): number {
   return Math.ceil((frameCount * 40 + cpus * 2 * 1024 * 1024 + 8 * 1024 * 1024) / WASM_PAGE) * WASM_PAGE;
 }
 
-function addDomain(world: World, store: Xenstored, options: WorldOptions, domId: number, index: number, name: string): void {
+function addDomain(world: World, stores: Stores, options: WorldOptions, domId: number, index: number, name: string): void {
   const spec = options.spec.domains[index];
   const images = options.images[index];
   assert(spec !== undefined && images !== undefined, `domain ${name} has no spec or no images`);
@@ -91,12 +91,13 @@ function addDomain(world: World, store: Xenstored, options: WorldOptions, domId:
     ...(images.ramdisk === undefined ? {} : { ramdisk: images.ramdisk }),
   });
   if ('problem' in built) throw new UsageError(`${spec.kernel.name} ${built.problem}`);
-  connectServices(world, store, built, spec.memoryMib);
+  connectServices(world, stores, built, spec.memoryMib);
   world.vcpuRunnable(domId, 0, true);
 }
 
-function connectServices(world: World, store: Xenstored, built: BuiltDomain, memoryMib: number): void {
+function connectServices(world: World, stores: Stores, built: BuiltDomain, memoryMib: number): void {
   const { domain } = built;
+  const { store } = stores;
   const { domId } = domain;
   connectBackend(world.hv, domId, built.storePort);
   connectBackend(world.hv, domId, built.consolePort);
@@ -106,14 +107,37 @@ function connectServices(world: World, store: Xenstored, built: BuiltDomain, mem
   });
   const storeRing = new StoreRing(store, domId, ringPort(world, domId, 'xenstore', built.storeMfn, built.storePort));
   storeRing.connect();
-  world.addService(domId, storeService(storeRing), [built.storePort]);
+  stores.rings.push(storeRing);
+  world.addService(domId, storeService(stores, storeRing), [built.storePort]);
   const consolePort: ConsolePort = { ...ringPort(world, domId, 'console', built.consoleMfn, built.consolePort), output: (bytes) => world.consoleOut(domId, bytes) };
   const console = new ConsoleBackend(consolePort);
   console.connect();
   world.addService(domId, { name: 'console', run: () => console.run(), input: (bytes) => console.input(bytes), save: () => console.save(), restore: (state) => console.restore(state) }, [built.consolePort]);
 }
 
-const storeService = (ring: StoreRing): Service => ({ name: 'xenstore', run: () => ring.run(), save: () => ring.save(), restore: (state) => ring.restore(state) });
+/** One xenstored serves all domains. */
+interface Stores {
+  readonly store: Xenstored;
+  readonly rings: StoreRing[];
+}
+
+/** A request of one domain may leave events for others. The first domain's service carries the daemon's own state. */
+function storeService({ store, rings }: Stores, ring: StoreRing): Service {
+  const carriesStore = rings[0] === ring;
+  return {
+    name: 'xenstore',
+    run: () => {
+      ring.run();
+      for (const other of rings) if (other !== ring && other.hasOutput()) other.run();
+    },
+    save: () => ({ ring: ring.save(), store: carriesStore ? store.save() : null }),
+    restore: (state) => {
+      const saved = state as { ring: unknown; store: unknown };
+      ring.restore(saved.ring);
+      if (carriesStore) store.restore(saved.store);
+    },
+  };
+}
 
 function ringPort(world: World, domId: number, service: string, mfn: number, port: number): RingPort {
   return {
