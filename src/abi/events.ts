@@ -65,7 +65,7 @@ export const HYPERCALL_END = ['done', 'continuation', 'noReturn', 'fault'] as co
 export const PT_UPDATE_HOW = ['mmu_update', 'update_va_mapping', 'writable_pt', 'grant', 'domain_build', 'other'] as const;
 export const PAGE_TYPE = ['none', 'writable', 'l1', 'l2', 'l3', 'l4', 'segdesc', 'shared'] as const;
 export const BIND_HOW = ['unbound', 'interdomain', 'virq', 'pirq', 'ipi'] as const;
-export const TIMER_KIND = ['singleshot', 'periodic', 'poll'] as const;
+export const TIMER_KIND = ['singleshot', 'periodic', 'poll', 'watchdog1', 'watchdog2'] as const;
 export const EMULATED = [
   'cli', 'sti', 'hlt', 'in', 'out', 'ins', 'outs', 'cpuid', 'rdtsc', 'rdtscp', 'rdmsr', 'wrmsr', 'read_cr', 'write_cr', 'read_dr', 'write_dr',
   'clts', 'lmsw', 'invlpg', 'wbinvd', 'pushf', 'popf', 'iret', 'pte_write', 'ud2a_cpuid', 'xsetbv', 'rdpmc', 'other',

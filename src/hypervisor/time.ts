@@ -117,7 +117,7 @@ export function setVcpuTimer(hv: Hypervisor, vcpu: Vcpu, kind: TimerKind, wanted
   hv.world.setTimer(domId, vcpu.vcpuId, kind, deadlineNs);
   const timer = valueIndex(TIMER_KIND, kind);
   if (deadlineNs !== undefined) hv.world.emit(EVENT.timerSet, domId, vcpu.vcpuId, [timer, deadlineNs]);
-  else if (had !== undefined || kind === 'periodic') hv.world.emit(EVENT.timerCancelled, domId, vcpu.vcpuId, [timer]);
+  else if (had !== undefined || (kind !== 'singleshot' && kind !== 'poll')) hv.world.emit(EVENT.timerCancelled, domId, vcpu.vcpuId, [timer]);
 }
 
 /** vcpu_set_periodic_timer(): 0 stops it. A period that has already passed ticks at once. */
@@ -148,15 +148,21 @@ export function timerFired(hv: Hypervisor, domId: number, vcpuId: number, kind: 
   } else if (kind === 'singleshot') {
     vcpu.timers.singleshotNs = undefined;
     raiseVirq(hv, vcpu, VIRQ.TIMER);
+  } else if (kind === 'watchdog1' || kind === 'watchdog2') {
+    shutdownDomain(hv, vcpu.domain, SHUTDOWN_watchdog, 'its watchdog timer expired');
   } else {
     vcpu.timers.pollNs = undefined;
     if (vcpu.polling !== undefined) wakeVcpu(hv, vcpu);
   }
 }
 
-/** SCHEDOP_watchdog: checked by the run loop, since the world's timers belong to vCPUs. */
-export function checkWatchdogs(hv: Hypervisor, domain: Domain): void {
-  if (domain.life.kind !== 'running' || domain.watchdogs.every((deadline) => deadline === undefined || deadline > hv.world.nowNs())) return;
-  shutdownDomain(hv, domain, SHUTDOWN_watchdog, 'its watchdog timer expired');
+/** A domain's two watchdogs are timers of its first vCPU. */
+const WATCHDOGS = ['watchdog1', 'watchdog2'] as const;
+
+/** Sets a watchdog of the domain by its id (1 or 2), or with undefined gives it back. */
+export function setWatchdog(hv: Hypervisor, domain: Domain, id: number, deadlineNs: number | undefined): void {
+  domain.watchdogs[id - 1] = deadlineNs;
+  const [first] = domain.vcpus;
+  if (first !== undefined) setVcpuTimer(hv, first, WATCHDOGS[id - 1] as (typeof WATCHDOGS)[number], deadlineNs);
 }
 const SHUTDOWN_watchdog = 4;

@@ -15,7 +15,7 @@ import { HypercallArgs, type HypercallOutcome, type HypercallRow } from './hyper
 import type { Hypervisor } from './hypervisor.ts';
 import { handlePageFault } from './mm-doors.ts';
 import { upcallMask, upcallPending } from './shared-info.ts';
-import { changeRunstate, checkWatchdogs, refreshTimeRecord, RUNSTATE, updateRunstateArea } from './time.ts';
+import { changeRunstate, refreshTimeRecord, RUNSTATE, updateRunstateArea } from './time.ts';
 import { deliverUpcall, GPR, inGuestKernel, injectException } from './traps.ts';
 import { crashDomain } from './vcpu-state.ts';
 
@@ -42,7 +42,6 @@ export function enterGuest(hv: Hypervisor, vcpu: Vcpu): void {
     updateRunstateArea(hv, vcpu);
   }
   refreshTimeRecord(hv, vcpu);
-  checkWatchdogs(hv, vcpu.domain);
   if (vcpu.nmiPending && vcpu.domain.life.kind === 'running') {
     vcpu.nmiPending = false;
     if (vcpu.traps[VECTOR.NMI] !== undefined) injectException(hv, vcpu, { vector: VECTOR.NMI });

@@ -2,7 +2,7 @@
 // runs and unit tests provide a small one. The hypervisor knows no scheduler and no log.
 
 /** Timers that the hypervisor sets for a vCPU; the world calls Hypervisor.timerFired when due. */
-export type TimerKind = 'singleshot' | 'periodic' | 'poll';
+export type TimerKind = 'singleshot' | 'periodic' | 'poll' | 'watchdog1' | 'watchdog2';
 
 export interface WorldPort {
   /** Virtual system time in nanoseconds since the world began; an integer below 2^53. */

@@ -1,9 +1,10 @@
 // The world's agenda: a binary heap of plain records ordered by (time, sequence). Entries are data,
 // never closures, so that the queue can be written to a checkpoint and read back.
+import type { TimerKind } from '../hypervisor/world-port.ts';
 
 /** What can be due. One row per kind in world.ts says what happens then. */
 export type Agenda =
-  | { readonly kind: 'timer'; readonly domId: number; readonly vcpuId: number; readonly timer: 'singleshot' | 'periodic' | 'poll' }
+  | { readonly kind: 'timer'; readonly domId: number; readonly vcpuId: number; readonly timer: TimerKind }
   | { readonly kind: 'backend'; readonly domId: number; readonly service: string };
 
 export interface QueueEntry {

@@ -133,6 +133,20 @@ describe('the end of a domain', () => {
     expect(guest.call(NR.sched_op, 6, guest.words(1, 10))).toBe(-22);
     expect(guest.call(NR.sched_op, 6, guest.words(3, 10))).toBe(-22);
   });
+
+  test('a watchdog that is not fed ends the domain, one that is given back does not', () => {
+    const guest = new SmallGuest();
+    expect(guest.call(NR.sched_op, 6, guest.words(0, 10))).toBe(1);
+    expect(guest.call(NR.sched_op, 6, guest.words(0, 30))).toBe(2);
+    guest.advance(9e9);
+    expect(guest.call(NR.sched_op, 6, guest.words(1, 10))).toBe(0);
+    guest.advance(18e9);
+    expect(guest.call(NR.sched_op, 6, guest.words(1, 0))).toBe(0);
+    guest.advance(29e9);
+    expect(guest.state.d1.life.kind).toBe('running');
+    guest.advance(30e9);
+    expect(guest.state.d1.life).toEqual({ kind: 'shutdown', reason: 4 });
+  });
 });
 
 describe('timers', () => {

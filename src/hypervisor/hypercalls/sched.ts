@@ -10,7 +10,7 @@ import { readStruct } from '../guest-struct.ts';
 import { done, type HypercallArgs, type HypercallOutcome } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
 import { setUpcallMask, upcallMask, upcallPending } from '../shared-info.ts';
-import { HUGE_TIMEOUT_NS, MILLISECOND_NS, setVcpuTimer } from '../time.ts';
+import { HUGE_TIMEOUT_NS, MILLISECOND_NS, setVcpuTimer, setWatchdog } from '../time.ts';
 import { blockVcpu, shutdownDomain, yieldVcpu } from '../vcpu-state.ts';
 
 const source = 'xen/include/public/sched.h';
@@ -104,11 +104,11 @@ const watchdog: Handler = (hv, vcpu, vaddr) => {
   if (id === 0) {
     const free = watchdogs.indexOf(undefined);
     if (free < 0) return done(-ERRNO.ENOSPC);
-    watchdogs[free] = deadline;
+    setWatchdog(hv, vcpu.domain, free + 1, deadline);
     return done(free + 1);
   }
   if (watchdogs[id - 1] === undefined) return done(-ERRNO.EINVAL);
-  watchdogs[id - 1] = timeout === 0 ? undefined : deadline;
+  setWatchdog(hv, vcpu.domain, id, timeout === 0 ? undefined : deadline);
   return done(0);
 };
 
