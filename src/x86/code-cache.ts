@@ -19,16 +19,31 @@ export interface InsnEntry {
 /** What is at an address: an instruction, bytes that are none, or more than an instruction may have. */
 export type Entry = InsnEntry | { readonly kind: 'invalid' } | { readonly kind: 'tooLong' };
 
-export interface CodePage {
+export class CodePage {
   readonly vpn: number;
   readonly mfn: number;
   /** loweringMode(): what is compiled looks up the rest of the mode when it runs. */
   readonly mode: ModeKey;
   /** Base of the code segment: rip = linear address - base. */
   readonly csBase: number;
-  readonly entries: (Entry | undefined)[];
+  /** By offset in the page: where in `made` the entry is; 0 for none. */
+  readonly index = new Uint16Array(4096);
+  readonly made: (Entry | undefined)[] = [undefined];
   /** Instructions that go on in the next page, with the bytes that they were made from. */
-  readonly crossing: Map<number, { readonly bytes: Uint8Array; readonly entry: Entry }>;
+  readonly crossing = new Map<number, { readonly bytes: Uint8Array; readonly entry: Entry }>();
+
+  constructor(vpn: number, mfn: number, mode: ModeKey, csBase: number) {
+    this.vpn = vpn;
+    this.mfn = mfn;
+    this.mode = mode;
+    this.csBase = csBase;
+  }
+  get(offset: number): Entry | undefined {
+    return this.made[this.index[offset] as number];
+  }
+  set(offset: number, entry: Entry): void {
+    this.index[offset] = this.made.push(entry) - 1;
+  }
 }
 
 const INVALID: Entry = { kind: 'invalid' };
@@ -55,7 +70,7 @@ export class CodeCache {
     if (list === undefined) this.#pages.set(mfn, (list = []));
     let page = list.find((candidate) => candidate.vpn === vpn && candidate.mode === mode && candidate.csBase === csBase);
     if (page === undefined) {
-      page = { vpn, mfn, mode, csBase, entries: new Array<Entry | undefined>(4096).fill(undefined), crossing: new Map() };
+      page = new CodePage(vpn, mfn, mode, csBase);
       list.push(page);
     }
     return page;

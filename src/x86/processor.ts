@@ -149,7 +149,6 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   #straight(first: InsnEntry, from: number, limit: number): boolean {
     const { u32, s } = this.core;
     const page = this.#page as CodePage;
-    const { entries } = page;
     const ripAt = s + (STATE.rip >> 2);
     const budgetAt = s + (STATE.budget >> 2);
     let entry = first;
@@ -165,7 +164,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
       u32[ripAt] = rip;
       u32[budgetAt] = --budget;
       if (budget === 0 || (rip ^ from) >>> 12 !== 0 || this.#page !== page) break;
-      const next = entries[rip & 0xfff];
+      const next = page.get(rip & 0xfff);
       if (next === undefined || next.kind !== 'insn' || next.endsBlock) break;
       entry = next;
     }
@@ -289,7 +288,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     let page = this.#page;
     if (page === undefined || page.vpn !== vpn || page.mfn !== mfn || page.mode !== mode || page.csBase !== csBase) page = this.#page = this.#cache.page(mfn, vpn, mode, csBase);
     const offset = vaddr & 0xfff;
-    let entry = page.entries[offset];
+    let entry = page.get(offset);
     if (entry === undefined) {
       const found = this.#makeEntry(page, vaddr, rip);
       if (isException(found)) return found;
@@ -311,7 +310,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     const entry = this.#cache.make(first, rip, page.mode);
     if (entry === undefined) return this.#crossing(page, vaddr, rip, first);
     markCode(machine, page.mfn * 4096 + offset, entry.kind === 'insn' ? entry.lengthBytes : here);
-    page.entries[offset] = entry;
+    page.set(offset, entry);
     return entry;
   }
 

@@ -42,13 +42,13 @@ export function translatorHost(parts: HostParts): TranslatorHost {
 /** What translated code is made from; undefined where the evaluator must do it. Translated code segments have base 0. */
 function lowerAt({ core, cache }: HostParts, maddr: number, vaddr: number, mode: number): Lowered | undefined {
   const page = cache.page(maddr >>> 12, vaddr >>> 12, mode, 0);
-  let entry = page.entries[vaddr & 0xfff];
+  let entry = page.get(vaddr & 0xfff);
   if (entry === undefined) {
     const at = core.machine.ramBase + maddr;
     entry = cache.make(core.u8.subarray(at, at + Math.min(MAX_INSN_BYTES, 4096 - (maddr & 0xfff))), vaddr, mode);
     if (entry?.kind !== 'insn') return undefined;
     markCode(core.machine, maddr, entry.lengthBytes);
-    page.entries[vaddr & 0xfff] = entry;
+    page.set(vaddr & 0xfff, entry);
   }
   return entry.kind === 'insn' ? entry.lowered : undefined;
 }
