@@ -44,10 +44,12 @@ const FAMILIES: readonly ConformFamily[] = [mmFamily, EVTCHN_FAMILY, GNTTAB_FAMI
 export class ConformRunner {
   readonly #world: ConformWorld;
   readonly #families: readonly ConformFamily[];
-  /** Looks at the state a script left; for tests. */
+  /** Look at the state that an operation or a script left; for tests. */
+  readonly #afterOp: ((context: ConformContext, op: ScriptOp) => void) | undefined;
   readonly #afterScript: ((context: ConformContext) => void) | undefined;
 
-  constructor(options: Partial<ConformWorldOptions> & { families?: readonly ConformFamily[]; afterScript?: (context: ConformContext) => void } = {}) {
+  constructor(options: Partial<ConformWorldOptions> & { families?: readonly ConformFamily[]; afterOp?: (context: ConformContext, op: ScriptOp) => void; afterScript?: (context: ConformContext) => void } = {}) {
+    this.#afterOp = options.afterOp;
     this.#afterScript = options.afterScript;
     this.#world = new ConformWorld({ hypercallRows, ...options });
     this.#families = options.families ?? FAMILIES;
@@ -75,6 +77,7 @@ export class ConformRunner {
         return differences;
       }
       if (!context.same(script.results[index], actual)) differ(index, op, script.results[index], actual);
+      this.#afterOp?.(context, op);
     }
     if (script.final !== undefined) {
       const final = context.final();
