@@ -19,7 +19,7 @@ const refused = (errno: ErrnoName): HypercallOutcome => done(-ERRNO[errno]);
 // ---- console_io --------------------------------------------------------------------------------
 
 const CONSOLEIO = { write: 0, read: 1 } as const;
-/** Longest write taken in one call: longer ones are cut here, and the guest is told nothing, as Xen's loop would. */
+/** Bytes of one event; between two of them the call may be preempted. */
 const CONSOLE_CHUNK = 4096;
 
 /**
