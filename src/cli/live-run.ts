@@ -121,6 +121,11 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     keys?.close();
     process.off('SIGINT', onInterrupt);
     process.off('SIGTERM', onInterrupt);
+    if (ended === undefined) {
+      // Something threw: the events up to there are what its report needs.
+      recorder?.finish();
+      await recordingFile?.abandon();
+    }
   }
   recorder?.finish();
   digestOnly?.finish();
