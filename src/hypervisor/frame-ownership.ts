@@ -53,10 +53,13 @@ export function takeFreeRun(hv: Hypervisor, order: number): number | undefined {
   if (order === 0) return takeFreeFrame(hv);
   const { frames } = hv;
   const length = 2 ** order;
-  const free = new Set(frames.freeList.subarray(0, frames.freeCount));
+  if (frames.freeCount < length) return undefined;
+  // Which frames are in the pool, as bytes: only for this search.
+  const pooled = new Uint8Array(frames.frameCount);
+  for (let i = 0; i < frames.freeCount; i++) pooled[frames.freeList[i] as number] = 1;
   for (let first = 0; first + length <= frames.frameCount; first += length) {
     let n = 0;
-    while (n < length && free.has(first + n)) n++;
+    while (n < length && pooled[first + n] === 1) n++;
     if (n < length) continue;
     let kept = 0;
     for (let i = 0; i < frames.freeCount; i++) {

@@ -217,6 +217,8 @@ const cx: ConformOp = (context, op) => {
 const m2p: ConformOp = (context, op) => {
   const mfn = context.frame(str(op, 'frame'));
   const { frames, machine } = context.hv;
+  // Past the table's end Xen keeps "no such frame".
+  if (!frames.has(mfn)) return context.wide ? 'ffffffffffffffff' : 'ffffffff';
   const lo = machine.readU32(context.wide ? frames.m2p64Mfn * 4096 + mfn * 8 : frames.m2p32Mfn * 4096 + mfn * 4);
   const hi = context.wide ? machine.readU32(frames.m2p64Mfn * 4096 + mfn * 8 + 4) : 0;
   const before = (context.notes.get('m2p') as Map<number, number>).get(mfn);

@@ -40,10 +40,24 @@ function parseJson(row: string): unknown {
   }
 }
 
+/** Fields that the memory operations cannot do without, and their kinds. */
+const FIELDS: Readonly<Record<string, Readonly<Record<string, 'string' | 'number' | 'rows'>>>> = {
+  uvm: { va: 'string', val: 'string', fl: 'number' }, mmu: { req: 'rows' }, ext: { req: 'rows' },
+  wr: { va: 'string', val: 'string' }, rd: { va: 'string' }, cx: { va: 'string', old: 'string', val: 'string' },
+  assist: { cmd: 'string', type: 'number' }, set_gdt: { frames: 'rows', ents: 'number' }, upd_desc: { ptr: 'string', desc: 'string' },
+  mem: { cmd: 'string' }, m2p: { frame: 'string' }, hc: { nr: 'number' }, multi: { calls: 'rows' },
+};
+function isOp(value: unknown): value is ScriptOp {
+  if (typeof value !== 'object' || value === null || typeof (value as ScriptOp).op !== 'string') return false;
+  const op = value as ScriptOp;
+  if (op.op === 'multi' && !(Array.isArray(op['calls']) && op['calls'].every(isOp))) return false;
+  return Object.entries(FIELDS[op.op] ?? {}).every(([name, kind]) => (kind === 'rows' ? Array.isArray(op[name]) : typeof op[name] === kind));
+}
+
 function isScript(value: unknown): value is Script {
   if (typeof value !== 'object' || value === null) return false;
   const script = value as Record<string, unknown>;
   const named = typeof script['id'] === 'string' && typeof script['sub'] === 'string' && (script['abi'] === 'pv64' || script['abi'] === 'pv32pae');
   const ops = script['ops'];
-  return named && Array.isArray(ops) && Array.isArray(script['results']) && ops.every((op) => typeof op === 'object' && op !== null && typeof (op as ScriptOp).op === 'string');
+  return named && Array.isArray(ops) && Array.isArray(script['results']) && ops.every(isOp);
 }

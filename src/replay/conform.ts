@@ -180,6 +180,7 @@ class ScriptContext implements ConformContext {
   }
   word(text: string): Word {
     if (text === '0') return { lo: 0, hi: 0 };
+    if (!isWord(text)) unknownName(text);
     const [name, hex] = text.split(':') as [string, string];
     const value = name === 'raw' ? BigInt(`0x${hex}`) : (BigInt(this.frame(name)) << 12n) | BigInt(`0x${hex}`);
     return { lo: Number(value & 0xffff_ffffn), hi: Number((value >> 32n) & 0xffff_ffffn) };
@@ -194,6 +195,7 @@ class ScriptContext implements ConformContext {
   }
   vaddr(text: string): number {
     const [base, more] = text.split('+') as [string, string | undefined];
+    if (!VADDR.test(text)) unknownName(text);
     return this.#base(base) + (more === undefined ? 0 : parseInt(more, 16));
   }
   #base(text: string): number {
@@ -346,6 +348,8 @@ class ScriptContext implements ConformContext {
 const halves = (value: Argument): Word => (typeof value === 'number' ? { lo: value >>> 0, hi: Math.floor(value / 0x1_0000_0000) >>> 0 } : value);
 const isXenSlot = (wide: boolean, index: number): boolean => (wide ? index >= 256 && index <= 271 : index >= 428);
 const clearAd = (lo: number): number => ((lo & 1) !== 0 ? (lo & ~0x60) >>> 0 : lo);
+/** Forms of an address: FORMAT section 4. */
+const VADDR = /^(?:(?:[vw]\d+|gt|kernel|null|@\d+(?:\.\d+){2,3}|va:[0-9a-f]+)(?:\+[0-9a-f]+)?)$/;
 const isWord = (text: string): boolean => text === '0' || (/^[-a-z0-9_]+:[0-9a-f]+$/.test(text) && !/^(pf|gp|ex\d+):/.test(text));
 function unknownName(name: string): never {
   throw new UsageError(`a conformance script names ${JSON.stringify(name)}, which this format does not know`);

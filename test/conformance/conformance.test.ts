@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
+import { UsageError } from '../../src/base/assert.ts';
 import { destroyDomain } from '../../src/hypervisor/destroy-domain.ts';
 import { PAGE_RULES } from '../../src/hypervisor/pte-rules.ts';
 import { BAD_RECORDINGS } from '../../src/replay/conform-exceptions.ts';
@@ -47,6 +48,24 @@ describe('recorded answers of real Xen', () => {
     const here = filesOf(HERE).flatMap(scriptsOf).filter((script) => BAD_RECORDINGS[script.id] !== undefined);
     expect(here.length).toBeGreaterThan(0);
     for (const script of here) expect(runner.run(script), script.id).not.toEqual([]);
+  });
+});
+
+describe('files that are no scripts', () => {
+  const good = JSON.stringify({ id: 'a', abi: 'pv64', family: 'mm', sub: 's', ops: [], results: [] });
+  test('are refused with file and line', () => {
+    expect(() => parseScripts(`${good}\n{"id":"b"}`, 'some.jsonl')).toThrow(/some\.jsonl, line 2,/);
+    expect(() => parseScripts('not json', 'some.jsonl')).toThrow(UsageError);
+    expect(() => parseScripts('\n\n', 'some.jsonl')).toThrow(/holds no conformance scripts/);
+    expect(parseScripts(`${good}\n`, 'some.jsonl')).toHaveLength(1);
+  });
+  test('a name that the format does not know is the file\'s mistake, not ours', () => {
+    const script = { ...(JSON.parse(good) as Script), ops: [{ op: 'uvm', va: 'w0', val: 'f99:63', fl: 2 }], results: [0] };
+    expect(() => new ConformRunner().run(script)).toThrow(UsageError);
+  });
+  test('an operation that nobody knows differs and says so', () => {
+    const script = { ...(JSON.parse(good) as Script), ops: [{ op: 'levitate' }], results: [0] };
+    expect(new ConformRunner().run(script)[0]?.actual).toBe('no such operation: levitate');
   });
 });
 
