@@ -79,8 +79,11 @@ export function changeRunstate(hv: Hypervisor, vcpu: Vcpu, state: number): void 
   runstate.sinceNs = nowNs;
 }
 
-/** struct vcpu_runstate_info: state, entry time, four times; i386 packs the u64 on 4 bytes. */
-export function runstateBytes(hv: Hypervisor, vcpu: Vcpu): Uint8Array {
+/**
+ * struct vcpu_runstate_info: state, entry time, four times; i386 packs the u64 on 4 bytes. The time since
+ * the entry is counted in for VCPUOP_get_runstate_info (`upToNs`), not in the registered area.
+ */
+export function runstateBytes(vcpu: Vcpu, upToNs: number | undefined): Uint8Array {
   const wide = vcpu.domain.abi.wordBits === 64;
   const bytes = new Uint8Array(wide ? 48 : 44);
   const view = new DataView(bytes.buffer);
@@ -88,14 +91,14 @@ export function runstateBytes(hv: Hypervisor, vcpu: Vcpu): Uint8Array {
   view.setUint32(0, state, true);
   const at = wide ? 8 : 4;
   view.setBigUint64(at, BigInt(sinceNs), true);
-  timesNs.forEach((ns, index) => view.setBigUint64(at + 8 + index * 8, BigInt(index === state ? ns + (hv.world.nowNs() - sinceNs) : ns), true));
+  timesNs.forEach((ns, index) => view.setBigUint64(at + 8 + index * 8, BigInt(index === state && upToNs !== undefined ? ns + (upToNs - sinceNs) : ns), true));
   return bytes;
 }
 
 /** Copies the runstate to the area that the guest registered; with the assist, under its update flag. */
 export function updateRunstateArea(hv: Hypervisor, vcpu: Vcpu): void {
   if (vcpu.runstateVaddr === 0) return;
-  const bytes = runstateBytes(hv, vcpu);
+  const bytes = runstateBytes(vcpu, undefined);
   const entryHighAt = vcpu.domain.abi.wordBits === 64 ? 12 : 8;
   const flagged = (vcpu.domain.vmAssist & (1 << VMASST_runstate_update_flag)) !== 0;
   const high = new DataView(bytes.buffer).getUint32(entryHighAt, true);

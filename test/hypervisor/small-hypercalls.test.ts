@@ -224,8 +224,15 @@ describe('vcpu_op', () => {
     guest.call(NR.sched_op, 1, 0);
     guest.advance(3000);
     expect(vcpu.runstate).toEqual({ state: 1, sinceNs: 3000, timesNs: [1000, 0, 2000, 0] });
+    guest.nowNs = 3500;
     expect(guest.call(NR.vcpu_op, 4, 0, guest.words(0))).toBe(0);
-    expect(guest.readWord(0)).toBe(1);
+    // State, entry time, then four times of 8 bytes: runnable since 3000, up to now.
+    expect([0, 1, 3, 5, 7].map((index) => guest.readWord(index))).toEqual([1, 3000, 1000, 500, 2000]);
+    // The registered area holds what was booked at the last change; the guest adds the rest itself.
+    const area = guest.words(0, 0) + 64;
+    guest.state.hv.machine.writeU32(guest.maddr(0), area);
+    expect(guest.call(NR.vcpu_op, 5, 0, area - 64)).toBe(0);
+    expect([16, 17, 19, 21, 23].map((index) => guest.readWord(index))).toEqual([1, 3000, 1000, 0, 2000]);
   });
 
   test('vCPUs that are not there, commands that are not there', () => {

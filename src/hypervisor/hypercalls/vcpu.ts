@@ -60,7 +60,7 @@ const down: Handler = (hv, _current, vcpu) => {
   return OK;
 };
 
-const getRunstate: Handler = (hv, current, vcpu, vaddr) => (hv.access.copyToGuest(current, vaddr, runstateBytes(hv, vcpu)) ? OK : EFAULT);
+const getRunstate: Handler = (hv, current, vcpu, vaddr) => (hv.access.copyToGuest(current, vaddr, runstateBytes(vcpu, hv.world.nowNs())) ? OK : EFAULT);
 
 /** Both "memory area" calls: the handle's own address is stored, not a frame. */
 function registerArea(hv: Hypervisor, current: Vcpu, vaddr: number, sizeBytes: number): number | undefined {
