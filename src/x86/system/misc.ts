@@ -25,7 +25,8 @@ function portAllowed(core: Core, port: number, sizeBytes: number): boolean {
   const base = core.get32(STATE.tr + 8);
   const limit = core.get32(STATE.tr + 16);
   const access = core.get32(STATE.tr + 24);
-  if ((access & UNUSABLE) !== 0 || (access & 8) === 0 || limit < 0x67) return false;
+  // TR as it is before the first LTR names no TSS: a PV guest never loads it.
+  if ((core.get32(STATE.tr) & 0xfffc) === 0 || (access & UNUSABLE) !== 0 || (access & 8) === 0 || limit < 0x67) return false;
   const bitmap = readLinear(core, (base + 0x66) >>> 0, 2, false);
   if (bitmap !== bitmap) return false;
   const at = bitmap + (port >> 3);
@@ -33,13 +34,18 @@ function portAllowed(core: Core, port: number, sizeBytes: number): boolean {
   const bits = readLinear(core, (base + at) >>> 0, 2, false);
   return bits === bits && ((bits >> (port & 7)) & ((1 << sizeBytes) - 1)) === 0;
 }
-const ioSize = (text: string): 1 | 2 | 4 => (/AL|m8/.test(text) ? 1 : /EAX|m32/.test(text) ? 4 : 2);
+/** By the accumulator, or for string I/O by the mnemonic's last letter. */
+function ioSize(insn: Insn): 1 | 2 | 4 {
+  const accumulator = insn.operands.find((operand) => operand.kind === 'reg' && operand.index === 0);
+  if (accumulator?.kind === 'reg') return (accumulator.width / 8) as 1 | 2 | 4;
+  return insn.mnemonic.endsWith('b') ? 1 : insn.mnemonic.endsWith('w') ? 2 : 4;
+}
 const portOf = (core: Core, insn: Insn): number => {
   const immediate = insn.operands.find((operand) => operand.kind === 'imm');
   return immediate?.kind === 'imm' ? Number(immediate.value) & 0xff : gpr(core, 2) & 0xffff;
 };
 const io = (direction: 'in' | 'out'): SystemRow => (core, insn): SystemResult => {
-  const sizeBytes = ioSize(insn.code);
+  const sizeBytes = ioSize(insn);
   const port = portOf(core, insn);
   if (!portAllowed(core, port, sizeBytes)) return GP0;
   const accumulator = gpr(core, 0);
@@ -48,7 +54,7 @@ const io = (direction: 'in' | 'out'): SystemRow => (core, insn): SystemResult =>
 };
 /** INS, OUTS: string I/O is done one element at a time by whoever completes the exit. */
 const stringIo = (direction: 'in' | 'out'): SystemRow => (core, insn): SystemResult => {
-  const sizeBytes = ioSize(insn.code.replace('_DX', ''));
+  const sizeBytes = ioSize(insn);
   const port = gpr(core, 2) & 0xffff;
   if (!portAllowed(core, port, sizeBytes)) return GP0;
   const mem = insn.operands.find((operand) => operand.kind === 'mem');
@@ -67,7 +73,7 @@ export function completeIo(core: Core, insn: Insn, value: number): boolean {
   const string = /^(Ins|Outs)/.test(insn.mnemonic);
   if (!string) {
     if (insn.mnemonic === 'In') {
-      const sizeBytes = ioSize(insn.code);
+      const sizeBytes = ioSize(insn);
       if (sizeBytes === 4) setGpr(core, 0, value >>> 0);
       else if (sizeBytes === 2) setGpr16(core, 0, value);
       else setGpr(core, 0, ((gpr(core, 0) & 0xffffff00) | (value & 0xff)) >>> 0);
@@ -75,7 +81,7 @@ export function completeIo(core: Core, insn: Insn, value: number): boolean {
     core.set32(STATE.rip, nextOffset(core, insn));
     return true;
   }
-  const sizeBytes = ioSize(insn.code.replace('_DX', ''));
+  const sizeBytes = ioSize(insn);
   const mem = insn.operands.find((operand) => operand.kind === 'mem');
   if (mem?.kind !== 'mem') return false;
   const input = insn.mnemonic.startsWith('Ins');
@@ -301,7 +307,7 @@ const missingMmx = (bit: number, sse: boolean): SystemRow => (core, insn) => {
   if ((cr0 & CR0.EM) !== 0 || (sse && (core.get32(STATE.cr4) & CR4.OSFXSR) === 0)) return UD;
   return (cr0 & CR0.TS) !== 0 ? NM : promised(bit)(core, insn);
 };
-const CPUID_EDX = { mmx: 1 << 23, sse: 1 << 25, sse2: 1 << 26 } as const;
+const CPUID_EDX = { mmx: 1 << 23, fxsr: 1 << 24, sse: 1 << 25, sse2: 1 << 26 } as const;
 
 export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   Int: (core, insn) => {
@@ -365,5 +371,6 @@ export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
     core.set32(STATE.fpuControl, value);
     return undefined;
   }),
-  ...Object.fromEntries(['Fnsave', 'Frstor', 'Fnstenv', 'Fldenv', 'Fxsave', 'Fxrstor'].map((name): [string, SystemRow] => [name, fpu((_core, insn) => unimplemented(insn))])),
+  ...Object.fromEntries(['Fnsave', 'Frstor', 'Fnstenv', 'Fldenv'].map((name): [string, SystemRow] => [name, fpu((_core, insn) => unimplemented(insn))])),
+  Fxsave: fpu(promised(CPUID_EDX.fxsr)), Fxrstor: fpu(promised(CPUID_EDX.fxsr)),
 };
