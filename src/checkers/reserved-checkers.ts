@@ -3,9 +3,11 @@
 //
 //   pv64 root      256 the read-only m2p (or nothing), 258 the root itself, 260 the windows, else nothing
 //   PAE L2 (3)     428.. the read-only m2p, 500 the windows          two-level root  1008.. and 1018
-//   window L1      per vCPU 32 entries: 14 of its GDT, Xen's page, 16 of its LDT; all read-only
+//   window L1      per vCPU 32 entries: 14 of its GDT (zeros where it gave none),
+//                  Xen's page, 16 of its LDT; all read-only
 import { DOMID } from '../abi/domid.ts';
 import type { Domain, Vcpu } from '../hypervisor/domain.ts';
+import type { PerDomain } from '../hypervisor/per-domain.ts';
 import { FRAME, INVALID_M2P } from '../hypervisor/frame-table.ts';
 import { domainText, entryText, frameText, type Checker, type Report } from './checker.ts';
 import { PTE_LO, XEN_SLOTS, xenSlots } from './entry-law.ts';
@@ -86,15 +88,18 @@ function checkWindows(survey: Survey, report: Report, domain: Domain): void {
   for (const vcpu of domain.vcpus) {
     const first = vcpu.vcpuId * WINDOW_PAGES;
     for (let page = 0; page < WINDOW_PAGES; page++) {
-      const mfn = windowFrame(vcpu, page, perDomain.reservedGdtMfn);
-      expectEntry(survey, report, perDomain.l1Mfn, first + page, pteBytes, mfn, READ_ONLY, page === GDT_PAGES);
+      const mfn = windowFrame(vcpu, page, perDomain);
+      // A vCPU that was never loaded has no window yet.
+      const isXens = mfn === perDomain.reservedGdtMfn || mfn === perDomain.zeroMfn;
+      expectEntry(survey, report, perDomain.l1Mfn, first + page, pteBytes, mfn, READ_ONLY, isXens);
     }
   }
+  expectNone(survey, report, perDomain.zeroMfn, 0, 512, 8);
 }
 
-function windowFrame(vcpu: Vcpu, page: number, reservedGdtMfn: number): number {
-  if (page < GDT_PAGES) return vcpu.gdtFrames[page] ?? -1;
-  if (page === GDT_PAGES) return reservedGdtMfn;
+function windowFrame(vcpu: Vcpu, page: number, perDomain: PerDomain): number {
+  if (page < GDT_PAGES) return vcpu.gdtFrames[page] ?? perDomain.zeroMfn;
+  if (page === GDT_PAGES) return perDomain.reservedGdtMfn;
   if (page < WINDOW_PAGES - LDT_PAGES) return -1;
   const mfn = vcpu.ldtFrames[page - (WINDOW_PAGES - LDT_PAGES)] ?? 0;
   return mfn === 0 ? -1 : mfn;

@@ -71,7 +71,7 @@ function judge(survey: Survey, domain: Domain, mfn: number, writes: boolean): st
 function isShown(survey: Survey, domain: Domain, mfn: number): boolean {
   const { frames, hv } = survey;
   const inTable = (first: number, entryBytes: number): boolean => mfn >= first && mfn < first + Math.ceil((frames.frameCount * entryBytes) / 4096);
-  return inTable(frames.m2p32Mfn, 4) || inTable(frames.m2p64Mfn, 8) || mfn === domain.perDomain?.reservedGdtMfn || (domain.abi.levels === 4 && mfn >= hv.xenTables.firstMfn && mfn < hv.xenTables.endMfn);
+  return inTable(frames.m2p32Mfn, 4) || inTable(frames.m2p64Mfn, 8) || mfn === domain.perDomain?.reservedGdtMfn || mfn === domain.perDomain?.zeroMfn || (domain.abi.levels === 4 && mfn >= hv.xenTables.firstMfn && mfn < hv.xenTables.endMfn);
 }
 
 /** The rights that each fast tag stands for. */

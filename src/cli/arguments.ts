@@ -1,5 +1,7 @@
 // Arguments that several commands take.
+import { Option } from 'commander';
 import { UsageError } from '../base/assert.ts';
+import { CHECK_MODES, EPOCH_EVENTS } from '../replay/check-watch.ts';
 
 /** A seed is a whole number; it is kept as text, so that no digit is lost. */
 export function parseSeed(text: string): string {
@@ -18,3 +20,7 @@ export function parsePosition(text: string): PositionArgument {
   if (match === null) throw new UsageError(`--until ${text}: a position is an event number such as 118, or 118:d1v0:4021 as dump prints it`);
   return { event: Number(match[1]), ...(match[2] === undefined ? {} : { retired: Number(match[2]) }) };
 }
+
+/** `--check`, for every command that runs a world. */
+export const checkOption = (): Option =>
+  new Option('--check <when>', `check all invariants of the hypervisor while it runs: after every event, every ${EPOCH_EVENTS} events (epoch), or not`).choices(CHECK_MODES).default('off');

@@ -3,6 +3,7 @@ import { bytesToHex } from '../base/hash.ts';
 import { loadImages, loggedName, type LoadedImages } from '../node/load-images.ts';
 import { createRecordingFile, type RecordingFile } from '../node/recording-worker.ts';
 import type { World as LoggedWorld } from '../log/packets.ts';
+import { CheckWatch, type CheckMode } from '../replay/check-watch.ts';
 import { profileLines, profileOf, TimedSink } from '../replay/profile.ts';
 import { KindCounts, Recorder } from '../replay/recorder.ts';
 import { EventEncoder } from '../log/event-encoder.ts';
@@ -32,6 +33,8 @@ export interface LiveRun {
   readonly showConsole: boolean;
   readonly progress: boolean;
   readonly profile: boolean;
+  /** Default: off. */
+  readonly check?: CheckMode;
 }
 
 /** The spec as a recording carries it: without the folders of this machine. */
@@ -91,19 +94,24 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   let recorder: Recorder | undefined;
   const digestOnly = recordingFile === undefined ? new DigestOnly(scenario.spec.nsPerInsn) : undefined;
   const console = new ConsoleText(run.showConsole);
+  const { check = 'off' } = run;
+  const watch = new CheckWatch(check);
+  // The recording ends as if the user had asked for it: it replays.
+  watch.onBroken = () => stoppable?.requestStop();
   const makeSink = (world: World): EventSink => {
-    if (recordingFile === undefined) return timed(digestOnly as DigestOnly);
+    if (recordingFile === undefined) return watch.remember(timed(digestOnly as DigestOnly));
     const digester = new StateDigester(world);
     recorder = new Recorder(recordingFile, scenario.spec.nsPerInsn, () => digester.parts(), run.interactive);
-    return timed(recorder);
+    return watch.remember(timed(recorder));
   };
   let timedSink: TimedSink | undefined;
   const timed = (sink: EventSink): EventSink => (run.profile ? (timedSink = new TimedSink(sink, () => performance.now())) : sink);
   const world = buildWorld({
     spec: scenario.spec, images: images.domains, choices: new SeededChoices(run.seed), input, sink: makeSink,
-    observers: { consoleOut: (domId, bytes) => console.add(domId, bytes) },
+    observers: { consoleOut: (domId, bytes) => console.add(domId, bytes), ...(check === 'off' ? {} : { quiescent: watch.quiescent }) },
     ...(run.profile ? { clock: () => performance.now() } : {}),
   });
+  watch.attach(world);
   const keys = live === undefined ? undefined : listenToKeys(live, 1, () => stoppable?.requestStop());
   const onInterrupt = (): void => stoppable?.requestStop();
   process.on('SIGINT', onInterrupt);
@@ -127,6 +135,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
       await recordingFile?.abandon();
     }
   }
+  const checked = watch.finish();
   recorder?.finish();
   digestOnly?.finish();
   const end = { instructions: world.insns(), virtualTimeNs: world.nowNs(), outcome: ended.outcome, outcomeText: ended.text };
@@ -142,10 +151,11 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     bytes: totals?.bytes ?? 0,
     ...(totals === undefined ? {} : { file: run.file as string }),
     ...(unmet.length === 0 ? {} : { unmet }),
+    ...(check === 'off' ? {} : { checked }),
     eventsByKind: (recorder ?? (digestOnly as DigestOnly)).counts.byName(),
   };
   const profile = profileOf(world, timedSink?.loggingMs ?? 0);
-  return { summary, outcome: ended.outcome, ...(profile === undefined ? {} : { profile: profileLines(profile) }) };
+  return { summary, outcome: ended.outcome, checked, ...(profile === undefined ? {} : { profile: profileLines(profile) }) };
 }
 
 /** What the scenario expects and did not get, as sentences. */

@@ -3,6 +3,7 @@
 // 0 done or exact · 1 diverged, crashed or limit · 2 bad input or usage · 3 a bug of Rexen itself.
 import { Command, CommanderError } from 'commander';
 import { UsageError } from '../base/assert.ts';
+import { register as check } from './commands/check.ts';
 import { register as conform } from './commands/conform.ts';
 import { register as dump } from './commands/dump.ts';
 import { register as fetch } from './commands/fetch.ts';
@@ -14,7 +15,7 @@ import { register as scenarios } from './commands/scenarios.ts';
 import { register as tour } from './commands/tour.ts';
 import { version } from '../node/package-info.ts';
 
-const COMMANDS = [record, replay, info, dump, pack, scenarios, fetch, conform, tour];
+const COMMANDS = [record, replay, info, dump, pack, scenarios, fetch, conform, check, tour];
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('rexen')

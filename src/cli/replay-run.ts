@@ -9,6 +9,7 @@ import { RecordingError } from '../log/recording-error.ts';
 import { loadImages, loggedName } from '../node/load-images.ts';
 import { findProductImage } from '../node/product-images.ts';
 import { openRecordingFile } from '../node/recording-files.ts';
+import { CheckWatch, type CheckMode, type CheckSummary } from '../replay/check-watch.ts';
 import { reportDivergence, type DivergenceReport } from '../replay/divergence-report.ts';
 import { Replayer } from '../replay/replayer.ts';
 import { buildWorld } from '../sim/build-world.ts';
@@ -25,12 +26,15 @@ export interface ReplayRun {
   readonly images: readonly string[];
   readonly showConsole: boolean;
   readonly progress: boolean;
+  /** Default: off. */
+  readonly check?: CheckMode;
 }
 
 export interface ReplayResult {
   readonly summary: Summary;
-  /** exact: everything was compared and equal. truncated: so was everything that is left. stopped: up to --until. */
-  readonly outcome: 'exact' | 'diverged' | 'truncated' | 'stopped';
+  /** exact: everything was compared and equal. truncated: so was everything that is left. stopped: up to --until. broken: an invariant was. */
+  readonly outcome: 'exact' | 'diverged' | 'truncated' | 'stopped' | 'broken';
+  readonly checked: CheckSummary;
   readonly report: DivergenceReport | undefined;
   readonly warnings: readonly string[];
 }
@@ -66,36 +70,43 @@ export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
   let replayer: Replayer | undefined;
   let digester: StateDigester | undefined;
   replayer = new Replayer(recording, () => (digester as StateDigester).parts());
+  const { check = 'off' } = run;
+  const watch = new CheckWatch(check);
   const world = buildWorld({
     spec, images: images.domains, choices: replayer.choices, input: () => replayer.input,
     sink: (made) => {
       digester = new StateDigester(made);
-      return replayer;
+      return watch.wrap(replayer);
     },
-    observers: run.showConsole ? { consoleOut: (_domId, bytes) => void process.stdout.write(bytes) } : {},
+    observers: {
+      ...(run.showConsole ? { consoleOut: (_domId: number, bytes: Uint8Array) => void process.stdout.write(bytes) } : {}),
+      ...(check === 'off' ? {} : { quiescent: watch.quiescent }),
+    },
   });
+  watch.attach(world);
   const progress = startProgress('replay', recording.eventCount, run.progress);
   const started = performance.now();
   const stopped = await replayTo(world, replayer, run.until, () => progress.update(world.eventCount, `${(world.insns() / 1e6).toFixed(0)} M instructions`));
   progress.stop();
+  const checked = watch.finish();
   const wallMs = performance.now() - started;
-  const outcome = outcomeOf(world, replayer, stopped);
+  const outcome = checked.broken !== undefined ? 'broken' : outcomeOf(world, replayer, stopped);
   const summary: Summary = {
     scenario: recording.world.scenario, seed: recording.world.seed,
     outcome: outcome === 'exact' ? (recording.trailer?.outcome ?? 'exact') : outcome, text: outcomeText(outcome, recording),
     events: world.eventCount, instructions: world.insns(), virtualTimeNs: world.nowNs(),
     wallMs: Math.round(wallMs * 10) / 10, mips: Math.round((world.insns() / wallMs / 1000) * 10) / 10,
     digest: bytesToHex(recording.digest), bytes: recording.source.sizeBytes, file: run.file,
-    exact: outcome === 'exact', eventsByKind: replayer.counts.byName(),
+    exact: outcome === 'exact', ...(check === 'off' ? {} : { checked }), eventsByKind: replayer.counts.byName(),
   };
-  return { summary, outcome, report: outcome === 'diverged' ? reportDivergence(world, replayer) : undefined, warnings: warningsOf(recording) };
+  return { summary, outcome, checked, report: outcome === 'diverged' ? reportDivergence(world, replayer) : undefined, warnings: warningsOf(recording) };
 }
 
 /** Runs until the recording is used up; true if it stopped at the wanted position before. */
 async function replayTo(world: World, replayer: Replayer, until: PositionArgument | undefined, onSlice: () => void): Promise<boolean> {
   if (until !== undefined && until.event > replayer.recording.eventCount) throw new UsageError(`--until ${until.event}: the recording has ${replayer.recording.eventCount} events`);
   for (;;) {
-    if (replayer.over || world.ended !== undefined) return false;
+    if (world.sink?.over === true || world.ended !== undefined) return false;
     if (until !== undefined && world.eventCount >= until.event) {
       const left = (until.retired ?? 0) - world.insns();
       if (left > 0) world.advance(left);
@@ -125,6 +136,8 @@ function outcomeText(outcome: ReplayResult['outcome'], recording: Recording): st
       return `the recording was cut short; its ${recording.eventCount} events up to the last whole chunk were replayed and verified`;
     case 'stopped':
       return 'stopped at the requested position; everything up to it was as recorded';
+    case 'broken':
+      return 'an invariant is broken';
     case 'diverged':
       return 'the replay is not what was recorded';
   }

@@ -1,17 +1,19 @@
 // Prints how a run ended and turns it into the exit code.
 import { OUTCOMES, type Outcome } from '../sim/outcome.ts';
+import type { CheckSummary } from '../replay/check-watch.ts';
 import { summaryLines, type Summary } from './summary.ts';
 
 export interface RunResult {
   readonly summary: Summary;
   readonly outcome: Outcome;
+  readonly checked: CheckSummary;
   /** Lines of the profile, if one was asked for. */
   readonly profile?: readonly string[];
 }
 
-/** 0: the run did what the scenario expects of it; 1: crash, limit, stuck, or an expectation was not met. */
+/** 0: the run did what the scenario expects of it; 1: crash, limit, stuck, an expectation was not met or an invariant is broken. */
 export function exitCodeOf(result: RunResult): 0 | 1 {
-  return OUTCOMES[result.outcome].done && (result.summary.unmet ?? []).length === 0 ? 0 : 1;
+  return result.checked.broken === undefined && OUTCOMES[result.outcome].done && (result.summary.unmet ?? []).length === 0 ? 0 : 1;
 }
 
 /** Prints the summary and returns the exit code. */

@@ -1,4 +1,5 @@
 // What a run, recording or replay says at its end, for people and as JSON.
+import type { CheckSummary } from '../replay/check-watch.ts';
 
 export interface Summary {
   readonly scenario: string;
@@ -17,6 +18,8 @@ export interface Summary {
   readonly exact?: boolean;
   /** Expectations of the scenario that were not met. */
   readonly unmet?: readonly string[];
+  /** With --check: how often, and what was found. */
+  readonly checked?: CheckSummary;
   readonly eventsByKind: Readonly<Record<string, number>>;
 }
 
@@ -44,6 +47,7 @@ export function summaryLines(summary: Summary, verdict: string): string[] {
     const perEvent = summary.events > 0 ? ` (${(summary.bytes / summary.events).toFixed(2)} bytes an event)` : '';
     lines.push(`recording      ${summary.file ?? ''}, ${thousands(summary.bytes)} bytes${perEvent}`);
   }
+  if (summary.checked !== undefined) lines.push(`checks         ${thousands(summary.checked.checks)}, ${summary.checked.broken === undefined ? 'all invariants held' : `BROKEN at ${summary.checked.broken.position}`}`);
   lines.push(`digest         ${summary.digest}`);
   for (const unmet of summary.unmet ?? []) lines.push(`not met        ${unmet}`);
   lines.push(verdict);

@@ -46,6 +46,8 @@ export interface Service {
 
 export interface Observers {
   consoleOut?(domId: number, bytes: Uint8Array): void;
+  /** The hypervisor is at rest: an exit, an input or an entry of the agenda has been handled. May look, not touch. */
+  quiescent?(): void;
 }
 
 export type Advance =
@@ -194,6 +196,7 @@ export class World implements WorldPort {
       }
       this.emit(EVENT.consoleIn, input.domId, 0, [this.steps], input.bytes);
       this.#services.get(`console:${input.domId}`)?.input?.(input.bytes);
+      this.observers.quiescent?.();
     }
   }
 
@@ -202,6 +205,7 @@ export class World implements WorldPort {
       const due = this.queue.takeDue(this.nowNs());
       if (due === undefined) return;
       this.#perform(due.what, due.atNs);
+      this.observers.quiescent?.();
     }
   }
 
@@ -249,6 +253,7 @@ export class World implements WorldPort {
       enterGuest(this.hv, vcpu);
       this.#onExit(vcpu, cpu.run(budget));
     } else this.#runProfiled(this.profile, vcpu, cpu, budget);
+    this.observers.quiescent?.();
     const ran = cpu.retired() - before;
     // What a slice ends at may have changed: a timer set nearer, a back end that is due.
     const deadline = this.queue.nextAtNs();

@@ -4,9 +4,10 @@ import { loadHashes } from '../../node/load-hashes.ts';
 import { findScenario } from '../../node/scenario-files.ts';
 import { applySettings } from '../../sim/settings.ts';
 import type { Scenario } from '../../sim/scenario.ts';
+import { brokenLines, type CheckMode } from '../../replay/check-watch.ts';
 import { runLive } from '../live-run.ts';
 import { report } from '../report.ts';
-import { parseSeed } from '../arguments.ts';
+import { checkOption, parseSeed } from '../arguments.ts';
 
 export interface RunOptions {
   readonly output?: string;
@@ -21,6 +22,7 @@ export interface RunOptions {
   readonly maxInstructions?: string;
   readonly compress?: 'none' | 'deflate';
   readonly profile?: boolean;
+  readonly check: CheckMode;
 }
 
 const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
@@ -37,7 +39,8 @@ function withRunOptions(command: Command): Command {
     .option('--interactive', 'type at the console yourself instead of following the script (Ctrl-] ends)')
     .option('--json', 'print one JSON object and nothing else')
     .option('--quiet', "do not show the guest's console")
-    .option('--profile', 'say where the time went');
+    .option('--profile', 'say where the time went')
+    .addOption(checkOption());
 }
 
 export function register(program: Command): void {
@@ -62,7 +65,10 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
     showConsole: options.json !== true && options.quiet !== true,
     progress: options.json !== true && options.quiet === true,
     profile: options.profile === true,
+    check: options.check,
   });
+  const broken = brokenLines(result.checked);
+  if (broken.length > 0) process.stderr.write(`${broken.join('\n')}\n`);
   process.exitCode = report(result, { json: options.json === true, what: recording ? 'recorded' : 'ran' });
 }
 

@@ -2,7 +2,8 @@
 import type { Command } from 'commander';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { divergenceLines } from '../../replay/divergence-report.ts';
-import { parsePosition } from '../arguments.ts';
+import { brokenLines, type CheckMode } from '../../replay/check-watch.ts';
+import { checkOption, parsePosition } from '../arguments.ts';
 import { runReplay, type ReplayResult } from '../replay-run.ts';
 import { summaryLines } from '../summary.ts';
 
@@ -11,11 +12,12 @@ interface ReplayOptions {
   readonly json?: boolean;
   readonly console?: boolean;
   readonly images: readonly string[];
+  readonly check: CheckMode;
 }
 
 /** 0 exact or stopped where asked, 1 diverged, 2 truncated after its verified prefix. */
-const EXIT_CODE: Record<ReplayResult['outcome'], 0 | 1 | 2> = { exact: 0, stopped: 0, diverged: 1, truncated: 2 };
-const VERDICT: Record<ReplayResult['outcome'], string> = { exact: 'replay: exact', stopped: 'replay: as recorded up to here', diverged: 'replay: DIVERGED', truncated: 'replay: exact up to where the recording was cut short' };
+const EXIT_CODE: Record<ReplayResult['outcome'], 0 | 1 | 2> = { exact: 0, stopped: 0, diverged: 1, broken: 1, truncated: 2 };
+const VERDICT: Record<ReplayResult['outcome'], string> = { exact: 'replay: exact', stopped: 'replay: as recorded up to here', diverged: 'replay: DIVERGED', broken: 'replay: BROKEN', truncated: 'replay: exact up to where the recording was cut short' };
 
 const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
 
@@ -27,13 +29,14 @@ export function register(program: Command): void {
     .option('--until <position>', 'stop at this event: 118, or 118:d1v0:4021 as dump prints it')
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--console', "show the guest's console")
+    .addOption(checkOption())
     .option('--json', 'print one JSON object and nothing else')
     .action(replay);
 }
 
 async function replay(file: string, options: ReplayOptions): Promise<void> {
   await loadHashes();
-  const result = await runReplay({ file, until: options.until === undefined ? undefined : parsePosition(options.until), images: options.images, showConsole: options.console === true && options.json !== true, progress: options.json !== true });
+  const result = await runReplay({ file, until: options.until === undefined ? undefined : parsePosition(options.until), images: options.images, showConsole: options.console === true && options.json !== true, progress: options.json !== true, check: options.check });
   for (const warning of result.warnings) process.stderr.write(`rexen: ${file}: ${warning}\n`);
   process.exitCode = EXIT_CODE[result.outcome];
   if (options.json === true) {
@@ -41,5 +44,5 @@ async function replay(file: string, options: ReplayOptions): Promise<void> {
     return;
   }
   const lines = summaryLines(result.summary, VERDICT[result.outcome]);
-  process.stdout.write(`${[...(result.report === undefined ? [] : divergenceLines(result.report)), ...lines].join('\n')}\n`);
+  process.stdout.write(`${[...(result.report === undefined ? [] : divergenceLines(result.report)), ...brokenLines(result.checked), ...lines].join('\n')}\n`);
 }

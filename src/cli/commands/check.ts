@@ -1,0 +1,54 @@
+// `rexen check FILE`: replays a recording with every checker at work after every event.
+import type { Command } from 'commander';
+import { CHECKERS } from '../../checkers/index.ts';
+import { loadHashes } from '../../node/load-hashes.ts';
+import { brokenLines } from '../../replay/check-watch.ts';
+import { divergenceLines } from '../../replay/divergence-report.ts';
+import { runReplay, type ReplayResult } from '../replay-run.ts';
+import { summaryLines } from '../summary.ts';
+
+interface CheckCommandOptions {
+  readonly json?: boolean;
+  readonly images: readonly string[];
+}
+
+/** 0 all held and the replay was exact, 1 an invariant was broken or the replay diverged, 2 truncated after its verified prefix. */
+const EXIT_CODE: Record<ReplayResult['outcome'], 0 | 1 | 2> = { exact: 0, stopped: 0, diverged: 1, broken: 1, truncated: 2 };
+
+const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
+
+export function register(program: Command): void {
+  program
+    .command('check')
+    .description('replay a recording and check all invariants of the hypervisor after every event')
+    .argument('<file>', 'a recording')
+    .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
+    .option('--json', 'print one JSON object and nothing else')
+    .action(check);
+}
+
+async function check(file: string, options: CheckCommandOptions): Promise<void> {
+  await loadHashes();
+  const result = await runReplay({ file, until: undefined, images: options.images, showConsole: false, progress: options.json !== true, check: 'every' });
+  for (const warning of result.warnings) process.stderr.write(`rexen: ${file}: ${warning}\n`);
+  process.exitCode = EXIT_CODE[result.outcome];
+  const { checks, broken } = result.checked;
+  const checkers = CHECKERS.map(({ name, claim }) => ({ name, claim, held: !(broken?.violations ?? []).some(({ checker }) => checker === name) }));
+  if (options.json === true) {
+    const { outcome, summary, report } = result;
+    process.stdout.write(`${JSON.stringify({ file, held: broken === undefined, exact: outcome === 'exact', outcome, checks, events: summary.events, wallMs: summary.wallMs, checkers, ...(broken === undefined ? {} : { broken }), ...(report === undefined ? {} : { divergence: report }) })}\n`);
+    return;
+  }
+  const lines = [
+    ...(result.report === undefined ? [] : divergenceLines(result.report)),
+    ...brokenLines(result.checked),
+    ...checkers.map(({ name, claim, held }) => `${held ? 'held  ' : 'BROKEN'}  ${name}: ${claim}`),
+    ...summaryLines(result.summary, VERDICT[result.outcome]),
+  ];
+  process.stdout.write(`${lines.join('\n')}\n`);
+}
+
+const VERDICT: Record<ReplayResult['outcome'], string> = {
+  exact: 'check: everything held, the replay is exact', stopped: 'check: everything held up to here', broken: 'check: BROKEN', diverged: 'check: the replay DIVERGED',
+  truncated: 'check: everything held up to where the recording was cut short',
+};

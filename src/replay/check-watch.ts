@@ -1,0 +1,127 @@
+// Runs the invariant checkers beside a world. The hypervisor is at rest after each exit that it has
+// handled and after each entry of the agenda; events are also made in the middle of hypercalls, when
+// counts may be half-way. So "after every event" means: at the first point of rest after it. Between
+// two such points without an event only the guest's own instructions ran.
+//
+//   sink = watch.wrap(sink)                    remembers the last events, for the report
+//   observers.quiescent = watch.quiescent      checks if something happened since the last check
+import { EVENT } from '../abi/events.ts';
+import { eventLine, type TextContext } from '../log/event-text.ts';
+import { positionText, type PositionedEvent } from '../log/reader.ts';
+import { CHECKERS, InvariantChecker, violationText, type Violation } from '../checkers/index.ts';
+import type { EventSink, World } from '../sim/world.ts';
+
+/** every: after every event. epoch: every EPOCH_EVENTS events. */
+export type CheckMode = 'every' | 'epoch' | 'off';
+export const CHECK_MODES: readonly CheckMode[] = ['every', 'epoch', 'off'];
+export const EPOCH_EVENTS = 256;
+const HISTORY = 20;
+
+/** A broken invariant: what, and what led to it. */
+export interface BrokenInvariant {
+  /** Of the last event before the check. */
+  readonly position: string;
+  readonly violations: readonly Violation[];
+  readonly history: readonly string[];
+}
+
+/** What the checks of a run came to. */
+export interface CheckSummary {
+  readonly checks: number;
+  readonly broken: BrokenInvariant | undefined;
+}
+
+export class CheckWatch {
+  checks = 0;
+  broken: BrokenInvariant | undefined;
+  /** Called once, when an invariant is found broken. */
+  onBroken: (() => void) | undefined;
+  readonly #mode: CheckMode;
+  readonly #history: PositionedEvent[] = [];
+  readonly #names = new Map<number, string>();
+  #world: World | undefined;
+  #checker: InvariantChecker | undefined;
+  #events = 0;
+  #checkedAt = 0;
+
+  constructor(mode: CheckMode) {
+    this.#mode = mode;
+  }
+
+  /** The world to check; once, before it runs. */
+  attach(world: World): void {
+    this.#world = world;
+    this.#checker = new InvariantChecker(world.hv);
+  }
+
+  /** A sink that remembers the last events, and ends the run at once when an invariant is broken. */
+  wrap(sink: EventSink): EventSink {
+    return this.#inFrontOf(sink, () => this.broken !== undefined);
+  }
+
+  /** A sink that remembers the last events; the run ends by itself or by onBroken. */
+  remember(sink: EventSink): EventSink {
+    return this.#inFrontOf(sink, () => false);
+  }
+
+  #inFrontOf(sink: EventSink, isOver: () => boolean): EventSink {
+    if (this.#mode === 'off') return sink;
+    return {
+      event: (kind, domId, vcpuId, retired, nowNs, values, bytes) => {
+        this.#history[this.#events % HISTORY] = { index: this.#events, kind, domId, vcpuId, retired, nowNs, values: [...values], bytes, insnsDelta: 0, timeSkewNs: 0 };
+        this.#events++;
+        if (kind === EVENT.nameDefined && bytes !== undefined) this.#names.set(values[0] as number, String.fromCharCode(...bytes));
+        sink.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
+      },
+      ...(sink.stateDigest === undefined ? {} : { stateDigest: (eventCount: number, insns: number) => sink.stateDigest?.(eventCount, insns) }),
+      get over(): boolean {
+        return sink.over === true || isOver();
+      },
+    };
+  }
+
+  /** The hypervisor is at rest. */
+  readonly quiescent = (): void => {
+    if (this.#mode === 'off' || this.broken !== undefined) return;
+    if (this.#events - this.#checkedAt >= (this.#mode === 'every' ? 1 : EPOCH_EVENTS)) this.#check();
+  };
+
+  /** The end of the run: what was not checked yet is. */
+  finish(): CheckSummary {
+    if (this.#mode !== 'off' && this.broken === undefined && this.#events > this.#checkedAt) this.#check();
+    return { checks: this.checks, broken: this.broken };
+  }
+
+  #check(): void {
+    const checker = this.#checker;
+    if (checker === undefined) return;
+    this.#checkedAt = this.#events;
+    this.checks++;
+    const violations = checker.run();
+    if (violations.length === 0) return;
+    this.broken = { violations, ...this.#past() };
+    this.onBroken?.();
+  }
+
+  #past(): Pick<BrokenInvariant, 'position' | 'history'> {
+    const events = Array.from({ length: Math.min(HISTORY, this.#events) }, (_, i) => this.#history[(this.#events - Math.min(HISTORY, this.#events) + i) % HISTORY] as PositionedEvent);
+    const levels = new Map([...(this.#world?.hv.domains.values() ?? [])].map((domain) => [domain.domId, domain.abi.levels as number]));
+    const context: TextContext = { names: this.#names, levels };
+    const last = events.at(-1);
+    return { position: last === undefined ? '0' : positionText(last), history: events.map((event) => eventLine(event, context)) };
+  }
+}
+
+/** Lines for a terminal; empty if everything held. */
+export function brokenLines({ broken }: CheckSummary): string[] {
+  if (broken === undefined) return [];
+  const names = new Set(broken.violations.map(({ checker }) => checker));
+  return [
+    `BROKEN: at ${broken.position} ${broken.violations.length} ${broken.violations.length === 1 ? 'finding' : 'findings'}:`,
+    ...broken.violations.map((violation) => `  ${violationText(violation)}`),
+    'what should hold:',
+    ...CHECKERS.filter(({ name }) => names.has(name)).map(({ name, claim }) => `  ${name}: ${claim}`),
+    `the ${broken.history.length} events before it:`,
+    ...broken.history.map((text) => `  ${text}`),
+  ];
+}
