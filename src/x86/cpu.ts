@@ -1,4 +1,4 @@
-// The public face of the processor; processor.ts implements it.
+// The public face of the processor; processor.ts implements it, create.ts is the door.
 import type { MachineMemory } from '../machine/memory.ts';
 import type { CpuExit, Exception } from './exit.ts';
 
