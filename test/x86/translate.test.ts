@@ -94,3 +94,37 @@ describe('translated and evaluated execution', () => {
     });
   }
 });
+
+describe('repeated string instructions', () => {
+  const CODE = LAYOUT.code;
+  /** Byte, word and doubleword MOVS and STOS; MOVS where a store feeds later loads, in both directions; across pages and into a read-only one. */
+  const cases = [0xa4, 0x66a5, 0xa5, 0xaa, 0x66ab, 0xab].flatMap((opcode) =>
+    [-4096, -4, -1, 0, 1, 2, 3, 4, 64, 5000].flatMap((distance) => [false, true].map((down) => ({ opcode, distance, down }))),
+  );
+
+  test('copy and fill alike in both tiers, overlapping, cut by budgets and by faults', { timeout: 60_000 }, () => {
+    const dice = new Dice(77);
+    for (const { opcode, distance, down } of cases) {
+      // cld or std; rep movs/stos; jmp to itself
+      const prefix = opcode > 0xff ? [0x66] : [];
+      const bytes = Uint8Array.from([down ? 0xfd : 0xfc, 0xf3, ...prefix, opcode & 0xff, 0xeb, 0xfe]);
+      const count = 40 + dice.below(1500);
+      const from = LAYOUT.data + 0x3000 + dice.below(0x1000);
+      const budgets = Array.from({ length: 6 }, () => 1 + dice.below(700));
+      const fill = dice.pick([0, 0x5a5a5a5a, 0x01020304]);
+      const sides = (['evaluate', 'translate'] as const).map((tier) => {
+        const side = machineWith(tier, bytes, SHAPES[0] as Shape);
+        side.cpu.setEip(CODE);
+        side.cpu.setReg(0, fill);
+        side.cpu.setReg(1, count);
+        side.cpu.setReg(6, from);
+        side.cpu.setReg(7, from + distance);
+        const seen = budgets.map((budget) => snapshot(side, side.cpu.run(budget)));
+        return { seen, memory: side.machine.readBytes(0, 0x100000) };
+      });
+      const title = `opcode ${opcode.toString(16)}, distance ${distance}, ${down ? 'down' : 'up'}, count ${count}`;
+      expect(sides[1]?.seen, title).toEqual(sides[0]?.seen);
+      expect(Buffer.compare(sides[1]?.memory as Uint8Array, sides[0]?.memory as Uint8Array), title).toBe(0);
+    }
+  });
+});
