@@ -20,18 +20,18 @@ export function removeFrame(hv: Hypervisor, domain: Domain, mfn: number): number
 /**
  * Takes a frame away from its owner, who must hold the only reference. The frame then belongs to
  * nobody: give it on with adoptFrame() or free it with releaseFrame(). `counted`: the owner's total
- * goes down. 0 or -EINVAL.
+ * goes down. `sole`: refuse a frame that anything else holds (always, but for tests). 0 or -EINVAL.
  */
-export function stealFrame(hv: Hypervisor, domain: Domain, mfn: number, counted: boolean): number {
+export function stealFrame(hv: Hypervisor, domain: Domain, mfn: number, counted: boolean, sole = true): number {
   const { frames } = hv;
   if (!frames.has(mfn) || frames.refCount[mfn] === 0) return -ERRNO.EINVAL;
   const owner = getPageAndOwner(hv, mfn);
   const flags = frames.flags[mfn] as number;
-  if (owner !== domain.domId || (flags & FRAME.xenHeap) !== 0 || frames.refCount[mfn] !== 2 || (flags & FRAME.allocated) === 0) {
+  if (owner !== domain.domId || (flags & FRAME.xenHeap) !== 0 || (frames.refCount[mfn] !== 2 && sole) || (flags & FRAME.allocated) === 0) {
     if (owner !== FREE_OWNER) putPage(hv, mfn);
     return -ERRNO.EINVAL;
   }
-  assert(frames.typeCount[mfn] === 0, () => `stolen while typed: ${frames.describe(mfn)}`);
+  assert(!sole || frames.typeCount[mfn] === 0, () => `stolen while typed: ${frames.describe(mfn)}`);
   frames.refCount[mfn] = 0;
   frames.flags[mfn] = 0;
   frames.type[mfn] = FRAME_TYPE.none;

@@ -64,7 +64,7 @@ export function emulateTableStore(hv: Hypervisor, vcpu: Vcpu, store: Store): Sto
   let hi = sizeBytes === 8 ? store.hi >>> 0 : inEntry >= 4 ? insert(oldHi, store.lo, inEntry - 4, sizeBytes) : oldHi;
 
   if (!getPage(hv, mfn, domain.domId)) return GUEST;
-  if ((lo & PTE_FLAG.present) !== 0 && getPageFromL1(hv, lo, hi, domain, domain.domId) !== 0) {
+  if ((lo & PTE_FLAG.present) !== 0 && hv.rules.emulatedStoreChecked && getPageFromL1(hv, lo, hi, domain, domain.domId) !== 0) {
     // A 32-bit guest that writes the high half first: the low half is to follow, so hide the entry meanwhile.
     const highHalf = domain.abi.wordBits === 32 && wide && sizeBytes === 4 && inEntry === 4 && store.expected === undefined;
     if (!highHalf) {

@@ -108,7 +108,7 @@ function promoteL1(hv: Hypervisor, mfn: number, domain: Domain): number {
     const hi = wide ? (u32[at + 1] as number) : 0;
     const rc = getPageFromL1(hv, lo, hi, domain, domain.domId);
     if (rc < 0) {
-      demoteL1(hv, mfn, domain, i);
+      if (hv.rules.failedTableIsUndone) demoteL1(hv, mfn, domain, i);
       return rc;
     }
     u32[at] = adjustEntry(hv.rules, domain.abi.name, 1, lo, hi);
@@ -202,7 +202,7 @@ function promoteUpper(hv: Hypervisor, mfn: number, level: number, domain: Domain
   const entries = tableEntries(abi, level);
   const start = frames.validEntries[mfn] as number;
   const flags = frames.flags[mfn] as number;
-  const retain = level > 2 ? PUT.retainRefOnRestart : 0;
+  const retain = level > 2 && rules.restartKeepsReference ? PUT.retainRefOnRestart : 0;
   let how = frames.partialFlags[mfn] as number;
   let rc = 0;
   let i = start;
@@ -218,7 +218,7 @@ function promoteUpper(hv: Hypervisor, mfn: number, level: number, domain: Domain
     else rc = getPageFromUpper(hv, level, lo, hi, mfn, domain, how | retain);
     if (rc === ERESTART) {
       frames.validEntries[mfn] = i;
-      frames.partialFlags[mfn] = PUT.partialSet;
+      frames.partialFlags[mfn] = rules.restartRemembersEntry ? PUT.partialSet : 0;
     } else if (rc === EINTR && i > 0) {
       frames.validEntries[mfn] = i;
       frames.partialFlags[mfn] = how;
@@ -230,7 +230,7 @@ function promoteUpper(hv: Hypervisor, mfn: number, level: number, domain: Domain
     if (paeRoot && i === 3) break;
   }
   if (rc < 0 && rc !== ERESTART && rc !== EINTR) {
-    if (i > 0) {
+    if (i > 0 && rules.failedTableIsUndone) {
       // Half a table is torn down later, as an interrupted one: the caller's vCPU keeps it.
       frames.validEntries[mfn] = i;
       const holder = oldTableHolder(hv);
@@ -289,7 +289,7 @@ export function demoteTable(hv: Hypervisor, mfn: number, level: number, wasParti
     how = 0;
     if (level === 3 && rc === 0) unadjust(hv, at, domain);
     if (i-- === 0) break;
-    if (level !== 4 && preemptCheck(hv)) {
+    if (level !== 4 && rules.demotionPreempts && preemptCheck(hv)) {
       rc = EINTR;
       break;
     }
@@ -300,7 +300,7 @@ export function demoteTable(hv: Hypervisor, mfn: number, level: number, wasParti
   }
   if (rc === ERESTART) {
     frames.validEntries[mfn] = i;
-    frames.partialFlags[mfn] = PUT.partialSet;
+    frames.partialFlags[mfn] = rules.restartRemembersEntry ? PUT.partialSet : 0;
   } else if (rc === EINTR && i < entries - 1) {
     frames.validEntries[mfn] = i + ((how & PUT.partialSet) !== 0 ? 0 : 1);
     frames.partialFlags[mfn] = how;

@@ -49,7 +49,7 @@ export function preemptCheck(hv: Hypervisor): boolean {
 /** Takes a reference if the frame exists, is in use and belongs to `domId` (get_page_from_mfn). */
 export function getPage(hv: Hypervisor, mfn: number, domId: number): boolean {
   const { frames } = hv;
-  if (!frames.has(mfn) || frames.owner[mfn] !== domId) return false;
+  if (!frames.has(mfn) || (frames.owner[mfn] !== domId && hv.rules.ownerChecked)) return false;
   const count = frames.refCount[mfn] as number;
   if (count === 0 || count >= MAX_COUNT) return false;
   frames.refCount[mfn] = count + 1;
@@ -115,7 +115,7 @@ export function getType(hv: Hypervisor, mfn: number, want: number, preemptible: 
     if (changes && hv.rules.flushOnTypeChange) flushIfStale(hv, mfn);
   } else {
     const actual = type | ((flags & FRAME.paeXenL2) !== 0 ? PAE_XEN_L2 : 0);
-    if (actual !== want) return EINVAL;
+    if (actual !== want && hv.rules.typesExclude) return EINVAL;
     if ((flags & FRAME.validated) === 0) {
       assert((flags & FRAME.partial) !== 0 && count === 1, () => `frame is being validated already: ${frames.describe(mfn)}`);
       wasPartial = true;

@@ -24,7 +24,7 @@ export const CACHE_FLAGS = PTE_FLAG.pwt | PTE_FLAG.pcd | PTE_FLAG.pat;
 export type PerLevel = readonly [number, number, number, number, number];
 
 export interface PageRules {
-  /** Flags that a present entry may not have. */
+  /** Flags that a present entry may not have. PSE in L2: XSA-148. */
   readonly disallowed: Readonly<Record<AbiName, PerLevel>>;
   /** Refused in L1 entries by builds that mark grant entries. */
   readonly grantMark: number;
@@ -34,19 +34,43 @@ export interface PageRules {
   readonly removedFromL3: Readonly<Record<AbiName, number>>;
   /** pv64 keeps kernel and user pages apart by bit 52 and GLOBAL. */
   readonly userBit: Readonly<Record<AbiName, boolean>>;
-  /** Flags that may change without a new check of the entry, by level. */
+  /** Flags that may change without a new check of the entry, by level. XSA-182: RW above L1. */
   readonly fastPath: PerLevel;
-  /** May tables of this level be mapped as tables of the level below (linear page tables)? */
+  /** May tables of this level be mapped as tables of the level below (linear page tables)? XSA-185: L3 of 32-bit guests. */
   readonly linear: Readonly<Record<AbiName, readonly [boolean, boolean, boolean, boolean, boolean]>>;
   /** Is slot `index` of that table the guest's? `flags` are the frame's (FRAME.paeXenL2 counts). */
   readonly isGuestSlot: (abi: Abi, level: number, flags: number, index: number) => boolean;
   /** A linear entry must be read-only. */
   readonly linearReadOnly: boolean;
-  /** Linear uses and linear entries of one table exclude each other. */
+  /** Linear uses and linear entries of one table exclude each other. XSA-240. */
   readonly linearDepthOne: boolean;
   /** A writable mapping takes a writable type reference. */
   readonly writableTakesType: boolean;
-  /** A type change flushes stale translations. */
+  /** A reference is taken only by the frame's owner. */
+  readonly ownerChecked: boolean;
+  /** A frame in use as one type is refused as another. */
+  readonly typesExclude: boolean;
+  /** A table's old entry gives back what it held when the entry changes. */
+  readonly oldEntryReleased: boolean;
+  /** What a refused table took up to the bad entry is given back. */
+  readonly failedTableIsUndone: boolean;
+  /** An entry whose table is half-way keeps its reference until the work goes on. XSA-299. */
+  readonly restartKeepsReference: boolean;
+  /** A half-way table remembers at which entry it stopped, and whether that one was begun. XSA-299, XSA-310. */
+  readonly restartRemembersEntry: boolean;
+  /** Taking a tree apart may be preempted between entries. XSA-290. */
+  readonly demotionPreempts: boolean;
+  /** A store that Xen carries out for the guest is checked like any other update. */
+  readonly emulatedStoreChecked: boolean;
+  /** A pinned table keeps its type reference until it is unpinned, and is pinned once. */
+  readonly pinnedOnce: boolean;
+  /** Descriptors are checked and kept out of Xen's ring. */
+  readonly descriptorsChecked: boolean;
+  /** A frame is exchanged only if nothing but its owner holds it. XSA-287. */
+  readonly exchangeNeedsSoleReference: boolean;
+  /** The machine-to-phys entry of a frame is its owner's to change. */
+  readonly m2pOwnerChecked: boolean;
+  /** A type change flushes stale translations. XSA-401. */
   readonly flushOnTypeChange: boolean;
   /** The L2 of slot 3 may be in one PAE root only. */
   readonly paeXenL2Unshared: boolean;
@@ -93,6 +117,8 @@ export const PAGE_RULES: PageRules = {
   linearReadOnly: true,
   linearDepthOne: true,
   writableTakesType: true,
+  ownerChecked: true, typesExclude: true, oldEntryReleased: true, failedTableIsUndone: true, restartKeepsReference: true, restartRemembersEntry: true,
+  demotionPreempts: true, emulatedStoreChecked: true, pinnedOnce: true, descriptorsChecked: true, exchangeNeedsSoleReference: true, m2pOwnerChecked: true,
   flushOnTypeChange: true,
   paeXenL2Unshared: true,
 };

@@ -50,7 +50,7 @@ export function modL1Entry(hv: Hypervisor, tableMfn: number, index: number, lo: 
   if (wide) u32[at + 1] = hi;
   change.newLo = lo >>> 0;
   change.newHi = hi;
-  if (release) putPageFromL1(hv, oldLo, oldHi, owner);
+  if (release && hv.rules.oldEntryReleased) putPageFromL1(hv, oldLo, oldHi, owner);
   return 0;
 }
 
@@ -93,6 +93,6 @@ export function modUpperEntry(hv: Hypervisor, level: number, tableMfn: number, i
   if (wide) u32[at + 1] = hi;
   change.newLo = lo >>> 0;
   change.newHi = hi;
-  if (release) putPageFromUpper(hv, oldLo, oldHi, tableMfn, PUT.defer);
+  if (release && rules.oldEntryReleased) putPageFromUpper(hv, oldLo, oldHi, tableMfn, PUT.defer);
   return 0;
 }

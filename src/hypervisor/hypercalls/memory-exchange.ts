@@ -39,7 +39,7 @@ export function memoryExchange(hv: Hypervisor, vcpu: Vcpu, arg: number): Hyperca
       const first = access.readWord(vcpu, input.extents + (chunk * inPerChunk + j) * word);
       if (first === undefined) rc = -ERRNO.EFAULT;
       for (let k = 0; k < 2 ** input.order && rc === 0; k++) {
-        rc = stealFrame(hv, domain, (first as number) + k, false);
+        rc = stealFrame(hv, domain, (first as number) + k, false, hv.rules.exchangeNeedsSoleReference);
         if (rc === 0) stolen.push((first as number) + k);
       }
     }

@@ -147,7 +147,7 @@ function updateM2p(hv: Hypervisor, caller: Domain, tableOwner: Domain, pageDomId
   if (tableOwner !== caller) return EPERM;
   if (pageDomId !== DOMID.IO && !mayControl(caller, pageDomId)) return EPERM;
   const mfn = ptrHi * 0x10_0000 + (ptrLo >>> 12);
-  if (!getPage(hv, mfn, pageDomId)) return EINVAL;
+  if (!getPage(hv, mfn, hv.rules.m2pOwnerChecked ? pageDomId : (hv.frames.owner[mfn] ?? pageDomId))) return EINVAL;
   hv.frames.setM2p(mfn, lo, hi);
   emitMm(hv, EVENT.m2pUpdate, mfn, lo);
   putPage(hv, mfn);

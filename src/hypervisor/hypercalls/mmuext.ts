@@ -51,7 +51,7 @@ function pin(hv: Hypervisor, vcpu: Vcpu, level: number, mfn: number, pageDomId: 
     return rc === EINTR ? ERESTART : rc;
   }
   const flags = hv.frames.flags[mfn] as number;
-  if ((flags & FRAME.pinned) !== 0) {
+  if ((flags & FRAME.pinned) !== 0 && hv.rules.pinnedOnce) {
     if (level === 1) putPageAndType(hv, mfn);
     else vcpu.oldTable = { mfn, parentMfn: -1, partial: false };
     return EINVAL;
