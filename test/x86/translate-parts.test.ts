@@ -131,6 +131,30 @@ describe('a translated loop', () => {
     void sum;
   });
 
+  test('marks the frames that it writes as dirty again after each clearing', () => {
+    const { cpu, machine, sum } = summing('auto');
+    sum(5000);
+    for (let i = 0; i < 3; i++) {
+      machine.clearDirty();
+      cpu.dropWriteFastPaths();
+      sum(5000);
+      expect(machine.dirtyFrames()).toEqual([8]);
+    }
+  });
+
+  test('is forgotten when another processor of the machine stores into its code', () => {
+    const { cpu, machine, sum } = summing('auto');
+    const other = createCpu(machine, { exceptions: 'exit', cpuid: () => [0, 0, 0, 0] });
+    // mov byte [0x1002], 0x29 (add becomes sub) in a loop that gets hot itself; hlt
+    machine.writeBytes(0x3000, Uint8Array.from([0xc6, 0x05, 0x02, 0x10, 0, 0, 0x29, 0x48, 0x75, 0xf6, 0xf4]));
+    expect(sum(10_000)).toBe(50_005_000);
+    other.setEip(0x3000);
+    other.setReg(0, 500);
+    while (other.run(1000).kind !== 'halt');
+    expect(sum(10_000)).toBe((-50_005_000) >>> 0);
+    expect(cpu.translatorCounters?.invalidated).toBe(1);
+  });
+
   test('stops exactly at every budget', () => {
     for (let budget = 1; budget < 40; budget++) {
       const { cpu } = summing('translate');
