@@ -13,6 +13,7 @@ import { register as record } from './commands/record.ts';
 import { register as replay } from './commands/replay.ts';
 import { register as scenarios } from './commands/scenarios.ts';
 import { register as tour } from './commands/tour.ts';
+import '../node/engine-flags.ts';
 import { version } from '../node/package-info.ts';
 
 const COMMANDS = [record, replay, info, dump, pack, scenarios, fetch, conform, check, tour];

@@ -1,6 +1,7 @@
 // Runs the compute kernels inside our own guest and prints one JSON line a kernel pass, as
 // v86-child.ts does for v86. A process of its own for the same reason.
 //   guest-child.ts PASSES [KERNELS]
+import '../../node/engine-flags.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { loadImages } from '../../node/load-images.ts';
 import { findScenario } from '../../node/scenario-files.ts';

@@ -1,5 +1,6 @@
 // `npm run bench`: MIPS beside v86, what recording and replaying cost, and where the time goes.
 // `--json` prints one object with the same figures; `--quick` takes fewer rounds.
+import '../../node/engine-flags.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { storedImage } from '../../node/image-store.ts';
 import { profileLines } from '../../replay/profile.ts';
