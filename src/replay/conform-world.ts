@@ -26,7 +26,7 @@ import type { WorldPort } from '../hypervisor/world-port.ts';
 
 /** Enough for the names of section 3 (`free` is 0x2000); "no RAM" starts behind it. */
 const FRAME_COUNT = 0x2100;
-const FREE_MFN = 0x2000;
+const FREE_BELOW_END = 0x100;
 const ARENA_BYTES = 2 * 1024 * 1024;
 /** 32 MiB, and what a domain may grow to. */
 const MAX_PAGES = 8192 + 1024;
@@ -36,10 +36,10 @@ export const SCRATCH_VADDR = 0x3fe0_0000;
 export const GRANT_SLOT = 48;
 
 /** A world that decides nothing: time stands still, nobody listens. `preempt` may be replaced. */
-function quietWorld(preempt: (units: number) => boolean): WorldPort {
+function quietWorld(preempt: (units: number) => boolean, onEvent: (kind: number) => void = () => undefined): WorldPort {
   return {
     nowNs: () => 1_000_000_000, tscKhz: () => 1_000_000, wallClockAtZeroSec: () => 0, setTimer: () => undefined, vcpuRunnable: () => undefined, yielded: () => undefined,
-    notifyBackend: () => undefined, domainShutdown: () => undefined, preempt, emit: () => undefined, choose: () => 0,
+    notifyBackend: () => undefined, domainShutdown: () => undefined, preempt, emit: (kind) => onEvent(kind), choose: () => 0,
   };
 }
 
@@ -60,18 +60,23 @@ export interface ConformWorldOptions {
   readonly grantRules?: GrantRules;
   readonly eventRules?: EventRules;
   readonly preempt?: (units: number) => boolean;
+  /** A smaller machine than the corpus needs: faster to check. */
+  readonly frameCount?: number;
+  readonly onEvent?: (kind: number) => void;
 }
 
 /** Builds the initial state again and again on one machine. */
 export class ConformWorld {
-  readonly #machine = new MachineMemory({ frameCount: FRAME_COUNT, arenaBytes: ARENA_BYTES });
-  readonly #frames = new FrameTable(this.#machine);
+  readonly #machine: MachineMemory;
+  readonly #frames: FrameTable;
   readonly #options: ConformWorldOptions;
   readonly #world: WorldPort;
 
   constructor(options: ConformWorldOptions) {
     this.#options = options;
-    this.#world = quietWorld(options.preempt ?? (() => false));
+    this.#machine = new MachineMemory({ frameCount: options.frameCount ?? FRAME_COUNT, arenaBytes: ARENA_BYTES });
+    this.#frames = new FrameTable(this.#machine);
+    this.#world = quietWorld(options.preempt ?? (() => false), options.onEvent);
   }
 
   fresh(abiName: AbiName): ConformState {
@@ -82,9 +87,10 @@ export class ConformWorld {
     if (this.#options.rules !== undefined) hv.rules = this.#options.rules;
     if (this.#options.grantRules !== undefined) hv.grantRules = this.#options.grantRules;
     if (this.#options.eventRules !== undefined) hv.eventRules = this.#options.eventRules;
-    holdFrame(hv, FREE_MFN);
+    const freeMfn = this.#options.frameCount === undefined ? FRAME_COUNT - FREE_BELOW_END : this.#options.frameCount - 1;
+    holdFrame(hv, freeMfn);
     const mfns = new Map<string, number>([
-      ['vga', 0xb8], ['mmio', 0xfee00], ['hole', 0xe0000], ['beyond', 0x100_0000], ['zero', 0], ['free', FREE_MFN], ['xen', hv.xenTables.imageMfn],
+      ['vga', 0xb8], ['mmio', 0xfee00], ['hole', 0xe0000], ['beyond', 0x100_0000], ['zero', 0], ['free', freeMfn], ['xen', hv.xenTables.imageMfn],
     ]);
     const d1 = buildDomain(hv, abiName, 1);
     const vcpu = buildGuest(hv, d1, mfns);

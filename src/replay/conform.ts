@@ -39,16 +39,18 @@ const MAX_CONTINUATIONS = 100_000;
 /** Frame of a name `n0` that was never made. */
 const UNMADE = { pv64: 0xfffffff, pv32pae: 0xfffff } as const;
 
-const FAMILIES: readonly ConformFamily[] = [mmFamily, EVTCHN_FAMILY, GNTTAB_FAMILY];
+export const FAMILIES: readonly ConformFamily[] = [mmFamily, EVTCHN_FAMILY, GNTTAB_FAMILY];
 
 export class ConformRunner {
   readonly #world: ConformWorld;
   readonly #families: readonly ConformFamily[];
   /** Look at the state that an operation or a script left; for tests. */
+  readonly #beforeScript: ((context: ConformContext) => void) | undefined;
   readonly #afterOp: ((context: ConformContext, op: ScriptOp) => void) | undefined;
   readonly #afterScript: ((context: ConformContext) => void) | undefined;
 
-  constructor(options: Partial<ConformWorldOptions> & { families?: readonly ConformFamily[]; afterOp?: (context: ConformContext, op: ScriptOp) => void; afterScript?: (context: ConformContext) => void } = {}) {
+  constructor(options: Partial<ConformWorldOptions> & { families?: readonly ConformFamily[]; beforeScript?: (context: ConformContext) => void; afterOp?: (context: ConformContext, op: ScriptOp) => void; afterScript?: (context: ConformContext) => void } = {}) {
+    this.#beforeScript = options.beforeScript;
     this.#afterOp = options.afterOp;
     this.#afterScript = options.afterScript;
     this.#world = new ConformWorld({ hypercallRows, ...options });
@@ -59,6 +61,7 @@ export class ConformRunner {
   run(script: Script): Difference[] {
     const context = new ScriptContext(this.#world.fresh(script.abi), script);
     for (const family of this.#families) family.setup?.(context);
+    this.#beforeScript?.(context);
     const differences: Difference[] = [];
     const differ = (at: number | string, operation: unknown, expected: unknown, actual: unknown): void => {
       differences.push({ script: script.id, sub: script.sub, at, operation, expected, actual });

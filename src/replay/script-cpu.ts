@@ -102,6 +102,11 @@ export class ScriptCpu implements Cpu {
   dropWriteFastPaths(): void {}
   invalidateCode(_mfn: number): void {}
 
+  /** Every translation that is cached: the frame, and whether a store may go through it. */
+  *cached(): Generator<{ readonly page: number; readonly mfn: number; readonly writable: boolean }> {
+    for (const [page, { frameMaddr, writable }] of this.#tlb) yield { page, mfn: frameMaddr / 4096, writable };
+  }
+
   // -- registers ----------------------------------------------------------------------------------
 
   reg = (index: number): number => this.#regs[index] as number;

@@ -1,0 +1,218 @@
+// Random programs of a hostile guest, by fast-check. A program is a list of deeds; a deed is one to
+// some ten steps that belong together (build a tree and pin it), so that long preparations are not
+// left to luck; each step may also come alone. Which deeds occur at all, and how often, is drawn per
+// program (swarm testing): most mistakes need a few kinds of step many times.
+//
+// fast-check shrinks by leaving deeds out; smallest() in shrink.ts goes on inside deeds.
+import fc from 'fast-check';
+import type { AbiName } from '../hypervisor/personality.ts';
+import { SHAPES, type Program, type Step } from './program.ts';
+
+const oneOf = <T>(...items: readonly T[]): fc.Arbitrary<T> => fc.constantFrom(...items);
+const often = <T>(...rows: readonly (readonly [weight: number, items: readonly T[]])[]): fc.Arbitrary<T> => fc.oneof(...rows.map(([weight, items]) => ({ weight, arbitrary: fc.constantFrom(...items) })));
+
+/** The guest's own frames, few so that programs come back to them; now and then Xen's, d2's and none. */
+const ownIndex = fc.integer({ min: 0, max: 5 });
+const ownFrame = ownIndex.map((index) => `f${index}`);
+const anyFrame = fc.oneof({ weight: 8, arbitrary: ownFrame }, { weight: 1, arbitrary: oneOf('scratch_l1', 'live_l1', 'live_l2', 'root', 'kernel_l1', 'gdt', 'gnttab', 'shared_info') }, { weight: 1, arbitrary: oneOf('foreign', 'foreign1', 'foreign2', 'xen', 'free', 'vga', 'hole', 'beyond') });
+
+const LEAF_FLAGS = often([6, ['63', '61', '67', '65']], [1, ['e3', 'e7', '163', '73', '8000000000000063', '10000000000063', '4000000000000063', '60']]);
+const TABLE_FLAGS = often([6, ['67', '61', '65', '63', '1']], [1, ['e7', 'e5', '167', '7', '8000000000000067', '10000000000067', '27']]);
+const leaf = fc.tuple(anyFrame, LEAF_FLAGS).map(([frame, flags]) => `${frame}:${flags}`);
+const table = fc.tuple(anyFrame, TABLE_FLAGS).map(([frame, flags]) => `${frame}:${flags}`);
+const word = fc.oneof({ weight: 4, arbitrary: leaf }, { weight: 4, arbitrary: table }, { weight: 2, arbitrary: fc.constant('0') });
+const slot = fc.integer({ min: 0, max: 4 });
+const virtual = fc.oneof({ weight: 5, arbitrary: ownIndex.map((index) => `v${index}`) }, { weight: 2, arbitrary: fc.integer({ min: 0, max: 3 }).map((index) => `w${index}`) });
+const TABLES = ['scratch_l1', 'live_l1', 'live_l2', 'live_l3', 'root', 'xen_l2'] as const;
+
+type Deed = readonly Step[];
+type DeedArbitrary = fc.Arbitrary<Deed>;
+const single = (step: fc.Arbitrary<Step>): DeedArbitrary => step.map((one) => [one]);
+const levelsOf = (shape: AbiName): number => (shape === 'pv64' ? 4 : shape === 'xen3-nopae' ? 2 : 3);
+const slotBytes = (shape: AbiName): number => (shape === 'xen3-nopae' ? 4 : 8);
+
+/** A store of an entry through the mapping v<frame>. */
+function put(shape: AbiName, frame: number, index: number, value: string): Step {
+  const bytes = slotBytes(shape);
+  return { op: 'wr', va: `v${frame}+${(index * bytes).toString(16)}`, val: value, ...(bytes === 4 ? { size: 4, part: 'lo' } : {}) };
+}
+const readOnly = (frame: number): Step => ({ op: 'uvm', va: `v${frame}`, val: `f${frame}:61`, fl: 2 });
+
+// -- memory ---------------------------------------------------------------------------------------
+
+/** Fills a plain frame with entries, gives up the writable mapping, pins it. */
+const build = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(ownIndex, fc.integer({ min: 1, max: levelsOf(shape) }), fc.array(fc.tuple(slot, word), { maxLength: 5 }), fc.boolean()).map(([frame, level, entries, pins]) => [
+    ...entries.map(([index, value]) => put(shape, frame, index, value)),
+    readOnly(frame),
+    ...(pins ? [{ op: 'ext', req: [[`pin_l${level}`, `f${frame}`]] }] : []),
+  ]);
+
+/** A whole tree: L1s under an L2, perhaps an L3 over it, pinned from the top. */
+const tree = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 5 }), fc.array(fc.tuple(slot, leaf), { maxLength: 2 }), fc.integer({ min: 1, max: 7 }), fc.integer({ min: 2, max: levelsOf(shape) }), fc.option(fc.tuple(slot, word), { nil: undefined }), fc.boolean())
+    .map(([frames, leaves, copies, height, odd, unpins]) => {
+      const [top, ...rest] = frames as [number, number, number];
+      const steps: Step[] = [];
+      const [l1, l2] = rest as [number, number];
+      leaves.forEach(([index, value]) => steps.push(put(shape, l1, index, value)));
+      const lowest = height === 2 ? top : l2;
+      const others = height === 2 ? rest : rest.filter((frame) => frame !== l2);
+      for (let i = 0; i < copies; i++) steps.push(put(shape, lowest, i, `f${others[i % others.length]}:67`));
+      if (height > 2) for (let i = 0; i < (shape === 'pv64' ? 2 : 4); i++) steps.push(put(shape, top, i, `f${l2}:${shape === 'xen3-pae' ? '1' : '61'}`));
+      if (odd !== undefined) steps.push(put(shape, lowest, 5 + odd[0], odd[1]));
+      for (const frame of frames) steps.push(readOnly(frame));
+      const level = Math.min(height, 3);
+      steps.push({ op: 'ext', req: [[`pin_l${level}`, `f${top}`]] });
+      if (unpins) steps.push({ op: 'ext', req: [['unpin', `f${top}`]] });
+      return steps;
+    });
+
+/** An upper entry that names a table of its own level. */
+const linear = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(ownIndex, ownIndex, ownIndex, fc.integer({ min: 2, max: levelsOf(shape) }), oneOf('61', '65', '67', '63')).map(([a, b, c, level, flags]) => {
+    const steps: Step[] = [readOnly(a), { op: 'ext', req: [[`pin_l${level}`, `f${a}`]] }, put(shape, b, 1, `f${a}:${flags}`), readOnly(b), { op: 'ext', req: [[`pin_l${level}`, `f${b}`]] }];
+    if (c === a || c === b) return steps;
+    return [...steps, put(shape, c, 1, `f${b}:${flags}`), readOnly(c), { op: 'ext', req: [[`pin_l${level}`, `f${c}`]] }];
+  });
+
+/** Changes the flags of an entry of the live tables, that of the live path or a free slot. */
+const liveEntry = (): DeedArbitrary =>
+  fc.tuple(oneOf(...TABLES), fc.oneof({ weight: 3, arbitrary: fc.integer({ min: 0, max: 20 }) }, { weight: 1, arbitrary: oneOf(255, 256, 258, 260, 271, 428, 511, 1007, 1008) }), word, oneOf('n', 'n', 'p'))
+    .map(([name, index, value, command]) => [{ op: 'mmu', req: [[command, `${name}[${index}]`, value]] }]);
+
+/** A free slot of the live upper tables names a table: itself, its like, or one of the level below. */
+const liveTable = (): DeedArbitrary =>
+  fc.tuple(oneOf('live_l2', 'live_l3', 'root'), fc.integer({ min: 3, max: 9 }), oneOf('live_l2', 'live_l3', 'root', 'scratch_l1', 'f0', 'f1'), fc.array(TABLE_FLAGS, { minLength: 1, maxLength: 2 }))
+    .map(([name, index, target, flags]) => flags.map((each) => ({ op: 'mmu', req: [['n', `${name}[${index}]`, `${target}:${each}`]] })));
+
+const mmu = (): DeedArbitrary =>
+  single(fc.record({ op: fc.constant('mmu'), req: fc.array(fc.tuple(often([6, ['n', 'p']], [1, ['m', 'bad']]), fc.oneof(fc.tuple(ownFrame, slot).map(([frame, index]) => `${frame}[${index}]`), fc.tuple(oneOf(...TABLES), fc.integer({ min: 0, max: 20 })).map(([name, index]) => `${name}[${index}]`)), word), { minLength: 1, maxLength: 4 }) }));
+const machphys = (): DeedArbitrary =>
+  single(fc.tuple(anyFrame, fc.integer({ min: 0, max: 5 })).map(([frame, pfn]) => ({ op: 'mmu', req: [['m', `${frame}[0]`, `raw:${pfn}`]] })));
+const uvm = (): DeedArbitrary =>
+  single(fc.tuple(virtual, fc.oneof({ weight: 3, arbitrary: leaf }, { weight: 1, arbitrary: fc.constant('0') }), oneOf(0, 0, 2, 1)).map(([va, val, fl]) => ({ op: 'uvm', va, val, fl })));
+const store = (shape: AbiName): DeedArbitrary => single(fc.tuple(ownIndex, slot, word).map(([frame, index, value]) => put(shape, frame, index, value)));
+const touch = (): DeedArbitrary => single(fc.tuple(virtual, oneOf('f1:63', 'raw:1234', '0')).map(([va, val]) => ({ op: 'wr', va: `${va}+ff8`, val })));
+const EXT = often<string>([6, ['pin_l1', 'pin_l2', 'pin_l3', 'pin_l4', 'unpin', 'unpin']], [2, ['new_baseptr', 'new_user_baseptr', 'clear_page', 'copy_page']], [1, ['tlb_flush_local', 'tlb_flush_all', 'invlpg_all', 'bad_99']]);
+const ext = (): DeedArbitrary =>
+  single(fc.record({ op: fc.constant('ext'), req: fc.array(fc.tuple(EXT, anyFrame, anyFrame).map(([name, a, b]) => (name === 'invlpg_all' ? [name, 'v1'] : [name, a, b])), { minLength: 1, maxLength: 3 }) }));
+const ldt = (): DeedArbitrary => single(fc.tuple(virtual, oneOf(0, 1, 512, 513, 8192)).map(([va, entries]) => ({ op: 'ext', req: [['set_ldt', va, entries]] })));
+
+/** Descriptors in a frame, and the frame as part of the GDT. */
+const gdt = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(ownIndex, fc.option(oneOf('cf9b000000ffff', 'ec0000000000', 'ffff8f00000001', '8900000000ff', 'ee0000e0080000', 'ffff92000000ffff'), { nil: undefined }), oneOf(1, 16, 512, 600), fc.boolean()).map(([frame, desc, ents, again]) => [
+    ...(desc === undefined ? [] : [{ op: 'wr', va: `v${frame}`, val: `raw:${desc}` }]),
+    ...(shape === 'pv64' || !again ? [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 2 }] : [readOnly(frame)]),
+    { op: 'set_gdt', frames: [`f${frame}`, 'f5'], ents },
+    ...(again ? [{ op: 'set_gdt', frames: ['gdt'], ents: 16 }] : []),
+  ]);
+const descriptor = (): DeedArbitrary => single(fc.tuple(oneOf('gdt', 'f0', 'f1'), slot, oneOf('cf9b000000ffff', '8900000000ff', 'ec00e0080000', '0')).map(([frame, index, desc]) => ({ op: 'upd_desc', ptr: `${frame}[${index}]`, desc })));
+
+const memory = (): DeedArbitrary =>
+  fc.oneof(
+    fc.tuple(ownFrame, fc.integer({ min: 0, max: 2 })).map(([frame, n]) => [{ op: 'mem', cmd: 'decrease', frames: [frame] }, { op: 'mem', cmd: 'increase', frames: [`n${n}`] }]),
+    single(ownFrame.map((frame) => ({ op: 'mem', cmd: 'decrease', frames: [frame] }))),
+    fc.tuple(ownIndex, fc.boolean()).map(([frame, unmap]) => [...(unmap ? [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 2 }] : []), { op: 'exch', in: [`f${frame}`] }]),
+  );
+/** Frames exchanged with the answer going to an address that is not the guest's to write. */
+const exchangeTo = (): DeedArbitrary =>
+  fc.tuple(ownIndex, oneOf('va:ffff804020100800', 'va:ffff810000000000', 'va:ffff800000000000', 'va:f5800000', 'va:fc000000', 'va:ffff814080402ff8', '@258.258.258.258+800', '@258.258.258.0', 'v1', 'null')).map(([frame, out]) => [
+    { op: 'uvm', va: `v${frame}`, val: '0', fl: 2 }, { op: 'exch', in: [`f${frame}`], out }]);
+
+/** A stale translation: store, change the entry without a flush, make the frame something else. */
+const stale = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(ownIndex, oneOf('pin', 'gdt', 'give', 'transfer', 'exchange'), fc.boolean()).map(([frame, then, flush]) => {
+    const what: Step = then === 'pin' ? { op: 'ext', req: [['pin_l1', `f${frame}`]] } : then === 'gdt' ? { op: 'set_gdt', frames: [`f${frame}`], ents: 16 }
+      : then === 'give' ? { op: 'mem', cmd: 'decrease', frames: [`f${frame}`] } : then === 'transfer' ? { op: 'gxfer', frame: `f${frame}`, dom: 'd2', ref: 11 } : { op: 'exch', in: [`f${frame}`] };
+    return [put(shape, frame, 0, '0'), ...(flush ? [{ op: 'ext', req: [['tlb_flush_local']] }, put(shape, frame, 0, '0')] : []), { op: 'uvm', va: `v${frame}`, val: then === 'pin' ? `f${frame}:61` : '0', fl: 0 }, what];
+  });
+
+const multi = (shape: AbiName): DeedArbitrary =>
+  fc.array(fc.oneof(uvm(), ext(), mmu()), { minLength: 1, maxLength: 4 }).map((deeds) => [{ op: 'multi', calls: deeds.flat().filter(({ op }) => shape !== 'pv64' || op !== 'wr') }]);
+
+// -- grants ---------------------------------------------------------------------------------------
+
+const gref = often([6, [8, 9, 13, 1, 2]], [2, [3, 10, 11, 12, 14, 15]], [1, [255, 511, 512, 600]]);
+const MAP_FLAGS = often([6, ['2', '6', '3', '7']], [2, ['1', '5', 'a', '12', '16', '13', '17']], [1, ['0', 'f0002']]);
+const peerOrSelf = often([5, ['d2', 'd1']], [1, ['d99', 'self', 'd3']]);
+const window = fc.integer({ min: 0, max: 3 }).map((index) => `w${index}`);
+/** Where an entry of a grant is: an address, or an entry's machine address (aligned or not). */
+const place = fc.oneof({ weight: 6, arbitrary: window }, { weight: 1, arbitrary: fc.tuple(oneOf('scratch_l1', 'live_l1', 'f0'), oneOf(16, 17, 20, 30), oneOf('', '', '+4', '+1')).map(([name, index, off]) => `pte:${name}[${index}]${off}`) }, { weight: 1, arbitrary: oneOf('v1', 'v2', 'null') });
+const handle = fc.oneof({ weight: 8, arbitrary: fc.integer({ min: 0, max: 3 }).map((index) => `h${index}`) }, { weight: 1, arbitrary: oneOf(0, 1, 255, 256) });
+const mapRequest = fc.tuple(place, MAP_FLAGS, gref, peerOrSelf).map(([at, flags, ref, dom]) => ({ at: at.startsWith('pte:') ? at : at, flags: at.startsWith('pte:') ? (parseInt(flags, 16) | 0x10).toString(16) : flags, ref, dom }));
+const unmapRequest = fc.tuple(place, handle, fc.option(fc.oneof(oneOf('foreign:0', 'foreign1:0', 'foreign2:0', 'f0:0', 'f1:0'), ownFrame.map((frame) => `${frame}:8`)), { nil: undefined })).map(([at, h, dev]) => ({ at, h, ...(dev === undefined ? {} : { dev }) }));
+
+const offer = (): DeedArbitrary => single(fc.tuple(oneOf(1, 2, 3), oneOf('1', '1', '5', '2', '0'), oneOf('d1', 'd1', 'd2'), anyFrame).map(([ref, flags, dom, frame]) => ({ op: 'gset', ref, flags, dom, frame })));
+const map = (): DeedArbitrary => single(fc.array(mapRequest, { minLength: 1, maxLength: 3 }).map((req) => ({ op: 'gmap', req })));
+const unmap = (): DeedArbitrary => single(fc.array(unmapRequest, { minLength: 1, maxLength: 3 }).map((req) => ({ op: 'gunmap', req })));
+/** A grant of d2's mapped both ways, and let go in one or two steps, or somewhere else. */
+const mapAndUnmap = (): DeedArbitrary =>
+  fc.tuple(oneOf<readonly [number, string]>([8, 'foreign'], [13, 'foreign2'], [9, 'foreign1']), oneOf('2', '3', '6', '7', '1', '5'), window, fc.array(fc.tuple(window, oneOf('host', 'device', 'both')), { maxLength: 2 })).map(([[ref, frame], flags, at, ends]) => [
+    { op: 'gmap', req: [{ at, flags, ref, dom: 'd2' }] },
+    ...ends.map(([where, how]) => ({ op: 'gunmap', req: [{ at: how === 'device' ? 'null' : where, h: 'h0', ...(how === 'host' ? {} : { dev: `${frame}:0` }) }] })),
+  ]);
+const replace = (): DeedArbitrary => single(fc.tuple(window, fc.oneof(window, oneOf('v1', 'v2', 'null')), handle).map(([at, to, h]) => ({ op: 'greplace', req: [{ at, new: to, h }] })));
+const OFFSETS = oneOf(0, 8, 100, 2048, 4088, 4095, 4096, 65535);
+const copySide = fc.oneof(fc.tuple(gref, oneOf('d2', 'd2', 'd1'), OFFSETS).map(([ref, dom, off]) => ({ ref, dom, off })), fc.tuple(fc.oneof({ weight: 6, arbitrary: ownFrame }, { weight: 1, arbitrary: anyFrame }), OFFSETS).map(([frame, off]) => ({ frame, dom: 'self', off })));
+const copy = (): DeedArbitrary =>
+  single(fc.array(fc.tuple(copySide, copySide, oneOf(0, 1, 8, 8, 100, 2048, 4088, 4096, 65535)).map(([src, dst, len]) => ({ src, dst, len })), { minLength: 1, maxLength: 4 }).map((req) => ({ op: 'gcopy', req })));
+const transfer = (): DeedArbitrary =>
+  fc.tuple(ownIndex, fc.boolean(), oneOf('d2', 'd2', 'd2', 'd3'), oneOf(11, 11, 11, 8)).map(([frame, unmapFirst, dom, ref]) => [...(unmapFirst ? [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 0 }] : []), { op: 'gxfer', frame: `f${frame}`, dom, ref }]);
+const version = (): DeedArbitrary =>
+  fc.oneof(single(oneOf(1, 2, 2).map((v) => ({ op: 'gsetver', v }))), single(oneOf(0, 1, 2, 3).map((nr) => ({ op: 'gstatusf', nr, dom: 'self' }))), single(oneOf(1, 2, 5, 65).map((nr) => ({ op: 'gsetup', dom: 'self', nr }))),
+    fc.tuple(oneOf(1, 2, 8), oneOf('1', '101', '5'), oneOf('d1', 'd2'), ownFrame, oneOf(0, 100), oneOf(8, 4096)).map(([ref, flags, dom, frame, off, len]) => [{ op: 'gsetver', v: 2 }, { op: 'g2set', ref, flags, dom, frame, off, len }]));
+const swap = (): DeedArbitrary => single(fc.tuple(gref, gref).map(([a, b]) => ({ op: 'gswap', a, b })));
+
+// -- events and the other domain --------------------------------------------------------------------
+
+const port = often([6, [1, 2, 3, 4, 5, 6, 7, 8]], [1, [0, 63, 64, 1023, 0xffff_ffff]]);
+const EVENT_COMMANDS = ['alloc_unbound', 'bind_interdomain', 'bind_interdomain', 'bind_virq', 'bind_ipi', 'bind_pirq', 'close', 'send', 'status', 'unmask', 'bind_vcpu', 'reset', 'set_priority', 'bad'] as const;
+const event = (): DeedArbitrary =>
+  single(fc.record({ op: fc.constant('evt'), cmd: oneOf<string>(...EVENT_COMMANDS), dom: oneOf('self', 'd1', 'd2', 'd99'), remote: oneOf('d2', 'd2', 'd1', 'd3', 'd99'), rport: port, port, virq: oneOf(0, 1, 2, 7, 11, 24), vcpu: oneOf(0, 0, 0, 1), prio: oneOf(0, 7, 16) }));
+const fifo = (): DeedArbitrary =>
+  fc.tuple(ownFrame, oneOf(0, 8, 4024, 4032), fc.boolean()).map(([frame, offset, expands]) => [{ op: 'evt', cmd: 'init_control', frame, offset, vcpu: 0 }, ...(expands ? [{ op: 'evt', cmd: 'expand_array', frame }] : [])]);
+/** A port is taken, made pending, closed and taken again. */
+const reuse = (): DeedArbitrary =>
+  fc.tuple(oneOf(3, 4, 5, 6), fc.boolean()).map(([rport, again]) => [{ op: 'evt', cmd: 'bind_interdomain', remote: 'd2', rport }, { op: 'peer', do: 'notify', port: rport }, { op: 'evt', cmd: 'close', port: 3 }, ...(again ? [{ op: 'evt', cmd: 'bind_ipi', vcpu: 0 }] : [])]);
+const peer = (): DeedArbitrary =>
+  single(fc.oneof({ weight: 3, arbitrary: port.map((each) => ({ op: 'peer', do: 'close', port: each })) }, { weight: 3, arbitrary: port.map((each) => ({ op: 'peer', do: 'notify', port: each })) }, { weight: 2, arbitrary: gref.map((ref) => ({ op: 'peer', do: 'revoke', ref })) }, { weight: 1, arbitrary: fc.constant({ op: 'peer', do: 'end' }) }));
+
+// -- programs -------------------------------------------------------------------------------------
+
+type Family = 'memory' | 'grants' | 'events';
+const DEEDS: Readonly<Record<string, { readonly family: Family; readonly make: (shape: AbiName) => DeedArbitrary }>> = {
+  build: { family: 'memory', make: build }, tree: { family: 'memory', make: tree }, linear: { family: 'memory', make: linear }, liveEntry: { family: 'memory', make: liveEntry },
+  liveTable: { family: 'memory', make: liveTable }, mmu: { family: 'memory', make: mmu }, machphys: { family: 'memory', make: machphys }, uvm: { family: 'memory', make: uvm },
+  store: { family: 'memory', make: store }, touch: { family: 'memory', make: touch }, ext: { family: 'memory', make: ext }, ldt: { family: 'memory', make: ldt }, gdt: { family: 'memory', make: gdt },
+  descriptor: { family: 'memory', make: descriptor }, memory: { family: 'memory', make: memory }, exchangeTo: { family: 'memory', make: exchangeTo }, stale: { family: 'memory', make: stale }, multi: { family: 'memory', make: multi },
+  offer: { family: 'grants', make: offer }, map: { family: 'grants', make: map }, unmap: { family: 'grants', make: unmap }, mapAndUnmap: { family: 'grants', make: mapAndUnmap }, replace: { family: 'grants', make: replace },
+  copy: { family: 'grants', make: copy }, transfer: { family: 'grants', make: transfer }, version: { family: 'grants', make: version }, swap: { family: 'grants', make: swap },
+  event: { family: 'events', make: event }, fifo: { family: 'events', make: fifo }, reuse: { family: 'events', make: reuse }, peer: { family: 'events', make: peer },
+};
+
+export interface ProgramConstraints {
+  readonly shapes?: readonly AbiName[];
+  /** Families of deeds that may occur. */
+  readonly families?: readonly Family[];
+  readonly maxDeeds?: number;
+  /** Interrupt hypercalls (default: in half of the programs). */
+  readonly preempt?: boolean;
+}
+
+/** Any program of a hostile guest. */
+export function programs({ shapes = SHAPES, families = ['memory', 'grants', 'events'], maxDeeds = 14, preempt }: ProgramConstraints = {}): fc.Arbitrary<Program> {
+  const names = Object.keys(DEEDS).filter((each) => families.includes((DEEDS[each] as { family: Family }).family));
+  const swarm = fc.noShrink(fc.tuple(fc.constantFrom(...shapes), fc.subarray(names, { minLength: 2, maxLength: 8 }), fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 8, maxLength: 8 })));
+  const interruptions = preempt === false ? fc.constant(0) : preempt === true ? oneOf(1, 2, 3, 5) : oneOf(0, 0, 0, 1, 2, 3);
+  return swarm.chain(([shape, chosen, weights]) =>
+    fc.record({
+      shape: fc.constant(shape), preempt: interruptions,
+      steps: fc.array(fc.oneof(...chosen.map((each, index) => ({ weight: weights[index] as number, arbitrary: (DEEDS[each] as { make: (shape: AbiName) => DeedArbitrary }).make(shape) }))), { minLength: 1, maxLength: maxDeeds }).map((deeds) => deeds.flat()),
+    }));
+}
+
+/** Page-table trees: stores that build one, read-only mappings of its frames, and the pin. */
+export const pageTableTrees = (shape: AbiName): fc.Arbitrary<readonly Step[]> => tree(shape);
+/** Shapes of guests. */
+export const shapes = (): fc.Arbitrary<AbiName> => fc.constantFrom(...SHAPES);
