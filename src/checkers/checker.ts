@@ -23,8 +23,8 @@ export interface Checker {
   readonly check: (survey: Survey, report: Report) => void;
 }
 
-/** How many violations one check keeps: one mistake may break thousands of entries. */
-export const MAX_VIOLATIONS = 50;
+/** How many violations of each checker one check keeps: one mistake may break thousands of entries. */
+export const MAX_VIOLATIONS = 12;
 
 export const frameText = (mfn: number): string => `mfn ${mfn.toString(16)}`;
 export const domainText = (domain: Domain): string => `d${domain.domId}`;

@@ -14,23 +14,25 @@ function checkCounts(survey: Survey, report: Report): void {
     if (typeCount[mfn] !== types[mfn]) report(frameText(mfn), `${types[mfn]} uses as its type were found, ${typeCount[mfn]} are counted: ${frames.describe(mfn)}`);
     if (linear[mfn] !== linearCount[mfn] && typeCount[mfn] !== 0) report(frameText(mfn), `${linear[mfn]} linear entries (negative: uses) were found, ${linearCount[mfn]} are counted: ${frames.describe(mfn)}`);
   }
+  const { flags, type } = frames;
   for (let i = 0; i < freeRuns.length; i += 2) {
-    for (const [what, array] of [['is referenced', refs], ['has references', refCount], ['has a type count', typeCount], ['has flags', frames.flags], ['has a type', frames.type]] as const) {
-      const mfn = survey.firstNonZero(array, freeRuns[i] as number, freeRuns[i + 1] as number);
-      if (mfn >= 0) report(frameText(mfn), `belongs to nobody, yet ${what}: ${frames.describe(mfn)}`);
+    const end = freeRuns[i + 1] as number;
+    for (let mfn = freeRuns[i] as number; mfn < end; mfn++) {
+      const inUse = (refCount[mfn] as number) | (typeCount[mfn] as number) | (refs[mfn] as number) | (flags[mfn] as number) | (type[mfn] as number);
+      if (inUse !== 0) report(frameText(mfn), `belongs to nobody, yet is in use; ${refs[mfn]} references were found: ${frames.describe(mfn)}`);
     }
   }
   checkTotals(survey, report);
 }
 
 /** The free list and the domains' totals. */
-function checkTotals({ hv, frames, used, usedCount }: Survey, report: Report): void {
+function checkTotals({ hv, frames, used, usedCount, limit }: Survey, report: Report): void {
   const { owner, flags, freeList, freeCount } = frames;
   const free: number = FREE_OWNER;
   const xenHeap: number = FRAME.xenHeap;
   for (let i = 0; i < freeCount; i++) {
     const mfn = freeList[i] as number;
-    if (owner[mfn] !== free) report(frameText(mfn), `is on the free list, yet in use: ${frames.describe(mfn)}`);
+    if (mfn < limit && owner[mfn] !== free) report(frameText(mfn), `is on the free list, yet in use: ${frames.describe(mfn)}`);
   }
   const totals = new Map<number, number>();
   let last = -1;

@@ -144,12 +144,12 @@ export const reservedSlotsChecker: Checker = {
 
 // -- machine-to-phys ------------------------------------------------------------------------------
 
-function checkM2p({ frames, machine, freeRuns }: Survey, report: Report): void {
-  const { frameCount, m2p32Mfn, m2p64Mfn } = frames;
+function checkM2p({ frames, machine, freeRuns, limit }: Survey, report: Report): void {
+  const { m2p32Mfn, m2p64Mfn } = frames;
   const { u32, ramBase } = machine;
   const narrow = (ramBase + m2p32Mfn * 4096) >>> 2;
   const wide = (ramBase + m2p64Mfn * 4096) >>> 2;
-  for (let mfn = 0; mfn < frameCount; mfn++) {
+  for (let mfn = 0; mfn < limit; mfn++) {
     const pfn = u32[narrow + mfn] as number;
     const pfn64 = u32[wide + mfn * 2] as number;
     if (pfn !== pfn64) report(frameText(mfn), `has pfn ${pfn.toString(16)} in the 4-byte table and ${pfn64.toString(16)} in the 8-byte one`);

@@ -72,10 +72,16 @@ export class Survey {
   usedCount = 0;
   /** Runs of frames that belong to nobody: first, end, first, end, ... */
   readonly freeRuns: number[] = [];
+  /** Something beyond `limit` was counted. */
+  #clearAll = false;
 
-  constructor(hv: Hypervisor) {
+  /** Frames from this one on belong to nobody, by the caller's word, and are not looked at. */
+  readonly limit: number;
+
+  constructor(hv: Hypervisor, limit: number = hv.frames.frameCount) {
     const n = hv.frames.frameCount;
     this.hv = hv;
+    this.limit = Math.min(limit, n);
     this.frames = hv.frames;
     this.machine = hv.machine;
     this.refs = new Uint32Array(n);
@@ -88,11 +94,13 @@ export class Survey {
 
   /** Reads everything anew. */
   take(): this {
-    this.refs.fill(0);
-    this.types.fill(0);
-    this.uses.fill(0);
-    this.xenL2Uses.fill(0);
-    this.linear.fill(0);
+    const end = this.#clearAll ? this.frames.frameCount : this.limit;
+    this.#clearAll = false;
+    this.refs.fill(0, 0, end);
+    this.types.fill(0, 0, end);
+    this.uses.fill(0, 0, end);
+    this.xenL2Uses.fill(0, 0, end);
+    this.linear.fill(0, 0, end);
     this.odd.length = 0;
     this.foreign.length = 0;
     this.tables.length = 0;
@@ -106,8 +114,8 @@ export class Survey {
   // -- what the frame table says of its frames ----------------------------------------------------
 
   #readFrames(): void {
-    const { owner, flags, type, typeCount, frameCount } = this.frames;
-    const { refs, types, used, freeRuns } = this;
+    const { owner, flags, type, typeCount } = this.frames;
+    const { refs, types, used, freeRuns, limit } = this;
     // Imported bindings are slow to read where modules are transformed.
     const free: number = FREE_OWNER;
     const { allocated, xenHeap, pinned, partial, validated } = FRAME;
@@ -115,11 +123,11 @@ export class Survey {
     const { IO, FIRST_RESERVED } = DOMID;
     let domain: Domain | undefined;
     let count = 0;
-    for (let mfn = 0; mfn < frameCount; mfn++) {
+    for (let mfn = 0; mfn < limit; mfn++) {
       const of = owner[mfn] as number;
       if (of === free) {
         const first = mfn;
-        while (mfn < frameCount && owner[mfn] === free) mfn++;
+        while (mfn < limit && owner[mfn] === free) mfn++;
         freeRuns.push(first, mfn--);
         continue;
       }
@@ -146,11 +154,6 @@ export class Survey {
     this.usedCount = count;
   }
 
-  /** Is every element of the array zero for frames that belong to nobody? Else the first that is not. */
-  firstNonZero(array: Uint32Array | Uint8Array, first: number, end: number): number {
-    for (let mfn = first; mfn < end; mfn++) if (array[mfn] !== 0) return mfn;
-    return -1;
-  }
 
   #readTable(domain: Domain, mfn: number, level: number, bits: number): void {
     const partial = (bits & FRAME.partial) !== 0;
@@ -192,6 +195,7 @@ export class Survey {
           if (!domain.privileged) this.#odd('ioFrame', mfn, (at - start) / step, lo, hi);
           continue;
         }
+        if (target >= this.limit) this.#clearAll = true;
         this.foreign.push({ domain, tableMfn: mfn, index: (at - start) / step, targetMfn: target, writable: (lo & writable) !== 0 });
       }
       refs[target] = (refs[target] as number) + 1;
@@ -257,6 +261,7 @@ export class Survey {
   /** One reference; with `typed` also a type count, as a use (USE bits). Public for holders that no state shows. */
   hold(mfn: number, use: number, typed: boolean): void {
     if (!this.frames.has(mfn)) return;
+    if (mfn >= this.limit) this.#clearAll = true;
     this.refs[mfn] = (this.refs[mfn] as number) + 1;
     if (typed) this.types[mfn] = (this.types[mfn] as number) + 1;
     this.uses[mfn] = (this.uses[mfn] as number) | use;

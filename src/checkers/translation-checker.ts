@@ -1,7 +1,8 @@
 // The checker of cached translations. A processor may keep a translation until it is flushed, however
 // stale; so these are allowed:
 //
-//   - the guest changed an entry and did not flush: the frame is still its own (or granted to it)
+//   - the guest changed an entry and did not flush: the frame is still its own, or still granted to it
+//     (a grant stays in force until it is unmapped, which flushes)
 //   - the frame was freed: nobody has it, and Xen flushes when it gives it out again
 //   - it may be read: a page table, a descriptor table, Xen's m2p and windows
 //
@@ -54,10 +55,9 @@ const slotText = (vcpu: Vcpu, slot: number): string => `d${vcpu.domain.domId}v${
 function judge(survey: Survey, domain: Domain, mfn: number, writes: boolean): string | undefined {
   const { frames } = survey;
   const of = frames.owner[mfn];
-  if (of === domain.domId) {
-    const type = frames.type[mfn] as number;
-    return writes && type >= FRAME_TYPE.l1 && type <= FRAME_TYPE.segDesc && frames.typeCount[mfn] !== 0 ? 'can be written through, but is a table' : undefined;
-  }
+  const type = frames.type[mfn] as number;
+  if (writes && type >= FRAME_TYPE.l1 && type <= FRAME_TYPE.segDesc && frames.typeCount[mfn] !== 0) return 'can be written through, but is a table';
+  if (of === domain.domId) return undefined;
   if (of === FREE_OWNER) return undefined;
   if (of === DOMID.XEN) return writes ? "can be written through, but is Xen's" : isShown(survey, domain, mfn) ? undefined : "is Xen's and not shown to guests";
   if (domain.privileged) return undefined;

@@ -87,7 +87,7 @@ export interface Vcpu {
   ldtFrames: number[];
   /** Inside HYPERVISOR_multicall, which may not nest. */
   inMulticall: boolean;
-  /** Value of the TLB clock at this vCPU's last full flush (tlb-clock in page-types.ts). */
+  /** Value of the TLB clock at this vCPU's last full flush (tlb-clock.ts). */
   tlbFlushedAt: number;
   /** fs/gs bases of 64-bit guests. */
   segmentBases: { fs: bigint; gsKernel: bigint; gsUser: bigint };

@@ -7,6 +7,7 @@ import type { Domain } from './domain.ts';
 import { FRAME, FRAME_TYPE, FREE_OWNER } from './frame-table.ts';
 import { assignFrame, releaseFrame, takeFreeFrame, type Hypervisor } from './hypervisor.ts';
 import { getPage, getPageAndOwner, putAllocation, putPage } from './page-types.ts';
+import { flushBeforeReuse } from './tlb-clock.ts';
 
 /** The domain gives a frame back; it is freed when the last mapping goes. 0, -EINVAL (no RAM), -ENXIO (not its own). */
 export function removeFrame(hv: Hypervisor, domain: Domain, mfn: number): number {
@@ -67,6 +68,7 @@ export function takeFreeRun(hv: Hypervisor, order: number): number | undefined {
       if (mfn < first || mfn >= first + length) frames.freeList[kept++] = mfn;
     }
     frames.freeCount = kept;
+    for (let i = 0; i < length; i++) flushBeforeReuse(hv, first + i);
     return first;
   }
   return undefined;

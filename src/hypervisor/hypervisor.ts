@@ -20,6 +20,7 @@ import { GRANT_RULES, type GrantRules } from './grant-rules.ts';
 import type { GrantTable } from './grant-table.ts';
 import type { HypercallRow } from './hypercall.ts';
 import { emitGuestMemory } from './mm-events.ts';
+import { flushBeforeReuse } from './tlb-clock.ts';
 import { newVcpu } from './vcpu.ts';
 import { buildXenTables, type XenTables } from './xen-tables.ts';
 
@@ -150,6 +151,7 @@ export function takeFreeFrame(hv: Hypervisor, window = 1): number | undefined {
   const mfn = frames.freeList[at] as number;
   frames.freeList.copyWithin(at, at + 1, count);
   frames.freeCount = count - 1;
+  flushBeforeReuse(hv, mfn);
   return mfn;
 }
 
@@ -201,7 +203,8 @@ export function releaseFrame(hv: Hypervisor, mfn: number): void {
   frames.validEntries[mfn] = 0;
   frames.partialFlags[mfn] = 0;
   frames.linearCount[mfn] = 0;
-  frames.tlbStamp[mfn] = frames.tlbClock;
+  // Never 0, which says that no TLB can have it.
+  frames.tlbStamp[mfn] = Math.max(frames.tlbClock, 1);
   frames.setM2p(mfn, INVALID_M2P);
   hv.machine.fillFrame(mfn, 0);
   frames.freeList[frames.freeCount] = mfn;

@@ -17,7 +17,10 @@ import { releaseFrame, type Hypervisor } from './hypervisor.ts';
 import { emitPageType } from './mm-events.ts';
 import { demoteTable, promoteTable } from './page-tables.ts';
 import { validateDescriptors } from './segment-descriptors.ts';
-import type { Domain, OldTable, Vcpu } from './domain.ts';
+import type { OldTable } from './domain.ts';
+import { flushIfStale } from './tlb-clock.ts';
+
+export { flushDomainTlb, flushVcpuTlb } from './tlb-clock.ts';
 
 /** Wanted type "L2 that sits in slot 3 of a PAE root": FRAME_TYPE.l2 and this bit. */
 export const PAE_XEN_L2 = 0x40;
@@ -270,26 +273,4 @@ export function putOldTable(hv: Hypervisor, holder: { oldTable: OldTable | undef
 /** Remembers an interrupted put: rc is -EINTR (the type is still held) or -ERESTART (half torn down). */
 export function keepOldTable(hv: Hypervisor, mfn: number, rc: number): void {
   oldTableHolder(hv).oldTable = { mfn, parentMfn: -1, partial: rc === ERESTART };
-}
-
-// -- stale translations ---------------------------------------------------------------------------
-
-/** The vCPU's whole TLB is dropped; the clock tells later type changes that it was. */
-export function flushVcpuTlb(hv: Hypervisor, vcpu: Vcpu): void {
-  vcpu.cpu?.flushTlb(false);
-  hv.frames.tlbClock++;
-  vcpu.tlbFlushedAt = hv.frames.tlbClock;
-}
-
-export function flushDomainTlb(hv: Hypervisor, domain: Domain): void {
-  for (const vcpu of domain.vcpus) flushVcpuTlb(hv, vcpu);
-}
-
-/** Flushes the owner's vCPUs that have not been flushed since the frame was last used as what it was (tlbflush_filter). */
-function flushIfStale(hv: Hypervisor, mfn: number): void {
-  const owner = hv.domains.get(hv.frames.owner[mfn] as number);
-  if (owner === undefined) return;
-  for (const vcpu of owner.vcpus) {
-    if ((hv.frames.tlbStamp[mfn] as number) >= vcpu.tlbFlushedAt) flushVcpuTlb(hv, vcpu);
-  }
 }

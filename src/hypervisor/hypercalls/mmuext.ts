@@ -16,6 +16,7 @@ import {
   EINTR, EINVAL, ERESTART, flushDomainTlb, flushVcpuTlb, getPage, getPageAndType, getPageAndTypeFor, getType, keepOldTable, oldTableHolder, preemptCheck,
   PUT, putOldTable, putPage, putPageAndType, putPageAndTypePreemptible,
 } from '../page-types.ts';
+import { mapLdtPage } from '../per-domain.ts';
 import { batchOutcome, PREEMPTED, reportDone, vcpusOfBitmap } from './mmu.ts';
 
 const EPERM = -ERRNO.EPERM;
@@ -154,6 +155,7 @@ export function dropLdt(hv: Hypervisor, vcpu: Vcpu): void {
     const mfn = vcpu.ldtFrames[page] as number;
     if (mfn === 0) continue;
     vcpu.ldtFrames[page] = 0;
+    if (vcpu.domain.perDomain !== undefined) mapLdtPage(hv, vcpu, page, undefined);
     putPageAndType(hv, mfn);
     dropped = true;
   }
