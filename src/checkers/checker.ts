@@ -4,7 +4,7 @@
 import type { Domain } from '../hypervisor/domain.ts';
 import type { Survey } from './survey.ts';
 
-export type CheckerName = 'counts' | 'exclusivity' | 'entries' | 'reservedSlots' | 'machineToPhys' | 'translations' | 'eventChannels' | 'grants' | 'endings';
+export type CheckerName = 'counts' | 'exclusivity' | 'entries' | 'descriptors' | 'reservedSlots' | 'machineToPhys' | 'translations' | 'eventChannels' | 'grants' | 'endings';
 
 export interface Violation {
   readonly checker: CheckerName;

@@ -2,6 +2,7 @@
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import { MAX_VIOLATIONS, type Checker, type CheckerName, type Violation } from './checker.ts';
 import { endingsChecker, eventChannelsChecker, grantsChecker } from './channel-checkers.ts';
+import { descriptorsChecker } from './descriptor-checker.ts';
 import { countsChecker, entriesChecker, exclusivityChecker } from './memory-checkers.ts';
 import { machineToPhysChecker, reservedSlotsChecker } from './reserved-checkers.ts';
 import { Survey } from './survey.ts';
@@ -11,7 +12,7 @@ export type { Checker, CheckerName, Violation };
 export { p2mProblems } from './reserved-checkers.ts';
 
 export const CHECKERS: readonly Checker[] = [
-  countsChecker, exclusivityChecker, entriesChecker, reservedSlotsChecker, machineToPhysChecker, translationsChecker, eventChannelsChecker, grantsChecker, endingsChecker,
+  countsChecker, exclusivityChecker, entriesChecker, descriptorsChecker, reservedSlotsChecker, machineToPhysChecker, translationsChecker, eventChannelsChecker, grantsChecker, endingsChecker,
 ];
 
 /** A use of a frame that no state shows: tests take some by hand. */

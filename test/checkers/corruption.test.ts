@@ -4,7 +4,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { CHECKERS, checkAll, InvariantChecker, p2mProblems, violationText, type CheckerName } from '../../src/checkers/index.ts';
 import { destroyDomain } from '../../src/hypervisor/destroy-domain.ts';
 import { bindPort, setVirqPort } from '../../src/hypervisor/event-channels.ts';
-import { FRAME } from '../../src/hypervisor/frame-table.ts';
+import { FRAME, FRAME_TYPE } from '../../src/hypervisor/frame-table.ts';
 import { noPins } from '../../src/hypervisor/grant-table.ts';
 import { mapForBackend } from '../../src/hypervisor/grant-table-backend.ts';
 import type { Domain } from '../../src/hypervisor/domain.ts';
@@ -50,6 +50,15 @@ const cached = (access: 'read' | 'write' = 'write', vaddr = kernelVaddr): number
   expect(two.cpus[0].translate(vaddr, access, false).ok).toBe(true);
   return (two.cpus[0].tlbBase + ((vaddr >>> 12) & 2047) * TLB_ENTRY_BYTES) >>> 2;
 };
+/** A descriptor in a frame that is typed as a descriptor table and checked. */
+const descriptor = (hi: number, lo: number): void => {
+  const mfn = idle(d1);
+  hv.frames.type[mfn] = FRAME_TYPE.segDesc;
+  hv.frames.typeCount[mfn] = 1;
+  hv.frames.flags[mfn] = FRAME.allocated | FRAME.validated;
+  hv.machine.writeU32(mfn * 4096 + 8, lo);
+  hv.machine.writeU32(mfn * 4096 + 12, hi);
+};
 const activeGrant = (domain: Domain, gref: number, mfn: number, domId: number): void => {
   domain.grants.active[gref] = { pin: noPins(), domId, mfn, isSubPage: false, start: 0, length: 4096, sourceDomId: domain.domId, sourceGref: gref };
 };
@@ -87,6 +96,9 @@ const CORRUPTIONS: readonly Corruption[] = [
   { checker: 'entries', what: 'a plain page in place of a page table', says: /no table of the level below/, corrupt: () => { repoint(l2(3) * 4096, idle(d1)); } },
   { checker: 'entries', what: "another domain's page table", says: /table of another owner/, corrupt: () => { const other = hv.machine.readU32((d2.vcpus[0]?.guestTableMfn as number) * 4096 + 3 * 8) >>> 12; setSlot(0, other); } },
   { checker: 'entries', what: 'a table in use that was never checked', says: /never checked/, corrupt: () => { hv.frames.flags[l1()] = (hv.frames.flags[l1()] as number) & ~FRAME.validated; } },
+  { checker: 'descriptors', what: 'a code segment of ring 0', says: /segment of ring 0/, corrupt: () => { descriptor(0x00cf_9a00, 0xffff); } },
+  { checker: 'descriptors', what: 'an interrupt gate', says: /type 14/, corrupt: () => { descriptor(0x0000_ee00, 0x0008_0000); } },
+  { checker: 'descriptors', what: 'a call gate that works', says: /would pass/, corrupt: () => { descriptor(0x0000_ec00, 0x0019_0000); } },
   { checker: 'reservedSlots', what: "Xen's slot made writable for users", says: /is Xen's/, corrupt: () => { set(l2(3) * 4096 + 430 * 8, () => (idle(d1) << 12) | 0x67); } },
   { checker: 'reservedSlots', what: "a writable entry in Xen's table of the m2p", says: /is Xen's/, corrupt: () => { set((hv.xenTables.paeL1Mfns[0] as number) * 4096, (lo) => lo | 2); } },
   { checker: 'reservedSlots', what: 'a window on a frame that was given up', says: /is Xen's/, corrupt: () => { set((d1.perDomain?.l1Mfn as number) * 4096 + 20 * 8, () => (idle(d1) << 12) | 0x21); } },
