@@ -15,7 +15,7 @@ import type { Hypervisor } from './hypervisor.ts';
 import { dropGdt } from './hypercalls/descriptors.ts';
 import { dropLdt } from './hypercalls/mmuext.ts';
 import { demoteTable } from './page-tables.ts';
-import { putAllocation, putOldTable, putPageAndTypePreemptible } from './page-types.ts';
+import { putAllocation, putOldTable, putPage, putPageAndTypePreemptible } from './page-types.ts';
 
 /** Gives back all memory of the domain and forgets it. Never interrupted. Call it once, when nothing of the domain runs any more. */
 export function destroyDomain(hv: Hypervisor, domain: Domain): void {
@@ -58,7 +58,12 @@ function unpin(hv: Hypervisor, mfn: number): void {
 function emptyTable(hv: Hypervisor, mfn: number, level: number): void {
   const { frames } = hv;
   const flags = frames.flags[mfn] as number;
-  if (frames.type[mfn] !== level || frames.typeCount[mfn] === 0 || (flags & FRAME.validated) === 0) return;
-  frames.flags[mfn] = flags & ~FRAME.validated;
-  assert(demoteTable(hv, mfn, level, false) === 0, `table ${mfn} was interrupted`);
+  const partial = (flags & FRAME.partial) !== 0;
+  if (frames.type[mfn] !== level || frames.typeCount[mfn] === 0 || (flags & (FRAME.validated | FRAME.partial)) === 0) return;
+  frames.flags[mfn] = flags & ~(FRAME.validated | FRAME.partial);
+  assert(demoteTable(hv, mfn, level, partial) === 0, `table ${mfn} was interrupted`);
+  if (!partial) return;
+  // A guest gave up in the middle of a preempted call: the state itself held a type and a reference.
+  frames.typeCount[mfn] = (frames.typeCount[mfn] as number) - 1;
+  putPage(hv, mfn);
 }

@@ -14,7 +14,7 @@ export interface ExtraHold {
   readonly typed: 'rw' | undefined;
 }
 
-/** One line for each frame whose counts are wrong; empty if all is well. Call it when no table is half-way. */
+/** One line for each frame whose counts are wrong; empty if all is well. */
 export function recount(hv: Hypervisor, domain: Domain, extra: readonly ExtraHold[] = []): string[] {
   const { frames, machine } = hv;
   const wrong: string[] = [];
@@ -37,11 +37,15 @@ export function recount(hv: Hypervisor, domain: Domain, extra: readonly ExtraHol
     if ((flags & FLAG.allocated) !== 0) hold(mfn, undefined);
     if ((flags & FLAG.pinned) !== 0) hold(mfn, `l${type}`);
     if ((flags & FLAG.xenHeap) !== 0) types.set(mfn, (types.get(mfn) ?? 0) + 1);
-    if ((flags & FLAG.partial) !== 0) wrong.push(`half-way: ${frames.describe(mfn)}`);
+    // A guest may give up in the middle of a preempted call: the state itself holds a type and a reference.
+    const partial = (flags & FLAG.partial) !== 0;
+    if (partial) hold(mfn, `l${type}`);
     if (type < 1 || type > 4 || frames.typeCount[mfn] === 0) continue;
     const bytes = domain.abi.pteBytes;
     const entries = type === 3 && domain.abi.levels === 3 ? 4 : 4096 / bytes;
-    for (let i = 0; i < entries; i++) {
+    const begun = partial && ((frames.partialFlags[mfn] as number) & 1) !== 0 ? (frames.validEntries[mfn] as number) : -1;
+    const end = partial ? (frames.validEntries[mfn] as number) + (begun >= 0 ? 1 : 0) : entries;
+    for (let i = 0; i < end; i++) {
       if (type === 4 && i >= 256 && i < 272) continue;
       if (type === 2 && domain.abi.levels === 3 && (flags & FLAG.paeXenL2) !== 0 && i >= 428) continue;
       if (type === 2 && domain.abi.levels === 2 && i >= 0x3f0) continue;
@@ -51,6 +55,9 @@ export function recount(hv: Hypervisor, domain: Domain, extra: readonly ExtraHol
       if (type === 1) {
         if (target >= frames.frameCount || frames.owner[target] === IO_OWNER) wrong.push(`L1 ${mfn.toString(16)}[${i}] maps no RAM of the domain's`);
         else hold(target, (lo & 2) !== 0 ? 'rw' : undefined);
+      } else if (i === begun) {
+        // That entry's table is half-way itself, and holds its own type.
+        hold(target, undefined);
       } else if (target !== mfn) {
         const linear = frames.type[target] === type;
         if (linear && (lo & 2) !== 0) wrong.push(`writable linear entry ${mfn.toString(16)}[${i}]`);
