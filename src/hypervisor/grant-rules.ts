@@ -26,6 +26,12 @@ export interface GrantRules {
   readonly statusFramesUnusedBeforeFree: boolean;
   /** A transferred frame has no use left but its allocation. XSA-214, XSA-217. */
   readonly transferNeedsSoleReference: boolean;
+  /** A transferred frame forgets its type. XSA-214. */
+  readonly transferForgetsType: boolean;
+  /** Translations of a transferred frame are flushed before it changes hands. XSA-217. */
+  readonly transferFlushes: boolean;
+  /** A mapping for host and device that is undone in two steps gives back one use in each. XSA-394. */
+  readonly unmapStepsCountedOnce: boolean;
   /** A batch that is preempted goes on behind its last finished element. XSA-318. */
   readonly continuationSkipsDone: boolean;
 }
@@ -33,5 +39,6 @@ export interface GrantRules {
 export const GRANT_RULES: GrantRules = {
   pteAligned: true, unmapChecksEntry: true, eachMappingHoldsReference: true, unmapKeepsReadOnly: true, writableTakesType: true, readOnlyRefusesWriting: true,
   pinOverflowRefused: true, failedMapIsUndone: true, copyInsideBounds: true, statusFramesBounded: true, statusFramesUnusedBeforeFree: true,
-  transferNeedsSoleReference: true, continuationSkipsDone: true,
+  transferNeedsSoleReference: true, transferForgetsType: true, transferFlushes: true, unmapStepsCountedOnce: true,
+  continuationSkipsDone: true,
 };

@@ -180,6 +180,8 @@ const GRANT_MARK_HI = 0x4000_0000;
 
 interface EntryPlace {
   readonly tableMfn: number;
+  /** Bytes by which the address misses the entry: 0 while `pteAligned` holds. */
+  readonly skewBytes: number;
   readonly index: number;
   readonly lo: number;
   readonly hi: number;
@@ -204,13 +206,19 @@ function locate(hv: Hypervisor, vcpu: Vcpu, addr: number, containsPte: boolean):
   if (!usable) return undefined;
   const index = Math.floor((maddr % 4096) / bytes);
   const at = tableMfn * 4096 + index * bytes;
-  return { tableMfn, index, lo: hv.machine.readU32(at), hi: bytes === 8 ? hv.machine.readU32(at + 4) : 0 };
+  return { tableMfn, index, skewBytes: maddr % bytes, lo: hv.machine.readU32(at), hi: bytes === 8 ? hv.machine.readU32(at + 4) : 0 };
 }
 
 function enterMapping(hv: Hypervisor, vcpu: Vcpu, addr: number, mfn: number, flags: number): boolean {
   const place = locate(hv, vcpu, addr, (flags & GNTMAP.contains_pte) !== 0);
   if (place === undefined) return false;
   const entry = grantEntry(hv, vcpu.domain, mfn, flags);
+  if (place.skewBytes !== 0) {
+    const at = place.tableMfn * 4096 + place.index * vcpu.domain.abi.pteBytes + place.skewBytes;
+    hv.machine.writeU32(at, entry.lo);
+    if (vcpu.domain.abi.pteBytes === 8) hv.machine.writeU32(at + 4, entry.hi);
+    return true;
+  }
   writeEntry(hv, place.tableMfn, place.index, vcpu.domain.abi.pteBytes === 8, entry.lo, entry.hi);
   putPageFromL1(hv, place.lo, place.hi, vcpu.domain);
   return true;
@@ -264,7 +272,9 @@ export function unmapGrant(hv: Hypervisor, vcpu: Vcpu, request: UnmapRequest): U
     mapping.flags = 0;
     mapper.grants.freeHandles.push(request.handle);
   }
-  const rest = gone === 0 ? undefined : { granter, gref, mfn: active.mfn, done: gone | readOnly };
+  // (All kinds of the mapping in each step: how it was once counted.)
+  const counted = hv.grantRules.unmapStepsCountedOnce ? gone : flags & (GNTMAP.host_map | GNTMAP.device_map);
+  const rest = gone === 0 ? undefined : { granter, gref, mfn: active.mfn, done: counted | readOnly };
   return { status: GNTST.okay, rest, mapping: shown };
 }
 

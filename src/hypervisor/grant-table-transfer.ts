@@ -2,7 +2,7 @@
 // one. The frame leaves the caller first; if the receiver then cannot have it, it is lost.
 // Source: gnttab_transfer() and gnttab_prepare_for_transfer() in xen/common/grant_table.c.
 import type { Domain } from './domain.ts';
-import { FREE_OWNER } from './frame-table.ts';
+import { FRAME, FREE_OWNER } from './frame-table.ts';
 import { adoptFrame, stealFrame } from './frame-ownership.ts';
 import { entryCount, entryMaddr, GNTST, GTF } from './grant-table.ts';
 import { releaseFrame, type Hypervisor } from './hypervisor.ts';
@@ -10,8 +10,9 @@ import { flushDomainTlb } from './page-types.ts';
 
 export function transferFrame(hv: Hypervisor, from: Domain, mfn: number, domId: number, gref: number): number {
   if (!hv.frames.has(mfn)) return GNTST.bad_page;
+  const was = { type: hv.frames.type[mfn] as number, validated: (hv.frames.flags[mfn] as number) & FRAME.validated };
   if (!takeAway(hv, from, mfn)) return GNTST.bad_page;
-  flushDomainTlb(hv, from);
+  if (hv.grantRules.transferFlushes) flushDomainTlb(hv, from);
   const lose = (status: number): number => {
     releaseFrame(hv, mfn);
     return status;
@@ -20,6 +21,10 @@ export function transferFrame(hv: Hypervisor, from: Domain, mfn: number, domId: 
   if (to === undefined || to.life.kind === 'destroyed') return lose(GNTST.bad_domain);
   if (to.totPages >= to.maxPages || !acceptTransfer(hv, from, to, gref)) return lose(GNTST.general_error);
   if (!adoptFrame(hv, to, mfn, true)) return lose(GNTST.general_error);
+  if (!hv.grantRules.transferForgetsType) {
+    hv.frames.type[mfn] = was.type;
+    hv.frames.flags[mfn] = (hv.frames.flags[mfn] as number) | was.validated;
+  }
   tellReceiver(hv, to, gref, mfn);
   return GNTST.okay;
 }

@@ -14,7 +14,7 @@ import type { Domain } from './domain.ts';
 import { PER_DOMAIN_ROOT_SLOT_64, PER_DOMAIN_VIRT_START_32 } from './per-domain.ts';
 import { adjustedHi, adjustEntry, CACHE_FLAGS, flagsOf, frameOf, PAE_FIRST_XEN_SLOT, PTE_FLAG, PV64_FIRST_XEN_SLOT, PV64_LAST_XEN_SLOT, tableEntries, TWO_LEVEL_FIRST_XEN_SLOT } from './pte-rules.ts';
 import {
-  EINTR, EINVAL, ERESTART, getPage, getPageAndOwner, getPageAndTypeFor, getType, oldTableHolder, PAE_XEN_L2, preemptCheck, PUT, putPage, putPageAndType, putType,
+  EINTR, EINVAL, ERESTART, getPage, getPageAndOwner, getPageAndTypeFor, getType, oldTableHolder, PAE_XEN_L2, preemptCheck, PUT, putPage, putPageAndType, putType, uninterrupted,
 } from './page-types.ts';
 
 const PAE_4GB_MFN = 0x10_0000;
@@ -211,7 +211,7 @@ function promoteUpper(hv: Hypervisor, mfn: number, level: number, domain: Domain
     const at = base + i * step;
     const lo = u32[at] as number;
     const hi = step === 2 ? (u32[at + 1] as number) : 0;
-    if (level !== 4 && i > start && preemptCheck(hv)) rc = EINTR;
+    if (level !== 4 && i > start && rules.promotionPreempts && preemptCheck(hv)) rc = EINTR;
     else if (!rules.isGuestSlot(abi, level, flags, i)) continue;
     else if (paeRoot && i === 3) rc = getXenL2(hv, lo, hi, domain, how);
     else if ((lo & PTE_FLAG.present) === 0) continue;
@@ -284,7 +284,10 @@ export function demoteTable(hv: Hypervisor, mfn: number, level: number, wasParti
   hv.machine.touch(mfn);
   for (;;) {
     const at = base + i * step;
+    const whole = level > 2 && !rules.upperDemotionPreempts ? 1 : 0;
+    uninterrupted.depth += whole;
     if (rules.isGuestSlot(abi, level, flags, i)) rc = putPageFromUpper(hv, u32[at] as number, step === 2 ? (u32[at + 1] as number) : 0, mfn, how);
+    uninterrupted.depth -= whole;
     if (rc < 0) break;
     how = 0;
     if (level === 3 && rc === 0) unadjust(hv, at, domain);

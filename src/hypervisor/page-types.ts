@@ -42,10 +42,14 @@ export function oldTableHolder(hv: Hypervisor): { oldTable: OldTable | undefined
 
 /** Between two units of counted work: must the hypercall stop here? Never when no guest asks. The entries of L1 tables done since count too. */
 export function preemptCheck(hv: Hypervisor): boolean {
+  if (uninterrupted.depth > 0) return false;
   const units = 1 + hv.uncountedWork;
   hv.uncountedWork = 0;
   return hv.current !== undefined && hv.world.preempt(units);
 }
+
+/** Above zero, nothing is interrupted: only where a test has taken a rule away (upperDemotionPreempts). */
+export const uninterrupted = { depth: 0 };
 
 // -- general references ---------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ export function getType(hv: Hypervisor, mfn: number, want: number, preemptible: 
       frames.flags[mfn] = (flags & ~FRAME.validated) | ((want & PAE_XEN_L2) !== 0 ? FRAME.paeXenL2 : 0);
     }
     frames.typeCount[mfn] = 1;
-    if (changes && hv.rules.flushOnTypeChange) flushIfStale(hv, mfn);
+    if (changes && hv.rules.flushOnTypeChange && hv.rules.flushBeforeChecking) flushIfStale(hv, mfn);
   } else {
     const actual = type | ((flags & FRAME.paeXenL2) !== 0 ? PAE_XEN_L2 : 0);
     if (actual !== want && hv.rules.typesExclude) return EINVAL;
@@ -140,7 +144,8 @@ export function getType(hv: Hypervisor, mfn: number, want: number, preemptible: 
   assert(preemptible || wantType === FRAME_TYPE.l1 || wantType === FRAME_TYPE.segDesc, () => `type ${wantType} needs a preemptible caller`);
   const rc = validate(hv, mfn, type, wantType);
   // The partial state held a general reference of its own.
-  if (wasPartial) putPage(hv, mfn);
+  if (wasPartial && hv.rules.partialHoldsReference) putPage(hv, mfn);
+  if (rc === 0 && hv.rules.flushOnTypeChange && !hv.rules.flushBeforeChecking) flushIfStale(hv, mfn);
   return rc;
 }
 
@@ -159,7 +164,7 @@ function validate(hv: Hypervisor, mfn: number, from: number, type: number): numb
     frames.typeCount[mfn] = 0;
     frames.flags[mfn] = (frames.flags[mfn] as number) & ~(FRAME.validated | FRAME.partial | FRAME.pinned | FRAME.paeXenL2);
   } else {
-    frames.refCount[mfn] = (frames.refCount[mfn] as number) + 1;
+    if (hv.rules.partialHoldsReference) frames.refCount[mfn] = (frames.refCount[mfn] as number) + 1;
     frames.flags[mfn] = (frames.flags[mfn] as number) | FRAME.partial;
   }
   return rc;
@@ -188,10 +193,10 @@ export function putType(hv: Hypervisor, mfn: number, how: number, parentMfn: num
     if (isTable(type) && (flags & (FRAME.validated | FRAME.partial)) !== 0) {
       frames.flags[mfn] = flags & ~(FRAME.validated | FRAME.partial);
       const rc = devalidate(hv, mfn, type, flags, linear ? parentMfn : -1);
-      if ((flags & FRAME.partial) !== 0) putPage(hv, mfn);
+      if ((flags & FRAME.partial) !== 0 && hv.rules.partialHoldsReference) putPage(hv, mfn);
       return rc;
     }
-    frames.tlbStamp[mfn] = frames.tlbClock;
+    if (hv.rules.stampRenewed) frames.tlbStamp[mfn] = frames.tlbClock;
   }
   frames.typeCount[mfn] = count - 1;
   if (linear) dropLinear(hv, mfn, parentMfn);
@@ -209,7 +214,7 @@ function devalidate(hv: Hypervisor, mfn: number, type: number, flagsBefore: numb
   } else if (rc === EINTR) {
     frames.flags[mfn] = (frames.flags[mfn] as number) | FRAME.validated;
   } else {
-    frames.refCount[mfn] = (frames.refCount[mfn] as number) + 1;
+    if (hv.rules.partialHoldsReference) frames.refCount[mfn] = (frames.refCount[mfn] as number) + 1;
     frames.flags[mfn] = (frames.flags[mfn] as number) | FRAME.partial;
   }
   return rc;
@@ -251,7 +256,7 @@ export function getPageAndTypeFor(hv: Hypervisor, mfn: number, domId: number, wa
   const partialSet = (how & PUT.partialSet) !== 0;
   if (!partialSet && !getPage(hv, mfn, domId)) return EINVAL;
   const rc = getType(hv, mfn, want, (how & PUT.preemptible) !== 0);
-  const keep = rc === 0 || partialSet || oldTableHolder(hv).oldTable?.mfn === mfn || ((how & PUT.retainRefOnRestart) !== 0 && rc === ERESTART);
+  const keep = rc === 0 || partialSet || (oldTableHolder(hv).oldTable?.mfn === mfn && hv.rules.deferredKeepsReference) || ((how & PUT.retainRefOnRestart) !== 0 && rc === ERESTART);
   if (!keep) putPage(hv, mfn);
   return rc;
 }

@@ -60,6 +60,18 @@ export interface PageRules {
   readonly restartRemembersEntry: boolean;
   /** Taking a tree apart may be preempted between entries. XSA-290. */
   readonly demotionPreempts: boolean;
+  /** ... also while entries of an L3 or L4 go. XSA-252. */
+  readonly upperDemotionPreempts: boolean;
+  /** Checking a tree may be preempted between entries. XSA-45. */
+  readonly promotionPreempts: boolean;
+  /** A table kept for a deferred teardown keeps its general reference too. XSA-58. */
+  readonly deferredKeepsReference: boolean;
+  /** A half-way table is held by the state itself, so that nobody frees it meanwhile. XSA-299. */
+  readonly partialHoldsReference: boolean;
+  /** When a frame's last use as a type ends, it is noted by which flush translations of that use are gone. XSA-241. */
+  readonly stampRenewed: boolean;
+  /** Stale translations go before a table is checked, not after. XSA-401. */
+  readonly flushBeforeChecking: boolean;
   /** A store that Xen carries out for the guest is checked like any other update. */
   readonly emulatedStoreChecked: boolean;
   /** A pinned table keeps its type reference until it is unpinned, and is pinned once. */
@@ -118,7 +130,8 @@ export const PAGE_RULES: PageRules = {
   linearDepthOne: true,
   writableTakesType: true,
   ownerChecked: true, typesExclude: true, oldEntryReleased: true, failedTableIsUndone: true, restartKeepsReference: true, restartRemembersEntry: true,
-  demotionPreempts: true, emulatedStoreChecked: true, pinnedOnce: true, descriptorsChecked: true, exchangeNeedsSoleReference: true, m2pOwnerChecked: true,
+  demotionPreempts: true, upperDemotionPreempts: true, promotionPreempts: true, deferredKeepsReference: true, partialHoldsReference: true, stampRenewed: true,
+  flushBeforeChecking: true, emulatedStoreChecked: true, pinnedOnce: true, descriptorsChecked: true, exchangeNeedsSoleReference: true, m2pOwnerChecked: true,
   flushOnTypeChange: true,
   paeXenL2Unshared: true,
 };

@@ -94,6 +94,8 @@ export class Player {
   }
 
   #start(context: ConformContext): void {
+    // Tables that this shape has not: the root stands for them, so that every program is valid.
+    for (const table of ['live_l3', 'xen_l2']) if (!context.mfns.has(table)) context.mfns.set(table, context.mfns.get('root') as number);
     this.#rules.prepare?.(context.hv);
     this.#context = context;
     this.#checker = this.#judges('checkers') ? new InvariantChecker(context.hv) : undefined;

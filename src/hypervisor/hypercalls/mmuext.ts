@@ -48,7 +48,7 @@ function pin(hv: Hypervisor, vcpu: Vcpu, level: number, mfn: number, pageDomId: 
   if (!getPage(hv, mfn, pageDomId)) return EINVAL;
   const rc = getType(hv, mfn, level, true);
   if (rc !== 0) {
-    if (oldTableHolder(hv).oldTable?.mfn !== mfn) putPage(hv, mfn);
+    if (oldTableHolder(hv).oldTable?.mfn !== mfn || !hv.rules.deferredKeepsReference) putPage(hv, mfn);
     return rc === EINTR ? ERESTART : rc;
   }
   const flags = hv.frames.flags[mfn] as number;
