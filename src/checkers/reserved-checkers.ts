@@ -144,12 +144,13 @@ export const reservedSlotsChecker: Checker = {
 
 // -- machine-to-phys ------------------------------------------------------------------------------
 
-function checkM2p({ frames, machine, freeRuns, limit }: Survey, report: Report): void {
+function checkM2p({ frames, machine, freeRuns, used, usedCount }: Survey, report: Report): void {
   const { m2p32Mfn, m2p64Mfn } = frames;
   const { u32, ramBase } = machine;
   const narrow = (ramBase + m2p32Mfn * 4096) >>> 2;
   const wide = (ramBase + m2p64Mfn * 4096) >>> 2;
-  for (let mfn = 0; mfn < limit; mfn++) {
+  for (let i = 0; i < usedCount; i++) {
+    const mfn = used[i] as number;
     const pfn = u32[narrow + mfn] as number;
     const pfn64 = u32[wide + mfn * 2] as number;
     if (pfn !== pfn64) report(frameText(mfn), `has pfn ${pfn.toString(16)} in the 4-byte table and ${pfn64.toString(16)} in the 8-byte one`);
@@ -158,7 +159,7 @@ function checkM2p({ frames, machine, freeRuns, limit }: Survey, report: Report):
   for (let i = 0; i < freeRuns.length; i += 2) {
     const end = freeRuns[i + 1] as number;
     for (let mfn = freeRuns[i] as number; mfn < end; mfn++) {
-      if (u32[narrow + mfn] !== none) report(frameText(mfn), `belongs to nobody, yet has pfn ${(u32[narrow + mfn] as number).toString(16)}`);
+      if (u32[narrow + mfn] !== none || u32[wide + mfn * 2] !== none) report(frameText(mfn), `belongs to nobody, yet has pfn ${(u32[narrow + mfn] as number).toString(16)}`);
     }
   }
 }

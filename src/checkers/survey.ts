@@ -72,8 +72,8 @@ export class Survey {
   usedCount = 0;
   /** Runs of frames that belong to nobody: first, end, first, end, ... */
   readonly freeRuns: number[] = [];
-  /** Something beyond `limit` was counted. */
-  #clearAll = false;
+  /** Frames that were counted although nobody has them. */
+  readonly #strays: number[] = [];
 
   /** Frames from this one on belong to nobody, by the caller's word, and are not looked at. */
   readonly limit: number;
@@ -94,13 +94,7 @@ export class Survey {
 
   /** Reads everything anew. */
   take(): this {
-    const end = this.#clearAll ? this.frames.frameCount : this.limit;
-    this.#clearAll = false;
-    this.refs.fill(0, 0, end);
-    this.types.fill(0, 0, end);
-    this.uses.fill(0, 0, end);
-    this.xenL2Uses.fill(0, 0, end);
-    this.linear.fill(0, 0, end);
+    this.#clear();
     this.odd.length = 0;
     this.foreign.length = 0;
     this.tables.length = 0;
@@ -109,6 +103,19 @@ export class Survey {
     for (const domain of this.hv.domains.values()) this.#readHolders(domain);
     if (this.hv.idle.oldTable !== undefined) this.#readOldTable(this.hv.idle.oldTable);
     return this;
+  }
+
+  /** Only what the last survey counted can be other than zero: frames in use, and strays. */
+  #clear(): void {
+    const { refs, types, uses, xenL2Uses, linear, used, usedCount } = this;
+    for (const { targetMfn } of this.foreign) this.#strays.push(targetMfn);
+    if (usedCount > refs.length / 8) for (const array of [refs, types, uses, xenL2Uses, linear]) array.fill(0);
+    for (let i = usedCount > refs.length / 8 ? usedCount : 0; i < usedCount; i++) {
+      const mfn = used[i] as number;
+      refs[mfn] = types[mfn] = uses[mfn] = xenL2Uses[mfn] = linear[mfn] = 0;
+    }
+    for (const mfn of this.#strays) refs[mfn] = types[mfn] = uses[mfn] = xenL2Uses[mfn] = linear[mfn] = 0;
+    this.#strays.length = 0;
   }
 
   // -- what the frame table says of its frames ----------------------------------------------------
@@ -195,7 +202,6 @@ export class Survey {
           if (!domain.privileged) this.#odd('ioFrame', mfn, (at - start) / step, lo, hi);
           continue;
         }
-        if (target >= this.limit) this.#clearAll = true;
         this.foreign.push({ domain, tableMfn: mfn, index: (at - start) / step, targetMfn: target, writable: (lo & writable) !== 0 });
       }
       refs[target] = (refs[target] as number) + 1;
@@ -261,7 +267,7 @@ export class Survey {
   /** One reference; with `typed` also a type count, as a use (USE bits). Public for holders that no state shows. */
   hold(mfn: number, use: number, typed: boolean): void {
     if (!this.frames.has(mfn)) return;
-    if (mfn >= this.limit) this.#clearAll = true;
+    if (this.frames.owner[mfn] === FREE_OWNER || mfn >= this.limit) this.#strays.push(mfn);
     this.refs[mfn] = (this.refs[mfn] as number) + 1;
     if (typed) this.types[mfn] = (this.types[mfn] as number) + 1;
     this.uses[mfn] = (this.uses[mfn] as number) | use;
