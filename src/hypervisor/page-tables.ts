@@ -230,7 +230,8 @@ function promoteUpper(hv: Hypervisor, mfn: number, level: number, domain: Domain
     if (paeRoot && i === 3) break;
   }
   if (rc < 0 && rc !== ERESTART && rc !== EINTR) {
-    if (i > 0 && rules.failedTableIsUndone) {
+    // An entry that was begun before an interruption is to be given back too, be it the first one.
+    if ((i > 0 || (how & PUT.partialSet) !== 0) && rules.failedTableIsUndone) {
       // Half a table is torn down later, as an interrupted one: the caller's vCPU keeps it.
       frames.validEntries[mfn] = i;
       const holder = oldTableHolder(hv);

@@ -41,15 +41,23 @@ const UNMADE = { pv64: 0xfffffff, pv32pae: 0xfffff } as const;
 
 export const FAMILIES: readonly ConformFamily[] = [mmFamily, EVTCHN_FAMILY, GNTTAB_FAMILY];
 
+/** For tests: what may happen while a hypercall is interrupted. */
+export interface CallHooks {
+  readonly interrupted?: (context: ConformContext, round: number) => void;
+  readonly maxContinuations?: number;
+}
+
 export class ConformRunner {
   readonly #world: ConformWorld;
   readonly #families: readonly ConformFamily[];
   /** Look at the state that an operation or a script left; for tests. */
+  readonly #hooks: CallHooks;
   readonly #beforeScript: ((context: ConformContext) => void) | undefined;
-  readonly #afterOp: ((context: ConformContext, op: ScriptOp) => void) | undefined;
+  readonly #afterOp: ((context: ConformContext, op: ScriptOp, answer: unknown) => void) | undefined;
   readonly #afterScript: ((context: ConformContext) => void) | undefined;
 
-  constructor(options: Partial<ConformWorldOptions> & { families?: readonly ConformFamily[]; beforeScript?: (context: ConformContext) => void; afterOp?: (context: ConformContext, op: ScriptOp) => void; afterScript?: (context: ConformContext) => void } = {}) {
+  constructor(options: Partial<ConformWorldOptions> & { families?: readonly ConformFamily[]; beforeScript?: (context: ConformContext) => void; hooks?: CallHooks; afterOp?: (context: ConformContext, op: ScriptOp, answer: unknown) => void; afterScript?: (context: ConformContext) => void } = {}) {
+    this.#hooks = options.hooks ?? {};
     this.#beforeScript = options.beforeScript;
     this.#afterOp = options.afterOp;
     this.#afterScript = options.afterScript;
@@ -59,7 +67,7 @@ export class ConformRunner {
 
   /** Builds the initial state, runs the script, compares. An empty list: full agreement. */
   run(script: Script): Difference[] {
-    const context = new ScriptContext(this.#world.fresh(script.abi), script);
+    const context = new ScriptContext(this.#world.fresh(script.abi), script, this.#hooks);
     for (const family of this.#families) family.setup?.(context);
     this.#beforeScript?.(context);
     const differences: Difference[] = [];
@@ -80,7 +88,7 @@ export class ConformRunner {
         return differences;
       }
       if (!context.same(script.results[index], actual)) differ(index, op, script.results[index], actual);
-      this.#afterOp?.(context, op);
+      this.#afterOp?.(context, op, actual);
     }
     if (script.final !== undefined) {
       const final = context.final();
@@ -156,12 +164,14 @@ class ScriptContext implements ConformContext {
   readonly notes = new Map<string, unknown>();
   readonly returned = new Set<string>();
   readonly #state: ConformState;
+  readonly #hooks: CallHooks;
   readonly #ignoreAd: boolean;
   readonly #abi: 'pv64' | 'pv32pae';
   #scratchUsed = KERNEL_DATA_BYTES;
   readonly #args = new HypercallArgs();
 
-  constructor(state: ConformState, script: Script) {
+  constructor(state: ConformState, script: Script, hooks: CallHooks) {
+    this.#hooks = hooks;
     this.#state = state;
     this.hv = state.hv;
     this.d1 = state.d1;
@@ -264,7 +274,8 @@ class ScriptContext implements ConformContext {
       this.#args.lo[i] = lo;
       this.#args.hi[i] = this.wide ? hi : 0;
     });
-    for (let round = 0; round < MAX_CONTINUATIONS; round++) {
+    const limit = this.#hooks.maxContinuations ?? MAX_CONTINUATIONS;
+    for (let round = 0; round < limit; round++) {
       const outcome = dispatchHypercall(this.hv, this.vcpu, number, this.#args);
       if (outcome.kind === 'done') {
         if (this.d1.life.kind !== 'running') throw new ConformCrash('domain_crash');
@@ -272,6 +283,7 @@ class ScriptContext implements ConformContext {
       }
       if (outcome.kind !== 'continuation') throw new ConformCrash('domain_crash');
       this.#args.set(outcome.args);
+      this.#hooks.interrupted?.(this, round);
     }
     throw new ConformCrash('hang');
   }

@@ -14,7 +14,7 @@ const often = <T>(...rows: readonly (readonly [weight: number, items: readonly T
 /** The guest's own frames, few so that programs come back to them; now and then Xen's, d2's and none. */
 const ownIndex = fc.integer({ min: 0, max: 5 });
 const ownFrame = ownIndex.map((index) => `f${index}`);
-const anyFrame = fc.oneof({ weight: 8, arbitrary: ownFrame }, { weight: 1, arbitrary: oneOf('scratch_l1', 'live_l1', 'live_l2', 'root', 'kernel_l1', 'gdt', 'gnttab', 'shared_info') }, { weight: 1, arbitrary: oneOf('foreign', 'foreign1', 'foreign2', 'xen', 'free', 'vga', 'hole', 'beyond') });
+const anyFrame = fc.oneof({ weight: 8, arbitrary: ownFrame }, { weight: 1, arbitrary: oneOf('scratch_l1', 'live_l1', 'live_l2', 'root', 'kernel_l1', 'gdt', 'gnttab', 'gstatus', 'shared_info') }, { weight: 1, arbitrary: oneOf('foreign', 'foreign1', 'foreign2', 'xen', 'free', 'vga', 'hole', 'beyond') });
 
 const LEAF_FLAGS = often([6, ['63', '61', '67', '65']], [1, ['e3', 'e7', '163', '73', '8000000000000063', '10000000000063', '4000000000000063', '60']]);
 const TABLE_FLAGS = often([6, ['67', '61', '65', '63', '1']], [1, ['e7', 'e5', '167', '7', '8000000000000067', '10000000000067', '27']]);
@@ -50,7 +50,7 @@ const build = (shape: AbiName): DeedArbitrary =>
 
 /** A whole tree: L1s under an L2, perhaps an L3 over it, pinned from the top. */
 const tree = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 5 }), fc.array(fc.tuple(slot, leaf), { maxLength: 2 }), fc.integer({ min: 1, max: 7 }), fc.integer({ min: 2, max: levelsOf(shape) }), fc.option(fc.tuple(slot, word), { nil: undefined }), fc.boolean())
+  fc.tuple(fc.oneof({ weight: 3, arbitrary: fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 5 }) }, { weight: 1, arbitrary: fc.shuffledSubarray([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], { minLength: 7, maxLength: 9 }) }), fc.array(fc.tuple(slot, leaf), { maxLength: 2 }), fc.integer({ min: 1, max: 7 }), fc.integer({ min: 2, max: levelsOf(shape) }), fc.option(fc.tuple(slot, word), { nil: undefined }), fc.boolean())
     .map(([frames, leaves, copies, height, odd, unpins]) => {
       const [top, ...rest] = frames as [number, number, number];
       const steps: Step[] = [];
@@ -122,10 +122,10 @@ const exchangeTo = (): DeedArbitrary =>
 
 /** A stale translation: store, change the entry without a flush, make the frame something else. */
 const stale = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(ownIndex, oneOf('pin', 'gdt', 'give', 'transfer', 'exchange'), fc.boolean()).map(([frame, then, flush]) => {
-    const what: Step = then === 'pin' ? { op: 'ext', req: [['pin_l1', `f${frame}`]] } : then === 'gdt' ? { op: 'set_gdt', frames: [`f${frame}`], ents: 16 }
+  fc.tuple(ownIndex, oneOf('pin', 'pin2', 'gdt', 'give', 'transfer', 'exchange'), fc.boolean()).map(([frame, then, flush]) => {
+    const what: Step = then === 'pin2' ? { op: 'ext', req: [['pin_l2', `f${frame}`]] } : then === 'pin' ? { op: 'ext', req: [['pin_l1', `f${frame}`]] } : then === 'gdt' ? { op: 'set_gdt', frames: [`f${frame}`], ents: 16 }
       : then === 'give' ? { op: 'mem', cmd: 'decrease', frames: [`f${frame}`] } : then === 'transfer' ? { op: 'gxfer', frame: `f${frame}`, dom: 'd2', ref: 11 } : { op: 'exch', in: [`f${frame}`] };
-    return [put(shape, frame, 0, '0'), ...(flush ? [{ op: 'ext', req: [['tlb_flush_local']] }, put(shape, frame, 0, '0')] : []), { op: 'uvm', va: `v${frame}`, val: then === 'pin' ? `f${frame}:61` : '0', fl: 0 }, what];
+    return [put(shape, frame, 0, '0'), ...(flush ? [{ op: 'ext', req: [['tlb_flush_local']] }, put(shape, frame, 0, '0')] : []), { op: 'uvm', va: `v${frame}`, val: then.startsWith('pin') ? `f${frame}:61` : '0', fl: 0 }, what];
   });
 
 const multi = (shape: AbiName): DeedArbitrary =>
@@ -160,7 +160,7 @@ const copy = (): DeedArbitrary =>
 const transfer = (): DeedArbitrary =>
   fc.tuple(ownIndex, fc.boolean(), oneOf('d2', 'd2', 'd2', 'd3'), oneOf(11, 11, 11, 8)).map(([frame, unmapFirst, dom, ref]) => [...(unmapFirst ? [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 0 }] : []), { op: 'gxfer', frame: `f${frame}`, dom, ref }]);
 const version = (): DeedArbitrary =>
-  fc.oneof(single(oneOf(1, 2, 2).map((v) => ({ op: 'gsetver', v }))), single(oneOf(0, 1, 2, 3).map((nr) => ({ op: 'gstatusf', nr, dom: 'self' }))), single(oneOf(1, 2, 5, 65).map((nr) => ({ op: 'gsetup', dom: 'self', nr }))),
+  fc.oneof(fc.tuple(window, oneOf('63', '61'), oneOf(1, 2)).map(([va, flags, v]) => [{ op: 'gsetver', v: 2 }, { op: 'uvm', va, val: `gstatus:${flags}`, fl: 2 }, { op: 'gsetver', v }]), single(oneOf(1, 2, 2).map((v) => ({ op: 'gsetver', v }))), single(oneOf(0, 1, 2, 3).map((nr) => ({ op: 'gstatusf', nr, dom: 'self' }))), single(oneOf(1, 2, 5, 65).map((nr) => ({ op: 'gsetup', dom: 'self', nr }))),
     fc.tuple(oneOf(1, 2, 8), oneOf('1', '101', '5'), oneOf('d1', 'd2'), ownFrame, oneOf(0, 100), oneOf(8, 4096)).map(([ref, flags, dom, frame, off, len]) => [{ op: 'gsetver', v: 2 }, { op: 'g2set', ref, flags, dom, frame, off, len }]));
 const swap = (): DeedArbitrary => single(fc.tuple(gref, gref).map(([a, b]) => ({ op: 'gswap', a, b })));
 

@@ -14,6 +14,10 @@ import { PEER_ENDED, PEER_FRAMES, TESTING_FAMILY } from './steps.ts';
 
 /** Low memory, Xen's own frames, d1's 64 and d2's, and a few to give out. */
 const WORLD_FRAMES = 448;
+/** More rounds than any call of these programs needs. */
+const MAX_CONTINUATIONS = 20_000;
+/** Of each call, so many interruptions are looked at. */
+const CHECKED_INTERRUPTIONS = 3;
 
 /** The rules that a world is played by: what a mutant replaces. */
 export type WorldRules = Pick<ConformWorldOptions, 'rules' | 'grantRules' | 'eventRules' | 'build'> & Partial<Pick<ConformWorldOptions, 'hypercallRows'>> & {
@@ -88,13 +92,15 @@ export class Player {
         return this.#every > 0 && ++this.#turn % this.#every === 0;
       },
       onEvent: (kind) => this.#progress.event(kind),
+      hooks: { maxContinuations: MAX_CONTINUATIONS, interrupted: (_context, round) => round < CHECKED_INTERRUPTIONS && this.#look(undefined) },
       beforeScript: (context) => this.#start(context),
-      afterOp: (_context, step) => this.#judge(step),
+      afterOp: (_context, step, answer) => this.#judge(step, answer),
     });
   }
 
   #start(context: ConformContext): void {
     // Tables that this shape has not: the root stands for them, so that every program is valid.
+    context.mfns.set('gstatus', context.mfns.get('gnttab') as number);
     for (const table of ['live_l3', 'xen_l2']) if (!context.mfns.has(table)) context.mfns.set(table, context.mfns.get('root') as number);
     this.#rules.prepare?.(context.hv);
     this.#context = context;
@@ -108,16 +114,24 @@ export class Player {
     return this.#options.judges?.includes(judge) ?? true;
   }
 
-  #judge(step: Step): void {
+  #judge(step: Step, answer: unknown): void {
+    this.#laws?.heard(step, answer);
+    this.#look(step);
+    this.#step++;
+    this.#progress.reset();
+  }
+
+  /** Also in the middle of an interrupted hypercall, where other vCPUs would run: the laws alone, since the checkers are for systems at rest. */
+  #look(step: Step | undefined): void {
     const context = this.#context as ConformContext;
     const problems = [
       ...(this.#laws?.check().map(({ law, text }) => `${law}: ${text}`) ?? []),
-      ...(this.#checker === undefined ? [] : invariantProblems(context.hv, heldByPeer(context), this.#checker)),
-      ...(this.#options.afterStep?.({ hv: context.hv, context }, step) ?? []),
+      ...(this.#checker === undefined || step === undefined ? [] : invariantProblems(context.hv, heldByPeer(context), this.#checker)),
+      ...(step === undefined ? [] : (this.#options.afterStep?.({ hv: context.hv, context }, step) ?? [])),
     ];
     if (problems.length > 0) throw new Found(problems);
-    this.#step++;
-    this.#progress.reset();
+    // Status frames come and go: programs may name the first one.
+    context.mfns.set('gstatus', context.d1.grants.statusMfns[0] ?? (context.mfns.get('gnttab') as number));
   }
 
   /** What went wrong first, or undefined if everything held to the end. */
@@ -125,7 +139,8 @@ export class Player {
     this.#options = options;
     this.#every = program.preempt;
     try {
-      this.#runner.run({ id: 'program', abi: program.shape as Script['abi'], family: 'testing', sub: 'program', ops: program.steps, results: [] });
+      const stops = this.#runner.run({ id: 'program', abi: program.shape as Script['abi'], family: 'testing', sub: 'program', ops: program.steps, results: [] });
+      if (stops.some(({ actual }) => actual === 'hang')) return { step: this.#step, problems: [`hang: a hypercall was not done after ${MAX_CONTINUATIONS} rounds`] };
       this.#end();
       return undefined;
     } catch (error) {
