@@ -104,6 +104,17 @@ describe('recording and replaying', () => {
     expect(json(ran)).toMatchObject({ outcome: 'truncated', exact: false });
   });
 
+  test('check replays under every checker; run --check counts its checks', async () => {
+    const ran = await rexen('check', at('pae.rxr'), '--json');
+    expect(ran.code).toBe(0);
+    expect(JSON.parse(ran.stdout)).toMatchObject({ held: true, exact: true, outcome: 'exact', checks: expect.any(Number) });
+    expect((JSON.parse(ran.stdout) as { checkers: { held: boolean }[] }).checkers.every(({ held }) => held)).toBe(true);
+    expect((await rexen('check', at('cut.rxr'), '--json')).code).toBe(2);
+    const live = await rexen('run', 'pv-i386-pae', '--check', 'epoch', '--json');
+    expect(live.code).toBe(0);
+    expect(JSON.parse(live.stdout)).toMatchObject({ digest: json(recorded).digest, checked: { checks: expect.any(Number) } });
+  });
+
   test('scenarios --json is an array of name, title and needs', async () => {
     const rows = JSON.parse((await rexen('scenarios', '--json')).stdout) as { name: string; title: string; needs: string[] }[];
     expect(rows.map((row) => row.name)).toEqual(expect.arrayContaining(['grub-i386', 'pv-i386-nopae', 'pv-i386-pae']));
@@ -127,6 +138,7 @@ describe('bad input gets one clear sentence and exit code 2', () => {
     ['a recording that is not there', ['replay', 'nowhere.rxr'], /nowhere\.rxr does not exist/],
     ['a recording cut in its header', ['replay', 'short.rxr'], /short\.rxr: .*header/],
     ['a recording with a flipped bit', ['replay', 'flipped.rxr'], /flipped\.rxr: .*damaged/],
+    ['a recording to check that is none', ['check', 'junk.bin'], /junk\.bin: this is not a Rexen recording/],
     ['a position that is none', ['replay', 'pae.rxr', '--until', 'x'], /--until x: a position is/],
     ['a place that cannot be written', ['record', 'pv-i386-pae', '-o', '/nowhere/x.rxr'], /\/nowhere\/x\.rxr/],
   ] as const)('%s', async (_what, args, sentence) => {
