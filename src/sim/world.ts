@@ -370,7 +370,17 @@ export class World implements WorldPort {
   domainShutdown(_domId: number, reason: number, text: string): void {
     const alive = [...this.hv.domains.values()].some((domain) => domain.life.kind === 'running');
     const outcome = SHUTDOWN_OUTCOME[reason] ?? 'crash';
-    if (!alive || outcome === 'crash') this.end(outcome, text);
+    if (alive && outcome !== 'crash') return;
+    this.#printLastWords();
+    this.end(outcome, text);
+  }
+
+  /** xenconsoled outlives the guests: what they printed right before the end (a panic's last lines) is not lost with them. */
+  #printLastWords(): void {
+    const isConsole = (what: Agenda): boolean => what.kind === 'backend' && what.service === 'console';
+    const due = this.queue.save().entries.filter(({ what }) => isConsole(what));
+    this.queue.cancel(isConsole);
+    for (const { what } of due) this.#perform(what, this.nowNs());
   }
 
   preempt(workUnits: number): boolean {
