@@ -5,7 +5,7 @@ import type { Domain } from './domain.ts';
 import { entryCount, entryMaddr, GNTST, growStatusFrames, GTF, RESERVED_ENTRIES, statusMaddr, type GrantTable } from './grant-table.ts';
 import { unmapForBackend } from './grant-table-backend.ts';
 import { releaseMappings } from './grant-table-map.ts';
-import type { Hypervisor } from './hypervisor.ts';
+import { releaseFrame, type Hypervisor } from './hypervisor.ts';
 import { putAllocation } from './page-types.ts';
 
 /** A reserved entry as it is carried over. */
@@ -63,7 +63,8 @@ function dropStatusFrames(hv: Hypervisor, domain: Domain): boolean {
   const { grants } = domain;
   const isUnused = (mfn: number): boolean => hv.frames.refCount[mfn] === 1;
   if (hv.grantRules.statusFramesUnusedBeforeFree && !grants.statusMfns.every(isUnused)) return false;
-  for (const mfn of grants.statusMfns) freeSharedFrame(hv, mfn);
+  // Without the look they were freed whoever mapped them.
+  for (const mfn of grants.statusMfns) hv.grantRules.statusFramesUnusedBeforeFree ? freeSharedFrame(hv, mfn) : releaseFrame(hv, mfn);
   grants.statusMfns = [];
   return true;
 }

@@ -50,16 +50,20 @@ const build = (shape: AbiName): DeedArbitrary =>
 
 /** A whole tree: L1s under an L2, perhaps an L3 over it, pinned from the top. */
 const tree = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(fc.oneof({ weight: 3, arbitrary: fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 5 }) }, { weight: 1, arbitrary: fc.shuffledSubarray([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], { minLength: 7, maxLength: 9 }) }), fc.array(fc.tuple(slot, leaf), { maxLength: 2 }), fc.integer({ min: 1, max: 7 }), fc.integer({ min: 2, max: levelsOf(shape) }), fc.option(fc.tuple(slot, word), { nil: undefined }), fc.boolean())
-    .map(([frames, leaves, copies, height, odd, unpins]) => {
+  fc.tuple(fc.oneof({ weight: 3, arbitrary: fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 5 }) }, { weight: 1, arbitrary: fc.shuffledSubarray([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], { minLength: 7, maxLength: 9 }) }), fc.array(fc.tuple(slot, leaf), { maxLength: 2 }), fc.integer({ min: 1, max: 7 }), fc.integer({ min: 2, max: levelsOf(shape) }), fc.option(fc.tuple(slot, word), { nil: undefined }), fc.boolean(), oneOf(false, false, true))
+    .map(([frames, leaves, copies, height, odd, unpins, selfMapped]) => {
       const [top, ...rest] = frames as [number, number, number];
       const steps: Step[] = [];
       const [l1, l2] = rest as [number, number];
       leaves.forEach(([index, value]) => steps.push(put(shape, l1, index, value)));
       const lowest = height === 2 ? top : l2;
-      const others = height === 2 ? rest : rest.filter((frame) => frame !== l2);
+      const others = height === 2 ? rest : rest.filter((frame) => frame !== l2 && (shape === 'pv64' || frame !== frames[3]));
       for (let i = 0; i < copies; i++) steps.push(put(shape, lowest, i, `f${others[i % others.length]}:67`));
-      if (height > 2) for (let i = 0; i < (shape === 'pv64' ? 2 : 4); i++) steps.push(put(shape, top, i, `f${l2}:${shape === 'xen3-pae' ? '1' : '61'}`));
+      const upper = shape === 'xen3-pae' ? '1' : '61';
+      if (height > 2) for (let i = 0; i < 2; i++) steps.push(put(shape, top, i, `f${l2}:${upper}`));
+      // Slot 3 of a PAE root needs an L2 of its own.
+      if (height > 2 && shape !== 'pv64') steps.push(put(shape, top, 3, `f${frames[3] ?? l2}:${upper}`));
+      if (selfMapped) steps.push(put(shape, top, 2, `f${top}:${upper}`));
       if (odd !== undefined) steps.push(put(shape, lowest, 5 + odd[0], odd[1]));
       for (const frame of frames) steps.push(readOnly(frame));
       const level = Math.min(height, 3);

@@ -18,6 +18,7 @@ const WORLD_FRAMES = 448;
 const MAX_CONTINUATIONS = 20_000;
 /** Of each call, so many interruptions are looked at. */
 const CHECKED_INTERRUPTIONS = 3;
+const WHILE_INTERRUPTED = CHECKERS.filter(({ name }) => name === 'counts' || name === 'exclusivity');
 
 /** The rules that a world is played by: what a mutant replaces. */
 export type WorldRules = Pick<ConformWorldOptions, 'rules' | 'grantRules' | 'eventRules' | 'build'> & Partial<Pick<ConformWorldOptions, 'hypercallRows'>> & {
@@ -55,8 +56,8 @@ class Found extends Error {
 }
 
 /** Problems that all checkers find in that world; empty if all is well. */
-export function invariantProblems(hv: Hypervisor, peerFrames: readonly number[] = [], checker = new InvariantChecker(hv)): string[] {
-  return checker.run({ checkers: CHECKERS, extra: peerFrames.map((mfn) => ({ mfn, typed: 'writable' as const })) }).map(violationText);
+export function invariantProblems(hv: Hypervisor, peerFrames: readonly number[] = [], checker = new InvariantChecker(hv), checkers = CHECKERS): string[] {
+  return checker.run({ checkers, extra: peerFrames.map((mfn) => ({ mfn, typed: 'writable' as const })) }).map(violationText);
 }
 
 /** Throws with every violation in its message. For use after any step of a user's own test. */
@@ -121,12 +122,12 @@ export class Player {
     this.#progress.reset();
   }
 
-  /** Also in the middle of an interrupted hypercall, where other vCPUs would run: the laws alone, since the checkers are for systems at rest. */
+  /** Also in the middle of an interrupted hypercall, where other vCPUs would run: the laws, and the checkers that need no system at rest. */
   #look(step: Step | undefined): void {
     const context = this.#context as ConformContext;
     const problems = [
       ...(this.#laws?.check().map(({ law, text }) => `${law}: ${text}`) ?? []),
-      ...(this.#checker === undefined || step === undefined ? [] : invariantProblems(context.hv, heldByPeer(context), this.#checker)),
+      ...(this.#checker === undefined ? [] : invariantProblems(context.hv, heldByPeer(context), this.#checker, step === undefined ? WHILE_INTERRUPTED : CHECKERS)),
       ...(step === undefined ? [] : (this.#options.afterStep?.({ hv: context.hv, context }, step) ?? [])),
     ];
     if (problems.length > 0) throw new Found(problems);
