@@ -11,7 +11,7 @@ import { XEN_VERSION } from './xen-identity.ts';
 export type CpuidLeaf = readonly [number, number, number, number];
 const NONE: CpuidLeaf = [0, 0, 0, 0];
 
-const F1_EDX = { PSE: 1 << 3, TSC: 1 << 4, MSR: 1 << 5, PAE: 1 << 6, CX8: 1 << 8, PGE: 1 << 13, CMOV: 1 << 15 } as const;
+const F1_EDX = { FPU: 1 << 0, PSE: 1 << 3, TSC: 1 << 4, MSR: 1 << 5, PAE: 1 << 6, CX8: 1 << 8, PGE: 1 << 13, CMOV: 1 << 15 } as const;
 const F1_ECX_HYPERVISOR = 0x8000_0000;
 const FE_EDX_NX = 1 << 20;
 /** Family 6, model 8, stepping 3. */
@@ -25,7 +25,7 @@ const BRAND = 'Rexen simulated i686'.padEnd(48, '\0');
 
 const HARDWARE: Readonly<Record<number, CpuidLeaf>> = {
   0: [2, word('Genu'), word('ntel'), word('ineI')],
-  1: [SIGNATURE, 0, 0, F1_EDX.PSE | F1_EDX.TSC | F1_EDX.MSR | F1_EDX.PAE | F1_EDX.CX8 | F1_EDX.PGE | F1_EDX.CMOV],
+  1: [SIGNATURE, 0, 0, F1_EDX.FPU | F1_EDX.PSE | F1_EDX.TSC | F1_EDX.MSR | F1_EDX.PAE | F1_EDX.CX8 | F1_EDX.PGE | F1_EDX.CMOV],
   // Leaf 2 is asked once; no descriptors.
   2: [1, 0, 0, 0],
   0x8000_0000: [0x8000_0004, 0, 0, 0],

@@ -13,7 +13,9 @@ export type Operand =
   | { readonly kind: 'imm'; readonly value: bigint }
   | { readonly kind: 'near'; readonly target: number }
   | { readonly kind: 'far'; readonly selector: number; readonly offset: number }
-  /** Registers that no row here knows (x87, SSE, ...). */
+  /** An x87 register by its place in the stack. */
+  | { readonly kind: 'st'; readonly index: number }
+  /** Registers that no row here knows (MMX, SSE, ...). */
   | { readonly kind: 'other' };
 
 export interface MemOperand {
@@ -46,6 +48,8 @@ export interface Insn {
   readonly stackDelta: number;
   /** An explicit segment prefix, -1 for none. */
   readonly segPrefix: number;
+  /** The 11 bits that the x87 keeps of an instruction's opcode; meaningless for others. */
+  readonly fpuOpcode: number;
 }
 
 export const MAX_INSN_BYTES = 15;
@@ -73,6 +77,7 @@ for (let i = 0; i < 4; i++) {
   REGISTER_OPERANDS.set(Register.AL + i, { kind: 'reg', width: 8, index: i, high: false });
   REGISTER_OPERANDS.set(Register.AH + i, { kind: 'reg', width: 8, index: i, high: true });
 }
+for (let i = 0; i < 8; i++) REGISTER_OPERANDS.set(Register.ST0 + i, { kind: 'st', index: i });
 for (let i = 0; i < 12; i++) REGISTER_OPERANDS.set(Register.SPL + i, { kind: 'reg', width: 8, index: i + 4, high: false });
 for (const [register, index] of Object.entries(SEGMENT_OF)) REGISTER_OPERANDS.set(Number(register), { kind: 'sreg', index });
 
@@ -126,18 +131,20 @@ function operandOf(instruction: Instruction, at: number, bitness: number): Opera
 }
 
 /** F2/F3/F0/segment/66/67 prefix bytes in front of the opcode, for what iced leaves out. */
-function scanPrefixes(bytes: Uint8Array): { f2: boolean; f3: boolean; a67: boolean } {
+function scanPrefixes(bytes: Uint8Array): { f2: boolean; f3: boolean; a67: boolean; opcodeAt: number } {
   let f2 = false;
   let f3 = false;
   let a67 = false;
+  let opcodeAt = 0;
   for (const byte of bytes) {
     // Of F2 and F3 the last one counts.
     if (byte === 0xf2) [f2, f3] = [true, false];
     else if (byte === 0xf3) [f2, f3] = [false, true];
     else if (byte === 0x67) a67 = true;
     else if (byte !== 0xf0 && byte !== 0x66 && byte !== 0x2e && byte !== 0x36 && byte !== 0x3e && byte !== 0x26 && byte !== 0x64 && byte !== 0x65) break;
+    opcodeAt++;
   }
-  return { f2, f3, a67 };
+  return { f2, f3, a67, opcodeAt };
 }
 
 export type DecodeResult = { readonly kind: 'insn'; readonly insn: Insn } | { readonly kind: 'invalid' } | { readonly kind: 'needMore' } | { readonly kind: 'tooLong' };
@@ -176,6 +183,7 @@ export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64):
         addressWidth: prefixes.a67 ? (defaultAddress === 64 ? 32 : defaultAddress === 32 ? 16 : 32) : defaultAddress,
         stackDelta: instruction.stackPointerIncrement,
         segPrefix: instruction.hasSegmentPrefix ? (SEGMENT_OF[instruction.segmentPrefix] ?? -1) : -1,
+        fpuOpcode: (((window[prefixes.opcodeAt] ?? 0) & 7) << 8) | (window[prefixes.opcodeAt + 1] ?? 0),
       },
     };
   } finally {

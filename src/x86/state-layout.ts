@@ -43,12 +43,18 @@ export const STATE = {
   sysenterCs: 672, sysenterEsp: 680, sysenterEip: 688,
   /** x87 control and status word, u32 each. */
   fpuControl: 696, fpuStatus: 700,
+  /** x87 registers by number (not by place in the stack), 16 bytes each: significand u64, sign and exponent u32. */
+  fpuReg: 704,
+  /** Bit n: register n is not empty; what a tag word says beyond that is read off the register. */
+  fpuFull: 832,
+  /** Of the last instruction that was not of control: 11 bits of opcode, its own address, its memory operand's. u32 each. */
+  fpuOpcode: 836, fpuIp: 840, fpuCs: 844, fpuDp: 848, fpuDs: 852,
   /** Scratch words for exits of generated code (reason, operand...): not architectural, not digested. */
-  exitReason: 704, exitArg0: 712, exitArg1: 720, exitArg2: 728,
+  exitReason: 864, exitArg0: 872, exitArg1: 880, exitArg2: 888,
 } as const;
 /** STATE.shadow: what holds back external interrupts (both) and single-step traps (SS only) until the next instruction has retired. `new`: set by the current one. */
 export const SHADOW = { none: 0, sti: 1, ss: 2, newSti: 3, newSs: 4 } as const;
 export const SEG_SLOT_BYTES = 32;
 export const STATE_BYTES = 1024;
 /** Bytes [0, ARCH_STATE_BYTES) are architectural and go into digests and checkpoints. */
-export const ARCH_STATE_BYTES = 704;
+export const ARCH_STATE_BYTES = 864;

@@ -2,6 +2,7 @@
 import { and1, cond, constant, flag, isZero, nonZero, not1, reg, sub, trunc } from '../expr.ts';
 import type { Lowering, Row } from '../lower.ts';
 import type { Expr, Width } from '../ir.ts';
+import { X87_NAMES } from '../x87/names.ts';
 
 const CONDITIONS: Readonly<Record<string, number>> = { Jo: 0, Jno: 1, Jb: 2, Jae: 3, Je: 4, Jne: 5, Jbe: 6, Ja: 7, Js: 8, Jns: 9, Jp: 10, Jnp: 11, Jl: 12, Jge: 13, Jle: 14, Jg: 15 };
 
@@ -68,7 +69,7 @@ export const CONTROL_ROWS: Readonly<Record<string, Row>> = {
   Enter: (l) => l.system('enter'),
   ...system(
     'Int', 'Int1', 'Int3', 'Into', 'Ud0', 'Ud1', 'Ud2', 'Hlt', 'Cli', 'Sti', 'In', 'Out', 'Insb', 'Insw', 'Insd', 'Outsb', 'Outsw', 'Outsd', 'Cpuid', 'Rdtsc', 'Rdtscp', 'Rdmsr', 'Wrmsr', 'Rdpmc', 'Clts', 'Lmsw', 'Smsw',
-    'Lgdt', 'Lidt', 'Sgdt', 'Sidt', 'Lldt', 'Sldt', 'Ltr', 'Str', 'Lar', 'Lsl', 'Verr', 'Verw', 'Arpl', 'Lds', 'Les', 'Lfs', 'Lgs', 'Lss', 'Invlpg', 'Wbinvd', 'Invd', 'Sysenter', 'Sysexit', 'Wait', 'Clflush',
-    'Fninit', 'Fnstsw', 'Fnstcw', 'Fldcw', 'Fnclex', 'Fnsave', 'Frstor', 'Fnstenv', 'Fldenv', 'Fxsave', 'Fxrstor', 'Mfence', 'Lfence', 'Sfence', 'Rsm', 'Syscall', 'Vmcall', 'Vmmcall', 'Xgetbv',
+    'Lgdt', 'Lidt', 'Sgdt', 'Sidt', 'Lldt', 'Sldt', 'Ltr', 'Str', 'Lar', 'Lsl', 'Verr', 'Verw', 'Arpl', 'Lds', 'Les', 'Lfs', 'Lgs', 'Lss', 'Invlpg', 'Wbinvd', 'Invd', 'Sysenter', 'Sysexit', 'Clflush',
+    ...X87_NAMES, 'Fxsave', 'Fxrstor', 'Mfence', 'Lfence', 'Sfence', 'Rsm', 'Syscall', 'Vmcall', 'Vmmcall', 'Xgetbv',
   ),
 };

@@ -1,5 +1,5 @@
 // The remaining system rows: software interrupts, port I/O, flags on the stack, segment loads, frames
-// of ENTER, descriptor inspection, the little of the x87 that kernels probe for.
+// of ENTER, descriptor inspection, and what is said of instructions that are not there.
 import { ACCESS, CR0, CR4, UNUSABLE, type Core } from '../core.ts';
 import type { Insn } from '../decode.ts';
 import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
@@ -270,19 +270,12 @@ function enterFlat(core: Core, selector: number, ring: 0 | 3, ip: number, sp: nu
   setGpr(core, 4, sp);
 }
 
-// -- x87 control -----------------------------------------------------------------------------------
+// -- x87, as far as it is not in x87.ts -------------------------------------------------------------
 
 /** #NM as CR0 demands; undefined if the x87 may be used. */
 const fpuGate = (core: Core): Exception | undefined => ((core.get32(STATE.cr0) & (CR0.EM | CR0.TS)) !== 0 ? NM : undefined);
 const fpu = (perform: (core: Core, insn: Insn) => SystemResult): SystemRow => (core, insn) => fpuGate(core) ?? perform(core, insn);
 const unimplemented = (insn: Insn): CpuExit => ({ kind: 'unimplemented', text: insn.code });
-const storeStatus = (value: (core: Core) => number): SystemRow => fpu((core, insn) => {
-  const to = insn.operands[0];
-  if (to?.kind === 'mem') return storeMem(core, to.mem, 2, value(core)) ? undefined : fault(core);
-  setGpr16(core, 0, value(core));
-  return undefined;
-});
-
 const hlt: SystemRow = (core, insn) => {
   if (cpl(core) !== 0) return GP0;
   core.set32(STATE.rip, nextOffset(core, insn));
@@ -352,25 +345,5 @@ export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
     return 'jumped';
   },
   Clflush: () => undefined, Mfence: () => undefined, Lfence: () => undefined, Sfence: () => undefined,
-  Wait: (core) => ((core.get32(STATE.cr0) & (CR0.TS | CR0.MP)) === (CR0.TS | CR0.MP) ? NM : undefined),
-  Fninit: fpu((core) => {
-    core.set32(STATE.fpuControl, 0x37f);
-    core.set32(STATE.fpuStatus, 0);
-    return undefined;
-  }),
-  Fnclex: fpu((core) => {
-    core.set32(STATE.fpuStatus, core.get32(STATE.fpuStatus) & 0x7f00);
-    return undefined;
-  }),
-  Fnstsw: storeStatus((core) => core.get32(STATE.fpuStatus)),
-  Fnstcw: storeStatus((core) => core.get32(STATE.fpuControl)),
-  Fldcw: fpu((core, insn) => {
-    const from = insn.operands[0];
-    const value = from?.kind === 'mem' ? loadMem(core, from.mem, 2) : undefined;
-    if (value === undefined) return fault(core);
-    core.set32(STATE.fpuControl, value);
-    return undefined;
-  }),
-  ...Object.fromEntries(['Fnsave', 'Frstor', 'Fnstenv', 'Fldenv'].map((name): [string, SystemRow] => [name, fpu((_core, insn) => unimplemented(insn))])),
   Fxsave: fpu(promised(CPUID_EDX.fxsr)), Fxrstor: fpu(promised(CPUID_EDX.fxsr)),
 };
