@@ -1,15 +1,22 @@
 // `rexen check FILE`: replays a recording with every checker at work after every event.
+// `rexen check --property NAME`: random programs instead (check-property.ts).
 import type { Command } from 'commander';
 import { CHECKERS } from '../../checkers/index.ts';
+import { UsageError } from '../../base/assert.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { brokenLines } from '../../replay/check-watch.ts';
 import { divergenceLines } from '../../replay/divergence-report.ts';
+import { checkPropertyCommand } from './check-property.ts';
 import { runReplay, type ReplayResult } from '../replay-run.ts';
 import { summaryLines } from '../summary.ts';
 
 interface CheckCommandOptions {
   readonly json?: boolean;
   readonly images: readonly string[];
+  readonly property?: string;
+  readonly runs?: string;
+  readonly seed?: string;
+  readonly program?: string;
 }
 
 /** 0 all held and the replay was exact, 1 an invariant was broken or the replay diverged, 2 truncated after its verified prefix. */
@@ -21,13 +28,23 @@ export function register(program: Command): void {
   program
     .command('check')
     .description('replay a recording and check all invariants of the hypervisor after every event')
-    .argument('<file>', 'a recording')
+    .argument('[file]', 'a recording')
+    .option('--property <name>', 'instead of a recording: random programs of a hostile guest against that property')
+    .option('--runs <n>', 'with --property: so many programs (1000)')
+    .option('--seed <n>', 'with --property: their seed (1)')
+    .option('--program <file>', 'with --property: this program (JSON) instead of random ones')
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
     .action(check);
 }
 
-async function check(file: string, options: CheckCommandOptions): Promise<void> {
+async function check(file: string | undefined, options: CheckCommandOptions): Promise<void> {
+  const { property } = options;
+  if (property !== undefined) {
+    if (file !== undefined) throw new UsageError('check takes a recording or --property, not both');
+    return checkPropertyCommand({ ...options, property });
+  }
+  if (file === undefined) throw new UsageError('check takes a recording, or --property NAME');
   await loadHashes();
   const result = await runReplay({ file, until: undefined, images: options.images, showConsole: false, progress: options.json !== true, check: 'every' });
   for (const warning of result.warnings) process.stderr.write(`rexen: ${file}: ${warning}\n`);

@@ -1,0 +1,60 @@
+// `rexen check --property NAME`: random programs of a hostile guest against a shipped property, or one
+// program again (`--program FILE`). fast-check is loaded here only, so that everything else of Rexen
+// works without it.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { UsageError } from '../../base/assert.ts';
+
+type Testing = typeof import('../../testing/index.ts');
+
+export interface CheckPropertyArguments {
+  readonly property: string;
+  readonly runs?: string;
+  readonly seed?: string;
+  readonly program?: string;
+  readonly json?: boolean;
+}
+
+async function loadTesting(): Promise<Testing> {
+  try {
+    return await import('../../testing/index.ts');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND' && error.message.includes('fast-check')) {
+      throw new UsageError('properties need the package fast-check, which is not installed; run: npm install fast-check');
+    }
+    throw error;
+  }
+}
+
+function wholeNumber(text: string | undefined, name: string, otherwise: number): number {
+  if (text === undefined) return otherwise;
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < (name === 'runs' ? 1 : -0x8000_0000) || value > 0x7fff_ffff) throw new UsageError(`--${name} takes a whole number${name === 'runs' ? ' above 0' : ''}, not ${JSON.stringify(text)}`);
+  return value;
+}
+
+/** Exit code 0: it held; 1: it is broken. */
+export async function checkPropertyCommand({ property: name, runs, seed, program: file, json }: CheckPropertyArguments): Promise<void> {
+  const testing = await loadTesting();
+  const property = testing.propertyByName(name);
+  if (property === undefined) throw new UsageError(`no property is called ${JSON.stringify(name)}; there are ${testing.PROPERTIES.map((each) => each.name).join(', ')}`);
+  if (file !== undefined) {
+    const program = testing.parseProgram(readFileSync(file, 'utf8'), file);
+    const finding = testing.play(program, { judges: property.judges });
+    process.exitCode = finding === undefined ? 0 : 1;
+    const lines = [testing.programText(program), '', ...(finding === undefined ? [`${name}: held`] : [`${name}: BROKEN after step ${Math.min(finding.step, program.steps.length)}`, ...finding.problems.map((problem) => `  ${problem}`)])];
+    process.stdout.write(json === true ? `${JSON.stringify({ property: name, held: finding === undefined, ...finding })}\n` : `${lines.join('\n')}\n`);
+    return;
+  }
+  const result = testing.checkProperty(property, { runs: wholeNumber(runs, 'runs', 1000), seed: wholeNumber(seed, 'seed', 1) });
+  process.exitCode = result.failure === undefined ? 0 : 1;
+  if (json === true) {
+    process.stdout.write(`${JSON.stringify({ property: name, claim: property.claim, seed: result.seed, runs: result.runs, held: result.failure === undefined, ...(result.failure === undefined ? {} : { program: result.failure.program, operations: result.failure.operations, problems: result.failure.problems }) })}\n`);
+    return;
+  }
+  let saved: string | undefined;
+  if (result.failure !== undefined) {
+    saved = `rexen-${name}-${result.seed}.json`;
+    writeFileSync(saved, `${JSON.stringify(result.failure.program)}\n`);
+  }
+  process.stdout.write(`${[...(result.failure === undefined ? [`${property.claim}`] : []), ...testing.failureText(result, saved)].join('\n')}\n`);
+}

@@ -1,0 +1,13 @@
+// rexen/testing: for your own test suites. Needs fast-check beside it (an optional peer dependency).
+//
+//   fc.assert(fc.property(programs(), (program) => play(program) === undefined))     random hostile guests
+//   play({ shape: 'pv64', preempt: 0, steps: [...] }, { afterStep })                 your own steps and laws
+//   assertInvariants(world)                                                          all checkers, now
+//   assertProperty('page-tables', { runs: 500, seed: 1 })                            a shipped property
+export { pageTableTrees, programs, shapes, type ProgramConstraints } from './arbitraries.ts';
+export { Laws, ProgressMeter, type Broken } from './laws.ts';
+export { IMPOSSIBLE, MUTANTS, type Mutant } from './mutants.ts';
+export { assertInvariants, invariantProblems, play, Player, type Finding, type Judge, type PlayOptions, type TestWorld, type WorldRules } from './play.ts';
+export { operationCount, parseProgram, programText, SHAPES, type Program, type Step } from './program.ts';
+export { assertProperty, checkProperty, failureText, PROPERTIES, propertyByName, type CheckPropertyOptions, type Property, type PropertyResult } from './properties.ts';
+export { smallest } from './shrink.ts';
