@@ -112,23 +112,11 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     ...(run.profile ? { clock: () => performance.now() } : {}),
   });
   watch.attach(world);
-  const keys = live === undefined ? undefined : listenToKeys(live, 1, () => stoppable?.requestStop());
-  const onInterrupt = (): void => stoppable?.requestStop();
-  process.on('SIGINT', onInterrupt);
-  process.on('SIGTERM', onInterrupt);
-  const progress = startProgress(scenario.name, undefined, run.progress);
   const started = performance.now();
   let ended;
   try {
-    ended = await drive(world, {
-      ...(live === undefined ? {} : { live }),
-      onSlice: () => progress.update(0, `${(world.insns() / 1e6).toFixed(0)} M instructions, ${world.eventCount} events, ${durationText(world.nowNs())} virtual`),
-    });
+    ended = await driveInterruptibly(world, run, live, () => stoppable?.requestStop());
   } finally {
-    progress.stop();
-    keys?.close();
-    process.off('SIGINT', onInterrupt);
-    process.off('SIGTERM', onInterrupt);
     if (ended === undefined) {
       // Something threw: the events up to there are what its report needs.
       recorder?.finish();
@@ -156,6 +144,25 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   };
   const profile = profileOf(world, timedSink?.loggingMs ?? 0);
   return { summary, outcome: ended.outcome, checked, ...(profile === undefined ? {} : { profile: profileLines(profile) }) };
+}
+
+/** Drives the world to its end with progress, keys and Ctrl-C, which asks it to stop. */
+async function driveInterruptibly(world: World, run: LiveRun, live: LiveInput | undefined, stop: () => void): ReturnType<typeof drive> {
+  const keys = live === undefined ? undefined : listenToKeys(live, 1, stop);
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
+  const progress = startProgress(run.scenario.name, undefined, run.progress);
+  try {
+    return await drive(world, {
+      ...(live === undefined ? {} : { live }),
+      onSlice: () => progress.update(0, `${(world.insns() / 1e6).toFixed(0)} M instructions, ${world.eventCount} events, ${durationText(world.nowNs())} virtual`),
+    });
+  } finally {
+    progress.stop();
+    keys?.close();
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
+  }
 }
 
 /** What the scenario expects and did not get, as sentences. */
