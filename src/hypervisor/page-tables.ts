@@ -230,11 +230,14 @@ function promoteUpper(hv: Hypervisor, mfn: number, level: number, domain: Domain
     if (paeRoot && i === 3) break;
   }
   if (rc < 0 && rc !== ERESTART && rc !== EINTR) {
-    // An entry that was begun before an interruption is to be given back too, be it the first one.
-    if ((i > 0 || (how & PUT.partialSet) !== 0) && rules.failedTableIsUndone) {
+    // The first entry too has something to give back if it was begun before an interruption. If its
+    // own table was refused half-way, that one waits as oldTable: a root leaves it there, as Xen does;
+    // a table with one above it takes it over, or the one above would forget it.
+    const holder = oldTableHolder(hv);
+    const takesOver = level < abi.levels && holder.oldTable !== undefined;
+    if ((i > 0 || (how & PUT.partialSet) !== 0 || takesOver) && rules.failedTableIsUndone) {
       // Half a table is torn down later, as an interrupted one: the caller's vCPU keeps it.
       frames.validEntries[mfn] = i;
-      const holder = oldTableHolder(hv);
       frames.partialFlags[mfn] = holder.oldTable !== undefined ? PUT.partialSet : how;
       holder.oldTable = { mfn, parentMfn: -1, partial: true };
     }
