@@ -7,7 +7,7 @@
 export { pageTableTrees, programs, shapes, type ProgramConstraints } from './arbitraries.ts';
 export { Laws, ProgressMeter, type Broken } from './laws.ts';
 export { IMPOSSIBLE, MUTANTS, type Mutant } from './mutants.ts';
-export { assertInvariants, invariantProblems, play, Player, type Finding, type Judge, type PlayOptions, type TestWorld, type WorldRules } from './play.ts';
+export { answerCode, assertInvariants, invariantProblems, play, Player, type Finding, type Judge, type PlayOptions, type TestWorld, type WorldRules } from './play.ts';
 export { operationCount, parseProgram, programText, SHAPES, type Program, type Step } from './program.ts';
 export { assertProperty, checkProperty, failureText, PROPERTIES, propertyByName, type CheckPropertyOptions, type Property, type PropertyResult } from './properties.ts';
 export { smallest } from './shrink.ts';

@@ -38,7 +38,15 @@ export type Judge = 'checkers' | 'model';
 export interface PlayOptions {
   readonly judges?: readonly Judge[];
   /** Look at the world after each step; what it returns is a problem. */
-  readonly afterStep?: (world: TestWorld, step: Step) => readonly string[] | undefined;
+  readonly afterStep?: (world: TestWorld, step: Step, answer: unknown) => readonly string[] | undefined;
+  /** Judge after every step (as usual), or only when all is done: for very many programs. */
+  readonly judgeAt?: 'step' | 'end';
+}
+
+/** The return code in a step's answer: negative errno, or 0 and above. Plain accesses: 0, or -14 for a fault. */
+export function answerCode(answer: unknown): number {
+  const first: unknown = Array.isArray(answer) ? answer[0] : typeof answer === 'object' && answer !== null ? (answer as { rc?: unknown }).rc : answer;
+  return typeof first === 'number' ? first : typeof first === 'string' && /^(pf|gp):/.test(first) ? -14 : 0;
 }
 
 /** What a property or a user's test sees of the world. */
@@ -93,7 +101,7 @@ export class Player {
         return this.#every > 0 && ++this.#turn % this.#every === 0;
       },
       onEvent: (kind) => this.#progress.event(kind),
-      hooks: { maxContinuations: MAX_CONTINUATIONS, interrupted: (_context, round) => round < CHECKED_INTERRUPTIONS && this.#look(undefined) },
+      hooks: { maxContinuations: MAX_CONTINUATIONS, interrupted: (_context, round) => this.#options.judgeAt !== 'end' && round < CHECKED_INTERRUPTIONS && this.#look(undefined) },
       beforeScript: (context) => this.#start(context),
       afterOp: (_context, step, answer) => this.#judge(step, answer),
     });
@@ -117,7 +125,9 @@ export class Player {
 
   #judge(step: Step, answer: unknown): void {
     this.#laws?.heard(step, answer);
-    this.#look(step);
+    const problems = this.#options.afterStep?.({ hv: (this.#context as ConformContext).hv, context: this.#context as ConformContext }, step, answer) ?? [];
+    if (problems.length > 0) throw new Found(problems);
+    if (this.#options.judgeAt !== 'end') this.#look(step);
     this.#step++;
     this.#progress.reset();
   }
@@ -128,7 +138,6 @@ export class Player {
     const problems = [
       ...(this.#laws?.check().map(({ law, text }) => `${law}: ${text}`) ?? []),
       ...(this.#checker === undefined ? [] : invariantProblems(context.hv, heldByPeer(context), this.#checker, step === undefined ? WHILE_INTERRUPTED : CHECKERS)),
-      ...(step === undefined ? [] : (this.#options.afterStep?.({ hv: context.hv, context }, step) ?? [])),
     ];
     if (problems.length > 0) throw new Found(problems);
     // Status frames come and go: programs may name the first one.
@@ -158,6 +167,7 @@ export class Player {
     this.#step = Number.MAX_SAFE_INTEGER;
     this.#every = 0;
     putOldTable(hv, vcpu);
+    if (this.#options.judgeAt === 'end') this.#look(undefined);
     const held = heldByPeer(context);
     destroyDomain(hv, d1);
     if (this.#checker !== undefined) {

@@ -1,0 +1,83 @@
+// The shipped properties hold on Xen's rules; what they print can be played again; programs stay valid
+// when they are made smaller; an allocator that breaks the discipline is caught.
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { UsageError } from '../../src/base/assert.ts';
+import { PAGE_RULES } from '../../src/hypervisor/pte-rules.ts';
+import { answerCode, assertInvariants, assertProperty, checkProperty, failureText, operationCount, parseProgram, play, Player, programs, programText, PROPERTIES, propertyByName, smallest, type Property, type Step } from '../../src/testing/index.ts';
+
+const RUNS = process.env['REXEN_DEPTH'] === 'long' ? 50_000 : 400;
+const named = (name: string): Property => propertyByName(name) as Property;
+const WRITABLE_TABLES = { rules: { ...PAGE_RULES, writableTakesType: false } };
+
+describe('the shipped properties', () => {
+  test.each(PROPERTIES.map(({ name, claim }) => [name, claim]))('%s: %s', { timeout: 3_600_000 }, (name) => {
+    assertProperty(name, { runs: RUNS, seed: 11 });
+  });
+
+  test('a broken rule is found, made small, printed, and found again from what was printed', () => {
+    const result = checkProperty(named('page-tables'), { runs: 500, seed: 3, rules: WRITABLE_TABLES });
+    const { failure } = result;
+    if (failure === undefined) throw new Error('not found');
+    expect(failure.operations).toBeLessThanOrEqual(4);
+    const text = failureText(result).join('\n');
+    expect(text).toContain('npx rexen check --property page-tables');
+    const data = (/as data: (.*)/.exec(text) as RegExpExecArray)[1] as string;
+    const again = parseProgram(data);
+    expect(new Player(WRITABLE_TABLES).play(again)?.problems).toEqual(failure.problems);
+    expect(play(again)).toBeUndefined();
+  });
+
+  test('the same seed plays the same programs', () => {
+    const one = (): unknown => checkProperty(named('everything'), { runs: 300, seed: 5, rules: WRITABLE_TABLES });
+    expect(one()).toEqual(one());
+  });
+
+  test('an unknown property is named with those that exist', () => {
+    expect(() => assertProperty('nonsense')).toThrow(/nonsense; there are everything/);
+  });
+});
+
+describe('programs', () => {
+  test('survive being written and read', () => {
+    fc.assert(fc.property(programs(), (program) => {
+      expect(parseProgram(JSON.stringify(program))).toEqual(program);
+      expect(programText(program).split('\n')).toHaveLength(program.steps.length + 1);
+    }), { seed: 1, numRuns: 100 });
+  });
+
+  test('stay playable whatever is left out of them', () => {
+    fc.assert(fc.property(programs({ maxDeeds: 6 }), fc.infiniteStream(fc.boolean()), (program, keep) => {
+      const kept = { ...program, steps: program.steps.filter(() => keep.next().value === true) };
+      expect(play(kept)).toBeUndefined();
+    }), { seed: 2, numRuns: 150 });
+  });
+
+  test('shrink to what matters, inside batches too', () => {
+    const step = (req: readonly string[]): Step => ({ op: 'ext', req: req.map((name) => [name, 'f0']) });
+    const small = smallest({ shape: 'pv64', preempt: 3, steps: [step(['a']), step(['b', 'wanted', 'c']), step(['d'])] }, ({ steps }) => JSON.stringify(steps).includes('wanted'));
+    expect(small).toEqual({ shape: 'pv64', preempt: 0, steps: [step(['wanted'])] });
+    expect(operationCount(small)).toBe(1);
+  });
+
+  test.each(['', '[]', '{"shape":"arm","preempt":0,"steps":[]}', '{"shape":"pv64","preempt":-1,"steps":[]}', '{"shape":"pv64","preempt":0,"steps":[1]}'])('%j is refused with a sentence', (text) => {
+    expect(() => parseProgram(text)).toThrow(UsageError);
+  });
+
+  test('run in a world that anyone may look at', () => {
+    let looks = 0;
+    play({ shape: 'pv32pae', preempt: 0, steps: [{ op: 'uvm', va: 'v1', val: '0', fl: 2 }] }, { afterStep: (world, _step, answer) => {
+      assertInvariants(world);
+      expect(answerCode(answer)).toBe(0);
+      looks++;
+      return [];
+    } });
+    expect(looks).toBe(1);
+  });
+
+  test('an allocator that maps a table writable before it unpins it is caught', () => {
+    const steps: Step[] = [{ op: 'uvm', va: 'v0', val: 'f0:61', fl: 2 }, { op: 'ext', req: [['pin_l1', 'f0']] }, { op: 'uvm', va: 'v0', val: 'f0:63', fl: 2 }, { op: 'ext', req: [['unpin', 'f0']] }];
+    const finding = play({ shape: 'pv64', preempt: 0, steps }, { afterStep: (_, step, answer) => (answerCode(answer) < 0 ? [`refused: ${step.op}`] : []) });
+    expect(finding).toEqual({ step: 2, problems: ['refused: uvm'] });
+  });
+});
