@@ -81,7 +81,18 @@ function checkEntries(survey: Survey, report: Report): void {
   for (const tableMfn of survey.tables) {
     if ((xenL2Uses[tableMfn] as number) > 1) report(frameText(tableMfn), `sits in slot 3 of ${xenL2Uses[tableMfn]} roots; Xen's entries fit one`);
   }
+  checkLinear(survey, report);
   checkForeign(survey, report);
+}
+
+/** Tables that map tables of their own level do not form chains, which could be torn down only by recursion: XSA-240. */
+function checkLinear({ frames, linearPairs }: Survey, report: Report): void {
+  if (linearPairs.length === 0) return;
+  const targets = new Set(linearPairs.filter((_, index) => index % 2 === 1));
+  for (let i = 0; i < linearPairs.length; i += 2) {
+    const table = linearPairs[i] as number;
+    if (targets.has(table)) report(frameText(table), `maps a table of its own level and is mapped by one: ${frames.describe(table)}`);
+  }
 }
 
 /** Frames of others: as many entries, and as many writable ones, as this domain has grants mapped. */

@@ -65,6 +65,8 @@ export class Survey {
   readonly linear: Int32Array;
   readonly odd: OddEntry[] = [];
   readonly foreign: ForeignEntry[] = [];
+  /** Entries that map another table of their own level, as (table, target) pairs in a row. */
+  readonly linearPairs: number[] = [];
   /** Tables in use, in the order of their frames. */
   readonly tables: number[] = [];
   /** Frames that belong to somebody, ascending: the first `usedCount` elements. */
@@ -98,6 +100,7 @@ export class Survey {
     this.odd.length = 0;
     this.foreign.length = 0;
     this.tables.length = 0;
+    this.linearPairs.length = 0;
     this.freeRuns.length = 0;
     this.#readFrames();
     for (const domain of this.hv.domains.values()) this.#readHolders(domain);
@@ -249,6 +252,7 @@ export class Survey {
       if ((lo & PTE_LO.writable) !== 0) this.#odd('writableSelf', mfn, index, lo, hi);
       // The table itself needs no reference on itself.
       if (target === mfn) return;
+      this.linearPairs.push(mfn, target);
       this.linear[mfn] = (this.linear[mfn] as number) + 1;
       this.linear[target] = (this.linear[target] as number) - 1;
     } else if (frames.type[target] !== level - 1) this.#odd('wrongType', mfn, index, lo, hi);

@@ -96,6 +96,16 @@ const CORRUPTIONS: readonly Corruption[] = [
   { checker: 'entries', what: 'a plain page in place of a page table', says: /no table of the level below/, corrupt: () => { repoint(l2(3) * 4096, idle(d1)); } },
   { checker: 'entries', what: "another domain's page table", says: /table of another owner/, corrupt: () => { const other = hv.machine.readU32((d2.vcpus[0]?.guestTableMfn as number) * 4096 + 3 * 8) >>> 12; setSlot(0, other); } },
   { checker: 'entries', what: 'a table in use that was never checked', says: /never checked/, corrupt: () => { hv.frames.flags[l1()] = (hv.frames.flags[l1()] as number) & ~FRAME.validated; } },
+  { checker: 'entries', what: 'a chain of tables of one level', says: /maps a table of its own level and is mapped by one/, corrupt: () => {
+    const [a, b] = [idle(d1), idle(d1, 1)];
+    for (const mfn of [a, b]) {
+      hv.frames.type[mfn] = FRAME_TYPE.l2;
+      hv.frames.typeCount[mfn] = 1;
+      hv.frames.flags[mfn] = FRAME.allocated | FRAME.validated;
+    }
+    hv.machine.writeU32(l2(3) * 4096 + 100 * 8, ((a << 12) | 0x61) >>> 0);
+    hv.machine.writeU32(a * 4096, ((b << 12) | 0x61) >>> 0);
+  } },
   { checker: 'descriptors', what: 'a code segment of ring 0', says: /segment of ring 0/, corrupt: () => { descriptor(0x00cf_9a00, 0xffff); } },
   { checker: 'descriptors', what: 'an interrupt gate', says: /type 14/, corrupt: () => { descriptor(0x0000_ee00, 0x0008_0000); } },
   { checker: 'descriptors', what: 'a call gate that works', says: /would pass/, corrupt: () => { descriptor(0x0000_ec00, 0x0019_0000); } },
