@@ -230,12 +230,15 @@ function promoteUpper(hv: Hypervisor, mfn: number, level: number, domain: Domain
     if (paeRoot && i === 3) break;
   }
   if (rc < 0 && rc !== ERESTART && rc !== EINTR) {
-    // The first entry too has something to give back if it was begun before an interruption. If its
-    // own table was refused half-way, that one waits as oldTable: a root leaves it there, as Xen does;
-    // a table with one above it takes it over, or the one above would forget it.
+    // If the first entry's own table was refused half-way, that one waits as oldTable: a root leaves
+    // it there, as Xen does; a table with one above it takes it over, or the one above would forget it.
+    // A first entry begun before an interruption holds a reference that is to be given back as well.
     const holder = oldTableHolder(hv);
     const takesOver = level < abi.levels && holder.oldTable !== undefined;
-    if ((i > 0 || (how & PUT.partialSet) !== 0 || takesOver) && rules.failedTableIsUndone) {
+    const begun = i === 0 && (how & PUT.partialSet) !== 0 && holder.oldTable === undefined;
+    const first = frameOf(u32[base] as number, step === 2 ? (u32[base + 1] as number) : 0);
+    if (begun && ((frames.flags[first] as number) & FRAME.partial) === 0) putPage(hv, first);
+    else if ((i > 0 || begun || takesOver) && rules.failedTableIsUndone) {
       // Half a table is torn down later, as an interrupted one: the caller's vCPU keeps it.
       frames.validEntries[mfn] = i;
       frames.partialFlags[mfn] = holder.oldTable !== undefined ? PUT.partialSet : how;
