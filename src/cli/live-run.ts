@@ -18,6 +18,7 @@ import { StateDigester } from '../sim/state-digest.ts';
 import type { EventSink, World } from '../sim/world.ts';
 import { version } from '../node/package-info.ts';
 import { drive } from './drive.ts';
+import { rememberPlaces } from './image-places.ts';
 import { listenToKeys } from './keyboard.ts';
 import { startProgress } from './progress.ts';
 import type { RunResult } from './report.ts';
@@ -90,7 +91,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     return stoppable;
   };
   const recordingFile: RecordingFile | undefined =
-    run.file === undefined ? undefined : await createRecordingFile(run.file, { world: header, info: [{ name: 'rexen', value: version() }], compression: run.compression, inline: run.interactive });
+    run.file === undefined ? undefined : await createRecordingFile(run.file, { world: header, info: [{ name: 'rexen', value: version() }, ...rememberPlaces(images)], compression: run.compression, inline: run.interactive });
   let recorder: Recorder | undefined;
   const digestOnly = recordingFile === undefined ? new DigestOnly(scenario.spec.nsPerInsn) : undefined;
   const console = new ConsoleText(run.showConsole);

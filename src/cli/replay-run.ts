@@ -17,6 +17,7 @@ import type { WorldSpec } from '../sim/spec.ts';
 import { StateDigester } from '../sim/state-digest.ts';
 import type { World } from '../sim/world.ts';
 import type { PositionArgument } from './arguments.ts';
+import { rememberedPlaces } from './image-places.ts';
 import { startProgress } from './progress.ts';
 import type { Summary } from './summary.ts';
 
@@ -54,7 +55,7 @@ export function specOf(recording: Recording): WorldSpec {
 
 /** The bytes of an image of the recording: embedded, among the product's own, or where the user says. */
 async function imageBytes(recording: Recording, ref: ImageRef, places: readonly string[]): Promise<Uint8Array> {
-  const bytes = recording.image(ref) ?? (await findProductImage(ref, places));
+  const bytes = recording.image(ref) ?? (await findProductImage(ref, [...places, ...rememberedPlaces(recording, ref)]));
   if (bytes !== undefined) return bytes;
   throw new RecordingError('image', recording.source.name, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) is not here, or what is here differs`, 'name the file or folder that has it with --images, or have the recording packed where it was made (rexen pack)');
 }

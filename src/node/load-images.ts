@@ -11,7 +11,7 @@ import { unwrapKernel } from './unwrap-kernel.ts';
 export interface LoadedImages {
   readonly domains: readonly DomainImages[];
   /** Each file once, for the recording's header. */
-  readonly files: readonly { readonly ref: LoggedImage; readonly bytes: Uint8Array }[];
+  readonly files: readonly { readonly ref: LoggedImage; readonly bytes: Uint8Array; /** As the spec names it. */ readonly name: string }[];
 }
 
 /** How a file is named in a recording: a path's last part, so that the folder does not matter. */
@@ -19,12 +19,12 @@ export const loggedName = (name: string): string => (name.startsWith('builtin:')
 
 /** `find` delivers a file's bytes by the name that the spec gives it. */
 export async function loadImages(spec: WorldSpec, find: (name: string) => Uint8Array | Promise<Uint8Array> = (name) => resolveImage(name).bytes): Promise<LoadedImages> {
-  const files = new Map<string, { ref: LoggedImage; bytes: Uint8Array }>();
+  const files = new Map<string, { ref: LoggedImage; bytes: Uint8Array; name: string }>();
   const load = async (name: string): Promise<Uint8Array> => {
     const known = files.get(name);
     if (known !== undefined) return known.bytes;
     const bytes = await find(name);
-    files.set(name, { ref: { name: loggedName(name), sizeBytes: bytes.length, blake3: blake3(bytes) }, bytes });
+    files.set(name, { ref: { name: loggedName(name), sizeBytes: bytes.length, blake3: blake3(bytes) }, bytes, name });
     return bytes;
   };
   const domains: DomainImages[] = [];

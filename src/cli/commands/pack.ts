@@ -8,6 +8,7 @@ import type { Compression } from '../../log/codec.ts';
 import type { Recording } from '../../log/reader.ts';
 import { RecordingError } from '../../log/recording-error.ts';
 import { repack } from '../../log/repack.ts';
+import { rememberedPlaces } from '../image-places.ts';
 import { findProductImage } from '../../node/product-images.ts';
 import { FileSink, openRecordingFile, segmentPath } from '../../node/recording-files.ts';
 import { zlibCodec } from '../../node/zlib-codec.ts';
@@ -68,7 +69,7 @@ function forEachSegment(path: string, work: (path: string, number: number) => vo
 async function findImages(file: string, recording: Recording, places: readonly string[]): Promise<Map<number, Uint8Array>> {
   const images = new Map<number, Uint8Array>();
   for (const [index, ref] of recording.world.images.entries()) {
-    const bytes = recording.image(ref) ?? (await findProductImage(ref, places));
+    const bytes = recording.image(ref) ?? (await findProductImage(ref, [...places, ...rememberedPlaces(recording, ref)]));
     if (bytes === undefined) {
       throw new RecordingError('image', file, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) was not found, or what is there differs`, 'name the file or folder that has it with --images');
     }
