@@ -6,6 +6,7 @@ import { farTransfers, refused, segmentLimits, segmentLoads } from './generate/s
 import { alignment, pageCrossing, selfModifying, sequences, singleSteps } from './generate/sequences.ts';
 import { branches, pushPop } from './generate/stack.ts';
 import { strings } from './generate/strings.ts';
+import { x87Arithmetic, x87Compares, x87Control, x87Faults, x87Functions, x87Moves, x87Transcendental } from './generate/x87.ts';
 import type { Case } from './vector.ts';
 
 export interface Group {
@@ -41,6 +42,13 @@ export const GROUPS: readonly Group[] = [
   { name: 'self-modifying', seed: 18, fill: selfModifying, count: true },
   { name: 'page-crossing', seed: 19, fill: pageCrossing, count: true },
   { name: 'others', seed: 26, fill: others },
+  { name: 'x87-arithmetic', seed: 30, fill: x87Arithmetic },
+  { name: 'x87-functions', seed: 31, fill: x87Functions },
+  { name: 'x87-moves', seed: 32, fill: x87Moves },
+  { name: 'x87-compares', seed: 33, fill: x87Compares },
+  { name: 'x87-control', seed: 34, fill: x87Control },
+  { name: 'x87-faults', seed: 36, fill: x87Faults },
+  { name: 'x87-transcendental', seed: 35, fill: x87Transcendental },
   { name: 'code16-alu', seed: 20, bits: 16, fill: alu, thin: 12 },
   { name: 'code16-move', seed: 21, bits: 16, fill: move, thin: 4 },
   { name: 'code16-stack', seed: 22, bits: 16, fill: pushPop, thin: 4 },

@@ -20,11 +20,11 @@ export const waiting = (core: Core): Exception | undefined => (isPending(core) &
 function* pieces(sizeBytes: number): Generator<readonly [at: number, size: number]> {
   for (let at = 0; at < sizeBytes; at += 4) yield [at, Math.min(4, sizeBytes - at)];
 }
-/** The linear address of an operand: of ten bytes eight are what alignment is asked of. */
+/** The linear address of an operand: of ten bytes eight are what alignment is asked of, two within a saved state (at > 0). */
 function linear(core: Core, mem: MemOperand, at: number, sizeBytes: number, write: boolean): number {
   const offset = (offsetOf(core, mem) + at) >>> 0;
   if (sizeBytes <= 8) return segmentLinear(core, mem.seg, offset, sizeBytes, write);
-  const start = segmentLinear(core, mem.seg, offset, 8, write);
+  const start = segmentLinear(core, mem.seg, offset, at > 0 ? 2 : 8, write);
   return start < 0 || segmentLinear(core, mem.seg, (offset + 8) >>> 0, sizeBytes - 8, write) < 0 ? -1 : start;
 }
 /** Undefined with core.fault on a fault. */
@@ -39,6 +39,11 @@ export function readOperand(core: Core, mem: MemOperand, sizeBytes: number, at =
   }
   return value;
 }
+/** Would a store succeed? If not, core.fault says why. */
+export function canWrite(core: Core, mem: MemOperand, sizeBytes: number): boolean {
+  const start = linear(core, mem, 0, sizeBytes, true);
+  return start >= 0 && probeWrite(core, start, sizeBytes, core.user);
+}
 /** All or nothing. */
 export function writeOperand(core: Core, mem: MemOperand, sizeBytes: number, value: bigint, at = 0): boolean {
   const start = linear(core, mem, at, sizeBytes, true);
@@ -49,7 +54,7 @@ export function writeOperand(core: Core, mem: MemOperand, sizeBytes: number, val
   }
   return true;
 }
-/** Bytes `from` to `to` of an image would be stored. */
+/** Would all of an image be stored? */
 export function probeOperand(core: Core, mem: MemOperand, sizeBytes: number): boolean {
   for (let at = 0; at < sizeBytes; at += 2) {
     const start = segmentLinear(core, mem.seg, (offsetOf(core, mem) + at) >>> 0, 2, true);

@@ -10,7 +10,7 @@ import { DOUBLE, FLAG, type F80, INDEFINITE, KIND, kindOf, MAX_EXP, type Outcome
 import { type Angle, arctangent, cosine, sine, tangent, twoToXMinusOne, yTimesLog2, yTimesLog2Plus1 } from '../x87/transcendental.ts';
 import { CONDITIONS, ONE, setTop, topOf, Unit } from '../x87/unit.ts';
 import { type SystemResult, type SystemRow } from './row.ts';
-import { fault, gate, memOf, readOperand, rememberPointers, waiting, writeOperand } from './x87-memory.ts';
+import { canWrite, fault, gate, memOf, readOperand, rememberPointers, waiting, writeOperand } from './x87-memory.ts';
 
 type Body = (unit: Unit, insn: Insn) => SystemResult;
 const x87 = (body: Body): SystemRow => (core, insn) => {
@@ -101,6 +101,8 @@ const store = (pops: boolean): Body => (unit, insn) => {
   const empty = unit.isEmpty(0);
   const x = unit.st(0);
   const bits = empty ? format.write(new Unit(core), x) : format.write(unit, x);
+  // A store that will not take place faults all the same.
+  if (!canWrite(core, mem, format.bytes)) return fault(core);
   if (unit.refused()) return undefined;
   // An unmasked over- or underflow has nowhere to put its result either.
   if ((unit.flags & (FLAG.OE | FLAG.UE) & ~unit.control) !== 0) {

@@ -41,7 +41,7 @@ export function twoToXMinusOne(out: Outcome, x: F80): F80 {
   return inexact(out, expMinusOne((fixed(x, bits) * ln2(BigInt(bits))) >> BigInt(bits), BigInt(bits)), bits);
 }
 
-/** log2 of a positive number in fixed point, and whether it is exact. */
+/** log2 of a positive number in fixed point, and whether it is a whole number. */
 function log2(x: F80): { value: bigint; bits: number; exact: boolean } {
   let exp = magnitudeExp(x);
   let top = x.sig << BigInt(64 - bitLength(x.sig));
@@ -83,6 +83,8 @@ export const yTimesLog2: Binary = (out, a, b) => {
   const { value, bits, exact } = log2(a);
   const sign = b.sign ^ (value < 0n ? 1 : 0);
   const product = (value < 0n ? -value : value) * b.sig;
+  // Processors call even a whole logarithm's product inexact.
+  out.flags |= FLAG.PE;
   return exact ? pack(out, sign, product, unitOf(b) - bits) : pack(out, sign, (product << 1n) | 1n, unitOf(b) - bits - 1);
 };
 /** ST(1) * log2(ST(0) + 1). */
@@ -111,12 +113,10 @@ export const yTimesLog2Plus1: Binary = (out, a, b) => {
   }
   const bits = BITS - Math.min(exp, 0);
   const one = 1n << BigInt(bits);
-  let m = one + fixed(a, bits);
-  let twos = 0;
-  while (m > 2n * one) {
-    m >>= 1n;
-    twos++;
-  }
+  const sum = one + fixed(a, bits);
+  // From 1 to 2 where it is not below 1.
+  const twos = Math.max(0, bitLength(sum) - 1 - bits);
+  const m = sum >> BigInt(twos);
   const value = (BigInt(twos) << BigInt(bits)) + (ln(m, BigInt(bits)) << BigInt(bits)) / ln2(BigInt(bits));
   return pack(out, sign, (((value < 0n ? -value : value) * b.sig) << 1n) | 1n, unitOf(b) - bits - 1);
 };

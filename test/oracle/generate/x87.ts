@@ -1,6 +1,6 @@
 // The x87: each case puts a whole state into place (FRSTOR), does one thing, and takes the state out
 // again over the same bytes (FNSAVE), so that the outcome's memory names what changed.
-import { DATA } from '../environment.ts';
+import { DATA, READ_ONLY, UNMAPPED } from '../environment.ts';
 import type { Draft, Maker } from './maker.ts';
 import type { Rng } from '../environment.ts';
 
@@ -216,6 +216,24 @@ export const x87Control = (maker: Maker): void => {
         draft.pokeBytes(X87_IMAGE, stateBytes(rng.chance(3) ? wild() : calm()));
         const operand = stateBytes(rng.chance(3) ? wild() : calm());
         if (code.length > 2) draft.pokeBytes(OPERAND, operand);
+      });
+    }
+  }
+};
+
+/** Operands where nothing is mapped, across the ends of pages, and unaligned while that is checked (AC). */
+export const x87Faults = (maker: Maker): void => {
+  const { rng } = maker;
+  const AC = 0x40000;
+  const rows: readonly (readonly [opcode: number, digit: number, bytes: number])[] = [
+    [0xd9, 0, 4], [0xdd, 0, 8], [0xdb, 5, 10], [0xdf, 0, 2], [0xdf, 5, 8], [0xdf, 4, 10], [0xd9, 2, 4], [0xd9, 3, 4], [0xdd, 3, 8], [0xdb, 7, 10], [0xdf, 3, 2], [0xdb, 3, 4], [0xdf, 7, 8], [0xdf, 6, 10], [0xd8, 0, 4], [0xdc, 1, 8], [0xde, 6, 2], [0xda, 2, 4],
+  ];
+  for (const [opcode, digit, bytes] of rows) {
+    for (const place of [UNMAPPED + 0x100, READ_ONLY + 0x100, UNMAPPED - 1, UNMAPPED - bytes + 1, READ_ONLY - 1, READ_ONLY - bytes + 1, DATA + 0x1000 - 1, DATA + 0x1000 - bytes + 1, DATA + 0x201, DATA + 0x202, DATA + 0x204]) {
+      maker.plain([...FRSTOR, ...absolute(opcode, digit, place), ...FNSAVE], (draft) => {
+        draft.pokeBytes(X87_IMAGE, stateBytes(shape(rng, [ordinary(rng), ordinary(rng)], false)));
+        draft.pokeBytes(place, bytesOf(noise64(rng), bytes));
+        if (place < READ_ONLY - 10) draft.eflags = (draft.eflags | (rng.chance(2) ? AC : 0)) >>> 0;
       });
     }
   }

@@ -17,7 +17,7 @@
  *   mode:   0 run to the end; 1 single-step and count the steps
  *   output: per case: signal vector error cr2 steps eax..edi eip eflags es..gs nDiffs { addr << 8 | byte as two u32 }...
  *
- * Not checked: x87 and SSE state (left as the process has it).
+ * Not checked: SSE state (left as the process has it). x87 state is what a case's own FRSTOR and FNSAVE move.
  */
 #define _GNU_SOURCE
 #include <asm/ldt.h>
