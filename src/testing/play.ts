@@ -10,7 +10,7 @@ import type { ConformContext } from '../replay/conform-op.ts';
 import type { ConformWorldOptions } from '../replay/conform-world.ts';
 import { Laws, ProgressMeter } from './laws.ts';
 import { SHAPES, type Program, type Step } from './program.ts';
-import { PEER_ENDED, PEER_FRAMES, TESTING_FAMILY } from './steps.ts';
+import { PEER_ENDED, PEER_MFNS, peerMfns, TESTING_FAMILY } from './steps.ts';
 
 /** Low memory, Xen's own frames, d1's 64 and d2's, and a few to give out. */
 const WORLD_FRAMES = 448;
@@ -74,9 +74,9 @@ export function assertInvariants(world: TestWorld): void {
   if (problems.length > 0) throw new Error(`invariants are broken:\n  ${problems.join('\n  ')}`);
 }
 
-function heldByPeer({ hv, mfns, notes }: ConformContext): number[] {
-  if (notes.has(PEER_ENDED)) return [];
-  return PEER_FRAMES.map((frame) => mfns.get(frame) as number).filter((mfn) => hv.frames.owner[mfn] === 2);
+function heldByPeer(context: ConformContext): number[] {
+  if (context.notes.has(PEER_ENDED)) return [];
+  return peerMfns(context).filter((mfn) => context.hv.frames.owner[mfn] === 2);
 }
 
 /** Plays programs again and again on one machine. */
@@ -109,6 +109,7 @@ export class Player {
 
   #start(context: ConformContext): void {
     // Tables that this shape has not: the root stands for them, so that every program is valid.
+    context.notes.set(PEER_MFNS, [...peerMfns(context)]);
     context.mfns.set('gstatus', context.mfns.get('gnttab') as number);
     for (const table of ['live_l3', 'xen_l2']) if (!context.mfns.has(table)) context.mfns.set(table, context.mfns.get('root') as number);
     this.#rules.prepare?.(context.hv);

@@ -61,6 +61,10 @@ const g2set: ConformOp = (context, op) => {
 
 /** Frames that d2 maps writable itself, as long as it lives. */
 export const PEER_FRAMES = ['foreign', 'foreign1', 'foreign2'] as const;
+/** Their numbers at the start, whatever the names mean later. */
+export const PEER_MFNS = 'peer.mfns';
+export const peerMfns = ({ mfns, notes }: ConformContext): readonly number[] =>
+  (notes.get(PEER_MFNS) as readonly number[] | undefined) ?? PEER_FRAMES.map((frame) => mfns.get(frame) as number);
 export const PEER_ENDED = 'peer.ended';
 /** Grant references of d2 that it has taken back. */
 export const PEER_REVOKED = 'peer.revoked';
@@ -95,10 +99,7 @@ const peer: ConformOp = (context, op) => {
     }
     case 'end':
       context.notes.set(PEER_ENDED, true);
-      for (const name of PEER_FRAMES) {
-        const mfn = context.mfns.get(name) as number;
-        if (hv.frames.type[mfn] === FRAME_TYPE.writable) putPageAndType(hv, mfn);
-      }
+      for (const mfn of peerMfns(context)) if (hv.frames.type[mfn] === FRAME_TYPE.writable) putPageAndType(hv, mfn);
       destroyDomain(hv, d2);
       return 'ok';
     default:
