@@ -1,10 +1,14 @@
 // `npm run bench`: MIPS beside v86, what recording and replaying cost, and where the time goes.
 // `--json` prints one object with the same figures; `--quick` takes fewer rounds.
 import '../../node/engine-flags.ts';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { loadHashes } from '../../node/load-hashes.ts';
+import { packageRoot } from '../../node/package-info.ts';
 import { storedImage } from '../../node/image-store.ts';
 import { profileLines } from '../../replay/profile.ts';
 import { benchKernels, seabiosFolder, type KernelResult } from './kernels.ts';
+import { benchMmu, type MmuBench } from './mmu.ts';
 import { benchCost, type CostResult, type Workload } from './recording-cost.ts';
 
 const json = process.argv.includes('--json');
@@ -36,12 +40,23 @@ function costLines(row: CostResult): string[] {
   ];
 }
 
+function mmuLines(row: MmuBench): string[] {
+  const thousands = (perSecond: number): string => `${Math.round(perSecond / 1000)},000`;
+  return [
+    `memory management: ${thousands(row.operationsPerSecond)} update_va_mapping calls a second, ${thousands(row.batchedOperationsPerSecond)} batched entries a second;`,
+    `  with all invariants checked after every operation in a 64-frame domain: ${thousands(row.checkedOperationsPerSecond)} a second`,
+    ...(row.conformanceSeconds === undefined ? [] : [`  conformance: ${row.conformanceScripts} scripts in ${row.conformanceSeconds.toFixed(1)} s`]),
+  ];
+}
+
 await loadHashes();
+const corpus = join(packageRoot(), 'test', 'conformance');
+const mmu = benchMmu({ quick, ...(existsSync(corpus) ? { corpus } : {}) });
 const kernels = await benchKernels(quick ? 1 : 3, say);
 const costs: CostResult[] = [];
 for (const workload of WORKLOADS) costs.push(await benchCost(workload, quick ? 3 : 9, say));
-if (json) process.stdout.write(`${JSON.stringify({ node: process.version, kernels, costs })}\n`);
+if (json) process.stdout.write(`${JSON.stringify({ node: process.version, kernels, costs, mmu })}\n`);
 else {
   const missing = [...(seabiosFolder() === undefined ? ['v86 needs the BIOS of the package seabios (apt-get install seabios)'] : []), ...(storedImage('grub-i386') === undefined ? ['PV GRUB is not here (npx rexen fetch grub-i386)'] : [])];
-  process.stdout.write(`${[...kernelTable(kernels), '', ...costs.flatMap((row) => [...costLines(row), '']), ...missing.map((text) => `left out: ${text}`)].join('\n')}\n`);
+  process.stdout.write(`${[...kernelTable(kernels), '', ...costs.flatMap((row) => [...costLines(row), '']), ...mmuLines(mmu), ...missing.map((text) => `left out: ${text}`)].join('\n')}\n`);
 }
