@@ -41,7 +41,7 @@ function costLines(row: CostResult): string[] {
 }
 
 function mmuLines(row: MmuBench): string[] {
-  const thousands = (perSecond: number): string => `${Math.round(perSecond / 1000)},000`;
+  const thousands = (perSecond: number): string => (Math.round(perSecond / 1000) * 1000).toString().replace(/\B(?=(\d{3})+$)/g, ',');
   return [
     `memory management: ${thousands(row.operationsPerSecond)} update_va_mapping calls a second, ${thousands(row.batchedOperationsPerSecond)} batched entries a second;`,
     `  with all invariants checked after every operation in a 64-frame domain: ${thousands(row.checkedOperationsPerSecond)} a second`,
