@@ -28,14 +28,14 @@ export const X87_TOLERANCE: readonly ToleranceRow[] = [
   { opcode: 0xff, name: 'Fcos', ulp: 1n },
 ];
 
-const OPCODE_AT = 6;
+const OPCODE_AT = 8;
 const STATUS_AT = 4;
 const C1 = 0x200;
 const REGISTERS_AT = 28;
 
-/** The row of a case FRSTOR, one transcendental instruction, FNSAVE. */
+/** The row of a case FNINIT, FRSTOR, one transcendental instruction, FNSAVE. */
 export function toleranceOf({ code }: Case): ToleranceRow | undefined {
-  if (code.length !== 14 || code[0] !== 0xdd || code[1] !== 0x25 || code[OPCODE_AT] !== 0xd9) return undefined;
+  if (code.length !== 16 || code[2] !== 0xdd || code[3] !== 0x25 || code[OPCODE_AT] !== 0xd9) return undefined;
   return X87_TOLERANCE.find((row) => row.opcode === code[OPCODE_AT + 1]);
 }
 

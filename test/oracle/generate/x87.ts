@@ -13,7 +13,8 @@ const BIAS = 16383;
 const TOP_BIT = 1n << 63n;
 
 const absolute = (opcode: number, digit: number, vaddr: number): number[] => [opcode, (digit << 3) | 5, vaddr & 0xff, (vaddr >>> 8) & 0xff, (vaddr >>> 16) & 0xff, 0];
-export const FRSTOR = absolute(0xdd, 4, X87_IMAGE);
+/** FNINIT first: an exception that the case before left behind would come out at FRSTOR. */
+export const FRSTOR = [0xdb, 0xe3, ...absolute(0xdd, 4, X87_IMAGE)];
 export const FNSAVE = absolute(0xdd, 6, X87_IMAGE);
 
 // -- numbers ---------------------------------------------------------------------------------------
