@@ -11,38 +11,56 @@ import { XEN_VERSION } from './xen-identity.ts';
 export type CpuidLeaf = readonly [number, number, number, number];
 const NONE: CpuidLeaf = [0, 0, 0, 0];
 
-const F1_EDX = { FPU: 1 << 0, PSE: 1 << 3, TSC: 1 << 4, MSR: 1 << 5, PAE: 1 << 6, CX8: 1 << 8, PGE: 1 << 13, CMOV: 1 << 15 } as const;
+const F1_EDX = { FPU: 1 << 0, PSE: 1 << 3, TSC: 1 << 4, MSR: 1 << 5, PAE: 1 << 6, CX8: 1 << 8, PGE: 1 << 13, CMOV: 1 << 15, MMX: 1 << 23, FXSR: 1 << 24, SSE: 1 << 25, SSE2: 1 << 26 } as const;
 const F1_ECX_HYPERVISOR = 0x8000_0000;
-const FE_EDX_NX = 1 << 20;
-/** Family 6, model 8, stepping 3. */
-const SIGNATURE = 0x683;
+const FE_EDX = { SYSCALL: 1 << 11, NX: 1 << 20, LM: 1 << 29 } as const;
+/**
+ * i386: family 6, model 8, stepping 3. x86-64: family 6, model 28, stepping 10, a processor that executes in
+ * order and does not speculate; neither does this one, and kernels then patch nothing against it.
+ */
+const SIGNATURE = { 32: 0x683, 64: 0x106ca } as const;
 
 /** Four letters as a little-endian word. */
 const word = (text: string): number =>
   [...text.padEnd(4, '\0')].reduce((sum, char, index) => (sum | (char.charCodeAt(0) << (8 * index))) >>> 0, 0);
 const words = (text: string): CpuidLeaf => [word(text.slice(0, 4)), word(text.slice(4, 8)), word(text.slice(8, 12)), word(text.slice(12, 16))];
-const BRAND = 'Rexen simulated i686'.padEnd(48, '\0');
+const BRAND = { 32: 'Rexen simulated i686', 64: 'Rexen simulated x86-64' } as const;
 
-const HARDWARE: Readonly<Record<number, CpuidLeaf>> = {
-  0: [2, word('Genu'), word('ntel'), word('ineI')],
-  1: [SIGNATURE, 0, 0, F1_EDX.FPU | F1_EDX.PSE | F1_EDX.TSC | F1_EDX.MSR | F1_EDX.PAE | F1_EDX.CX8 | F1_EDX.PGE | F1_EDX.CMOV],
-  // Leaf 2 is asked once; no descriptors.
-  2: [1, 0, 0, 0],
-  0x8000_0000: [0x8000_0004, 0, 0, 0],
-  0x8000_0001: [0, 0, 0, FE_EDX_NX],
-  0x8000_0002: words(BRAND.slice(0, 16)),
-  0x8000_0003: words(BRAND.slice(16, 32)),
-  0x8000_0004: words(BRAND.slice(32, 48)),
-};
+const COMMON_EDX = F1_EDX.FPU | F1_EDX.PSE | F1_EDX.TSC | F1_EDX.MSR | F1_EDX.PAE | F1_EDX.CX8 | F1_EDX.PGE | F1_EDX.CMOV;
+const VECTOR_EDX = F1_EDX.MMX | F1_EDX.FXSR | F1_EDX.SSE | F1_EDX.SSE2;
+/** 40 bits of physical, 48 of linear addresses. */
+const ADDRESS_SIZES = 0x3028;
 
-/** The hardware: give this to the processor (CpuOptions.cpuid). Pure. */
-export function pvCpuid(leaf: number, _subleaf: number): CpuidLeaf {
-  const asked = leaf >>> 0;
-  const row = HARDWARE[asked];
-  if (row !== undefined) return row;
-  // Intel: a leaf beyond the last one answers as the last basic leaf.
-  return asked >= 0x4000_0000 ? NONE : (HARDWARE[2] as CpuidLeaf);
+type Leaves = Readonly<Record<number, CpuidLeaf>>;
+function hardwareLeaves(wordBits: 32 | 64): Leaves {
+  const brand = BRAND[wordBits].padEnd(48, '\0');
+  const wide = wordBits === 64;
+  return {
+    0: [2, word('Genu'), word('ntel'), word('ineI')],
+    1: [SIGNATURE[wordBits], 0, 0, COMMON_EDX | (wide ? VECTOR_EDX : 0)],
+    // Leaf 2 is asked once; no descriptors.
+    2: [1, 0, 0, 0],
+    0x8000_0000: [wide ? 0x8000_0008 : 0x8000_0004, 0, 0, 0],
+    0x8000_0001: [0, 0, 0, FE_EDX.NX | (wide ? FE_EDX.SYSCALL | FE_EDX.LM : 0)],
+    0x8000_0002: words(brand.slice(0, 16)),
+    0x8000_0003: words(brand.slice(16, 32)),
+    0x8000_0004: words(brand.slice(32, 48)),
+    ...(wide ? { 0x8000_0008: [ADDRESS_SIZES, 0, 0, 0] as const } : {}),
+  };
 }
+const HARDWARE: Readonly<Record<32 | 64, Leaves>> = { 32: hardwareLeaves(32), 64: hardwareLeaves(64) };
+
+function hardwareLeaf(wordBits: 32 | 64, leaf: number): CpuidLeaf {
+  const asked = leaf >>> 0;
+  const row = HARDWARE[wordBits][asked];
+  if (row !== undefined) return row;
+  // Intel: a leaf beyond the last basic one answers as the last basic leaf.
+  return asked >= 0x4000_0000 ? NONE : (HARDWARE[wordBits][2] as CpuidLeaf);
+}
+
+/** The hardware under a 32-bit guest, or a 64-bit one: give this to the processor (CpuOptions.cpuid). Pure. */
+export const pvCpuid = (leaf: number, _subleaf: number): CpuidLeaf => hardwareLeaf(32, leaf);
+export const pvCpuid64 = (leaf: number, _subleaf: number): CpuidLeaf => hardwareLeaf(64, leaf);
 
 /** Hidden from PV guests: large pages, global pages. */
 const PV_HIDDEN_F1_EDX = F1_EDX.PSE | F1_EDX.PGE;
@@ -54,7 +72,7 @@ const FEAT1_MMU_PT_UPDATE_PRESERVE_AD = 1;
 export function forcedCpuid(hv: Hypervisor, vcpu: Vcpu, leaf: number, subleaf: number): CpuidLeaf {
   const asked = leaf >>> 0;
   if (asked >= XEN_BASE && asked <= XEN_BASE + XEN_LEAVES) return xenLeaf(hv, vcpu, asked - XEN_BASE, subleaf >>> 0);
-  const [a, b, c, d] = pvCpuid(asked, subleaf);
+  const [a, b, c, d] = hardwareLeaf(vcpu.domain.abi.wordBits, asked);
   if (asked !== 1) return [a, b, c, d];
   return [a, ((b & 0x00ff_ffff) | (vcpu.vcpuId << 25)) >>> 0, (c | F1_ECX_HYPERVISOR) >>> 0, (d & ~PV_HIDDEN_F1_EDX) >>> 0];
 }

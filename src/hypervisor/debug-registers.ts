@@ -18,10 +18,10 @@ const canonical = (vcpu: Vcpu, register: number): number | undefined => {
   return (vcpu.cr4Guest & CR4_DE) !== 0 ? undefined : register + 2;
 };
 
-/** undefined: no such register (#UD, ENODEV). */
+/** undefined: no such register (#UD, ENODEV). DR0 to DR3 of 64-bit guests are signed canonical. */
 export function readDebugRegister(vcpu: Vcpu, register: number): number | undefined {
   const index = canonical(vcpu, register);
-  return index === undefined ? undefined : (vcpu.debugRegs[index] as number) >>> 0;
+  return index === undefined ? undefined : (vcpu.debugRegs[index] as number);
 }
 
 /** May a breakpoint lie there? Not in Xen's own range. breakpoint_addr_ok(). */

@@ -58,6 +58,8 @@ export interface Vcpu {
   syscall32Callback: Callback | undefined;
   sysenterCallback: Callback | undefined;
   nmiPending: boolean;
+  /** An NMI was delivered and the guest has not returned by iret since: no other is. */
+  nmiInProgress: boolean;
   gdtFrames: number[];
   gdtEntries: number;
   ldtBase: number;
@@ -79,6 +81,8 @@ export interface Vcpu {
   /** Linear address of the registered runstate area and time area, 0 = none. */
   runstateVaddr: number;
   timeVaddr: number;
+  /** What could not be written to those areas, because a 64-bit guest's user tables do not map them: done on the way back to its kernel. */
+  staleAreas: { runstate: boolean; time: boolean };
   runstate: { state: number; sinceNs: number; timesNs: number[] };
   timers: VcpuTimers;
   /** A page table whose teardown was interrupted or is still due: done first by the next MMU hypercall (old_guest_table). */
@@ -89,8 +93,8 @@ export interface Vcpu {
   inMulticall: boolean;
   /** Value of the TLB clock at this vCPU's last full flush (tlb-clock.ts). */
   tlbFlushedAt: number;
-  /** fs/gs bases of 64-bit guests. */
-  segmentBases: { fs: bigint; gsKernel: bigint; gsUser: bigint };
+  /** 64-bit guests: the GS bases of the two modes. The one of the mode that runs is in the processor, and stale here. */
+  segmentBases: { gsKernel: number; gsUser: number };
 }
 
 export type DomainLife =

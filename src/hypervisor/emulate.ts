@@ -15,7 +15,10 @@ import { readDebugRegister, writeDebugRegister } from './debug-registers.ts';
 import type { Vcpu } from './domain.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { readMsr, writeMsr } from './msr.ts';
-import { EFLAGS, GPR, inGuestKernel, injectException, VMASST_architectural_iopl } from './traps.ts';
+import { ACCESS } from './return-segments.ts';
+import { VMASST_architectural_iopl } from './guest-frames.ts';
+import { EFLAGS, GPR, isCanonical, moveIp, readWord, setReg32, setVaddr, vaddrToWord, wordToVaddr } from './guest-registers.ts';
+import { inGuestKernel, injectException } from './traps.ts';
 
 /** 'again': one iteration of a REP is done, the instruction runs again. */
 type Answer = 'done' | 'again' | 'refused' | Exception;
@@ -25,9 +28,12 @@ interface Decoded {
   readonly modrm: number;
   readonly imm8: number;
   readonly insnBytes: number;
-  /** 2 or 4. */
+  /** 2 or 4: none of these has a wider operand, but for moves of control and debug registers. */
   readonly operandBytes: number;
+  /** 2, 4 or 8. */
   readonly addressBytes: number;
+  /** The REX prefix of 64-bit code, 0 = none. */
+  readonly rex: number;
   readonly rep: boolean;
   /** Segment override, or DS. */
   readonly segment: number;
@@ -45,6 +51,7 @@ interface EmulatedRow {
 const GP0: Exception = { vector: VECTOR.GP, errorCode: 0 };
 const cpuOf = (vcpu: Vcpu): Cpu => vcpu.cpu as Cpu;
 const ALL_ONES: Readonly<Record<number, number>> = { 1: 0xff, 2: 0xffff, 4: 0xffff_ffff };
+const isWide = (vcpu: Vcpu): boolean => vcpu.domain.abi.wordBits === 64;
 
 /** iopl_ok(): the ring of the guest kernel counts as 1, or as 0 with the architectural_iopl assist. */
 function ioplOk(vcpu: Vcpu): boolean {
@@ -56,7 +63,7 @@ function ioplOk(vcpu: Vcpu): boolean {
 function mayUsePort(hv: Hypervisor, vcpu: Vcpu, port: number, sizeBytes: number): Answer {
   if (ioplOk(vcpu)) return 'done';
   if (port + sizeBytes > vcpu.ioBitmapPorts) return GP0;
-  const at = (vcpu.ioBitmapVaddr + (port >>> 3)) >>> 0;
+  const at = isWide(vcpu) ? vcpu.ioBitmapVaddr + (port >>> 3) : (vcpu.ioBitmapVaddr + (port >>> 3)) >>> 0;
   const bits = hv.access.readU16(vcpu, at);
   if (bits === undefined) return { vector: VECTOR.PF, errorCode: 0, cr2: at };
   return (bits & (((1 << sizeBytes) - 1) << (port & 7))) === 0 ? 'done' : GP0;
@@ -67,7 +74,10 @@ function portIn(_port: number, sizeBytes: number): number {
   return ALL_ONES[sizeBytes] as number;
 }
 
+/** Writes the low part of a register as an instruction of that size does: 32 bits clear the upper half, 8 and 16 leave the rest. */
 function setSized(cpu: Cpu, register: number, sizeBytes: number, value: number): void {
+  if (sizeBytes === 8) return setVaddr(cpu, register, value);
+  if (sizeBytes === 4) return setReg32(cpu, register, value);
   const mask = ALL_ONES[sizeBytes] as number;
   cpu.setReg(register, (((cpu.reg(register) & ~mask) | (value & mask)) >>> 0));
 }
@@ -98,15 +108,13 @@ function insOuts(direction: 'ins' | 'outs'): EmulatedRow {
       const cpu = cpuOf(vcpu);
       const sizeBytes = (insn.opcode & 1) === 0 ? 1 : insn.operandBytes;
       const port = cpu.reg(GPR.edx) & 0xffff;
-      const mask = ALL_ONES[insn.addressBytes] as number;
-      if (insn.rep && (cpu.reg(GPR.ecx) & mask) === 0) return 'done';
+      if (insn.rep && readSized(cpu, GPR.ecx, insn.addressBytes) === 0) return 'done';
       const may = mayUsePort(hv, vcpu, port, sizeBytes);
       if (may !== 'done') return may;
       const index = direction === 'ins' ? GPR.edi : GPR.esi;
-      const segment = cpu.segment(direction === 'ins' ? SEG.es : insn.segment);
-      const offset = (cpu.reg(index) & mask) >>> 0;
-      if (segment.access >= 0x1_0000 || offset + sizeBytes - 1 > segment.limit) return GP0;
-      const vaddr = (segment.base + offset) >>> 0;
+      const offset = readSized(cpu, index, insn.addressBytes);
+      const vaddr = linear(cpu, direction === 'ins' ? SEG.es : insn.segment, offset, sizeBytes);
+      if (vaddr === undefined) return GP0;
       let value = portIn(port, sizeBytes);
       if (direction === 'ins') {
         const bytes = new Uint8Array(sizeBytes).fill(0xff);
@@ -116,37 +124,52 @@ function insOuts(direction: 'ins' | 'outs'): EmulatedRow {
         if (bytes === undefined) return { vector: VECTOR.PF, errorCode: 0, cr2: vaddr };
         value = bytes.reduce((sum, byte, at) => sum + byte * 256 ** at, 0);
       }
-      const step = (cpu.eflags() & DF) !== 0 ? -sizeBytes : sizeBytes;
+      const step = (cpu.eflags() & EFLAGS.DF) !== 0 ? -sizeBytes : sizeBytes;
       setSized(cpu, index, insn.addressBytes, offset + step);
       note(hv, vcpu, direction, port, value);
       if (!insn.rep) return 'done';
-      const left = ((cpu.reg(GPR.ecx) & mask) - 1) >>> 0;
-      setSized(cpu, GPR.ecx, insn.addressBytes, left);
-      return (left & mask) === 0 ? 'done' : 'again';
+      setSized(cpu, GPR.ecx, insn.addressBytes, readSized(cpu, GPR.ecx, insn.addressBytes) - 1);
+      return readSized(cpu, GPR.ecx, insn.addressBytes) === 0 ? 'done' : 'again';
     },
   };
 }
-const DF = 0x400;
 
-const regOf = (insn: Decoded): number => (insn.modrm >>> 3) & 7;
-const rmOf = (insn: Decoded): number => insn.modrm & 7;
+/** The linear address of an operand of a string instruction; undefined: #GP. 64-bit code has no limits, and bases only of FS and GS. */
+function linear(cpu: Cpu, segmentIndex: number, offset: number, sizeBytes: number): number | undefined {
+  const segment = cpu.segment(segmentIndex);
+  if (isLongCode(cpu)) {
+    const vaddr = (segmentIndex === SEG.fs || segmentIndex === SEG.gs ? segment.base : 0) + offset;
+    return isCanonical(vaddrToWord(vaddr)) && Number.isSafeInteger(vaddr) ? vaddr : undefined;
+  }
+  return segment.access >= ACCESS.unusable || offset + sizeBytes - 1 > segment.limit ? undefined : (segment.base + offset) >>> 0;
+}
+
+/** The low part of a register, unsigned; all of it as an address (signed). */
+const readSized = (cpu: Cpu, register: number, sizeBytes: number): number =>
+  sizeBytes === 8 ? wordToVaddr(readWord(cpu, register)) : (cpu.reg(register) & (ALL_ONES[sizeBytes] as number)) >>> 0;
+
+const regOf = (insn: Decoded): number => ((insn.modrm >>> 3) & 7) | ((insn.rex & 4) << 1);
+const rmOf = (insn: Decoded): number => (insn.modrm & 7) | ((insn.rex & 1) << 3);
+/** Control and debug registers move whole: an address in 64-bit guests, else 32 bits. */
+const moved = (vcpu: Vcpu, insn: Decoded): number => (isWide(vcpu) ? wordToVaddr(readWord(cpuOf(vcpu), rmOf(insn))) : cpuOf(vcpu).reg(rmOf(insn)) >>> 0);
+const noteMoved = (hv: Hypervisor, vcpu: Vcpu, what: (typeof EMULATED)[number], insn: Decoded, value: number): void => note(hv, vcpu, what, regOf(insn), vaddrToWord(value).lo, vaddrToWord(value).hi);
 
 const movFromCr: EmulatedRow = {
   what: 'read_cr', modrm: true, kernelOnly: true,
   run: (hv, vcpu, insn) => {
     const value = readControlRegister(vcpu, regOf(insn));
     if (value === undefined) return 'refused';
-    cpuOf(vcpu).setReg(rmOf(insn), value);
-    note(hv, vcpu, 'read_cr', regOf(insn), value);
+    setVaddr(cpuOf(vcpu), rmOf(insn), value);
+    noteMoved(hv, vcpu, 'read_cr', insn, value);
     return 'done';
   },
 };
 const movToCr: EmulatedRow = {
   what: 'write_cr', modrm: true, kernelOnly: true,
   run: (hv, vcpu, insn) => {
-    const value = cpuOf(vcpu).reg(rmOf(insn)) >>> 0;
+    const value = moved(vcpu, insn);
     const written = writeControlRegister(hv, vcpu, regOf(insn), value);
-    if (written) note(hv, vcpu, 'write_cr', regOf(insn), value);
+    if (written) noteMoved(hv, vcpu, 'write_cr', insn, value);
     return written ? 'done' : 'refused';
   },
 };
@@ -155,18 +178,18 @@ const movFromDr: EmulatedRow = {
   run: (hv, vcpu, insn) => {
     const value = readDebugRegister(vcpu, regOf(insn));
     if (value === undefined) return { vector: VECTOR.UD };
-    cpuOf(vcpu).setReg(rmOf(insn), value);
-    note(hv, vcpu, 'read_dr', regOf(insn), value);
+    setVaddr(cpuOf(vcpu), rmOf(insn), value);
+    noteMoved(hv, vcpu, 'read_dr', insn, value);
     return 'done';
   },
 };
 const movToDr: EmulatedRow = {
   what: 'write_dr', modrm: true, kernelOnly: true,
   run: (hv, vcpu, insn) => {
-    const value = cpuOf(vcpu).reg(rmOf(insn)) >>> 0;
+    const value = moved(vcpu, insn);
     const refusal = writeDebugRegister(vcpu, regOf(insn), value);
     if (refusal !== undefined) return refusal === 'ENODEV' ? { vector: VECTOR.UD } : GP0;
-    note(hv, vcpu, 'write_dr', regOf(insn), value);
+    noteMoved(hv, vcpu, 'write_dr', insn, value);
     return 'done';
   },
 };
@@ -176,8 +199,8 @@ const rdmsr: EmulatedRow = {
     const cpu = cpuOf(vcpu);
     const value = readMsr(hv, vcpu, cpu.reg(GPR.ecx) >>> 0);
     if (value === undefined) return GP0;
-    cpu.setReg(GPR.eax, value.lo);
-    cpu.setReg(GPR.edx, value.hi);
+    setReg32(cpu, GPR.eax, value.lo);
+    setReg32(cpu, GPR.edx, value.hi);
     note(hv, vcpu, 'rdmsr', cpu.reg(GPR.ecx) >>> 0, value.lo, value.hi);
     return 'done';
   },
@@ -198,8 +221,8 @@ const rdtsc: EmulatedRow = {
   run: (hv, vcpu) => {
     const cpu = cpuOf(vcpu);
     const tsc = cpu.tsc();
-    cpu.setReg(GPR.eax, Number(tsc & 0xffff_ffffn));
-    cpu.setReg(GPR.edx, Number((tsc >> 32n) & 0xffff_ffffn));
+    setReg32(cpu, GPR.eax, Number(tsc & 0xffff_ffffn));
+    setReg32(cpu, GPR.edx, Number((tsc >> 32n) & 0xffff_ffffn));
     note(hv, vcpu, 'rdtsc', 0, Number(tsc & 0xffff_ffffn), Number((tsc >> 32n) & 0xffff_ffffn));
     return 'done';
   },
@@ -249,12 +272,15 @@ function note(hv: Hypervisor, vcpu: Vcpu, what: (typeof EMULATED)[number], opera
 const SEGMENT_PREFIX: Readonly<Record<number, number>> = { 0x26: SEG.es, 0x2e: SEG.cs, 0x36: SEG.ss, 0x3e: SEG.ds, 0x64: SEG.fs, 0x65: SEG.gs };
 const MAX_INSN_BYTES = 15;
 
+const isLongCode = (cpu: Cpu): boolean => (cpu.segment(SEG.cs).access & ACCESS.long) !== 0;
+
 /** Bytes at the instruction pointer, at most `count`; fewer at the end of what is mapped. */
 function fetchBytes(cpu: Cpu, count: number): Uint8Array {
-  const vaddr = (cpu.segment(SEG.cs).base + cpu.eip()) >>> 0;
+  const sum = cpu.segment(SEG.cs).base + cpu.eip();
+  const vaddr = isLongCode(cpu) ? sum : sum >>> 0;
   const whole = cpu.readLinear(vaddr, count, false);
   if (whole.ok) return whole.bytes;
-  const part = Math.min(count, 4096 - (vaddr & 4095));
+  const part = Math.min(count, 4096 - (((vaddr % 4096) + 4096) % 4096));
   const first = cpu.readLinear(vaddr, part, false);
   return first.ok ? first.bytes : new Uint8Array(0);
 }
@@ -262,20 +288,25 @@ function fetchBytes(cpu: Cpu, count: number): Uint8Array {
 /** The instruction at the instruction pointer if a row is there for it. */
 function decode(cpu: Cpu): { row: EmulatedRow; insn: Decoded } | undefined {
   const bytes = fetchBytes(cpu, MAX_INSN_BYTES);
-  const wide = (cpu.segment(SEG.cs).access & 0x4000) !== 0;
+  const long = isLongCode(cpu);
+  const wide = long || (cpu.segment(SEG.cs).access & ACCESS.big) !== 0;
   let operandBytes = wide ? 4 : 2;
-  let addressBytes = wide ? 4 : 2;
+  let addressBytes = long ? 8 : wide ? 4 : 2;
+  let rex = 0;
   let rep = false;
   let segment: number = SEG.ds;
   let at = 0;
   for (; at < bytes.length; at++) {
     const byte = bytes[at] as number;
     if (byte === 0x66) operandBytes = wide ? 2 : 4;
-    else if (byte === 0x67) addressBytes = wide ? 2 : 4;
+    else if (byte === 0x67) addressBytes = long ? 4 : wide ? 2 : 4;
     else if (byte === 0xf2 || byte === 0xf3) rep = true;
-    else if (SEGMENT_PREFIX[byte] !== undefined) segment = SEGMENT_PREFIX[byte] as number;
-    else break;
+    else if (SEGMENT_PREFIX[byte] !== undefined) {
+      // In 64-bit code only FS and GS have a base to choose.
+      if (!long || byte >= 0x64) segment = SEGMENT_PREFIX[byte] as number;
+    } else break;
   }
+  if (long && ((bytes[at] as number) & 0xf0) === 0x40) rex = bytes[at++] as number;
   let opcode = bytes[at++];
   if (opcode === 0x0f) {
     const second = bytes[at++];
@@ -286,7 +317,7 @@ function decode(cpu: Cpu): { row: EmulatedRow; insn: Decoded } | undefined {
   if (opcode === undefined || row === undefined) return undefined;
   const extra = row.modrm === true || row.imm8 === true ? bytes[at++] : 0;
   if (extra === undefined) return undefined;
-  return { row, insn: { opcode, modrm: extra, imm8: extra, insnBytes: at, operandBytes, addressBytes, rep, segment } };
+  return { row, insn: { opcode, modrm: extra, imm8: extra, insnBytes: at, operandBytes, addressBytes, rex, rep, segment } };
 }
 
 /** #GP(0): true if the instruction was carried out or another exception was delivered in its place. */
@@ -306,7 +337,7 @@ export function emulatePrivilegedOp(hv: Hypervisor, vcpu: Vcpu): boolean {
 /** pv_emul_instruction_done(): past the instruction, RF off, single step honoured. */
 function finish(hv: Hypervisor, vcpu: Vcpu, insnBytes: number): void {
   const cpu = cpuOf(vcpu);
-  cpu.setEip((cpu.eip() + insnBytes) >>> 0);
+  moveIp(vcpu, insnBytes);
   cpu.addRetired(1);
   const flags = cpu.eflags();
   cpu.setEflags(flags & ~EFLAGS.RF);
@@ -327,10 +358,10 @@ export function emulateInvalidOp(hv: Hypervisor, vcpu: Vcpu): boolean {
   if (!FORCED_CPUID.every((byte, index) => bytes[index] === byte)) return false;
   const leaf = cpu.reg(GPR.eax) >>> 0;
   const [a, b, c, d] = forcedCpuid(hv, vcpu, leaf, cpu.reg(GPR.ecx) >>> 0);
-  cpu.setReg(GPR.eax, a);
-  cpu.setReg(GPR.ebx, b);
-  cpu.setReg(GPR.ecx, c);
-  cpu.setReg(GPR.edx, d);
+  setReg32(cpu, GPR.eax, a);
+  setReg32(cpu, GPR.ebx, b);
+  setReg32(cpu, GPR.ecx, c);
+  setReg32(cpu, GPR.edx, d);
   note(hv, vcpu, 'ud2a_cpuid', leaf, a);
   finish(hv, vcpu, FORCED_CPUID.length);
   return true;

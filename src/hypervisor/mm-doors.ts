@@ -10,6 +10,7 @@ import type { Cpu } from '../x86/cpu.ts';
 import { PF_ERR, VECTOR, type Exception } from '../x86/exit.ts';
 import { SEG } from '../x86/state-layout.ts';
 import type { Vcpu } from './domain.ts';
+import { readWord, setWord, type Word } from './guest-registers.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { switchBase } from './hypercalls/mmuext.ts';
 import { mapLdtOnFault, markDescriptorAccessed } from './ldt.ts';
@@ -31,7 +32,7 @@ export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception
     const offset = vaddr - ldtVaddr(vcpu);
     if (offset >= 0 && offset < LDT_WINDOW_BYTES) {
       // A descriptor that cannot be had faults at its place in the guest's own table.
-      if (!mapLdtOnFault(hv, vcpu, offset)) injectException(hv, vcpu, { vector: VECTOR.PF, errorCode, cr2: (vcpu.ldtBase + offset) >>> 0 });
+      if (!mapLdtOnFault(hv, vcpu, offset)) injectException(hv, vcpu, { vector: VECTOR.PF, errorCode, cr2: vcpu.domain.abi.wordBits === 64 ? vcpu.ldtBase + offset : (vcpu.ldtBase + offset) >>> 0 });
       return true;
     }
     // An entry of the GDT for which the guest gave no frame: as one beyond the table's limit.
@@ -48,19 +49,20 @@ export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception
 
 /** GPRs, instruction pointer and flags: what one storing instruction changes besides memory. */
 interface SmallState {
-  readonly regs: readonly number[];
+  readonly regs: readonly Word[];
   readonly eip: number;
   readonly eflags: number;
 }
-const saveSmall = (cpu: Cpu): SmallState => ({ regs: Array.from({ length: 8 }, (_, index) => cpu.reg(index)), eip: cpu.eip(), eflags: cpu.eflags() });
+const saveSmall = (cpu: Cpu, count: number): SmallState => ({ regs: Array.from({ length: count }, (_, index) => readWord(cpu, index)), eip: cpu.eip(), eflags: cpu.eflags() });
 function restoreSmall(cpu: Cpu, state: SmallState): void {
-  state.regs.forEach((value, index) => cpu.setReg(index, value));
+  state.regs.forEach((value, index) => setWord(cpu, index, value));
   cpu.setEip(state.eip);
   cpu.setEflags(state.eflags);
 }
 
-/** CMPXCHG8B stores eight bytes at once; every other instruction of this core at most four. */
-function storesEightBytes(cpu: Cpu): boolean {
+/** Does the store count as one of a whole entry? For 64-bit guests any part of it does; of 32-bit code CMPXCHG8B alone stores eight bytes at once. */
+function storesEightBytes(vcpu: Vcpu, cpu: Cpu): boolean {
+  if (vcpu.domain.abi.wordBits === 64) return true;
   const read = cpu.readLinear((cpu.segment(SEG.cs).base + cpu.eip()) >>> 0, 5, false);
   if (!read.ok) return false;
   const prefixes: ReadonlySet<number> = new Set([0xf0, 0x66, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65]);
@@ -79,11 +81,11 @@ function performTableStore(hv: Hypervisor, vcpu: Vcpu, vaddr: number): boolean {
   const { abi } = vcpu.domain;
   if (!findL1(machine, abi.levels, vcpu.guestTableMfn, vaddr)) return false;
   const entry = { maddr: found.maddr, lo: found.lo, hi: found.hi };
-  const sizeBytes = abi.pteBytes === 8 && storesEightBytes(cpu) ? 8 : 4;
+  const sizeBytes = abi.pteBytes === 8 && storesEightBytes(vcpu, cpu) ? 8 : 4;
   const pageMaddr = ((entry.hi & 0xf_ffff) * 0x10_0000 + (entry.lo >>> 12)) * 4096;
   const at = (vaddr & 0xfff & -sizeBytes) >>> 0;
   const before = machine.readBytes(pageMaddr, 4096);
-  const small = saveSmall(cpu);
+  const small = saveSmall(cpu, abi.wordBits === 64 ? 16 : 8);
 
   machine.writeU32(entry.maddr, (entry.lo | PTE.rw) >>> 0);
   cpu.invlpg(vaddr);

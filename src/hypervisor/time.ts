@@ -53,7 +53,13 @@ export function updateTimeRecord(hv: Hypervisor, vcpu: Vcpu): void {
   const record: TimeRecord = { tscTimestamp: Math.floor((nowNs * khz) / 1e6), systemTimeNs: nowNs, tscToSystemMul: mul, tscShift: shift };
   vcpu.timers.timeRecordNs = nowNs;
   const bytes = writeTimeRecord(hv, vcpu, record);
-  if (vcpu.timeVaddr !== 0) hv.access.copyToGuest(vcpu, vcpu.timeVaddr, bytes);
+  if (vcpu.timeVaddr !== 0) vcpu.staleAreas.time = !hv.access.copyToGuest(vcpu, vcpu.timeVaddr, bytes);
+}
+
+/** A 64-bit guest is back in its kernel: what its user tables did not map is written now. */
+export function writeStaleAreas(hv: Hypervisor, vcpu: Vcpu): void {
+  if (vcpu.staleAreas.runstate) updateRunstateArea(hv, vcpu);
+  if (vcpu.staleAreas.time) updateTimeRecord(hv, vcpu);
 }
 
 /** Before a run: a record that has grown old is renewed. */
@@ -103,7 +109,7 @@ export function updateRunstateArea(hv: Hypervisor, vcpu: Vcpu): void {
   const flagged = (vcpu.domain.vmAssist & (1 << VMASST_runstate_update_flag)) !== 0;
   const high = new DataView(bytes.buffer).getUint32(entryHighAt, true);
   if (flagged) hv.access.writeU32(vcpu, vcpu.runstateVaddr + entryHighAt, (high | RUNSTATE_UPDATE_HI) >>> 0);
-  hv.access.copyToGuest(vcpu, vcpu.runstateVaddr, bytes);
+  vcpu.staleAreas.runstate = !hv.access.copyToGuest(vcpu, vcpu.runstateVaddr, bytes);
 }
 
 // ---- timers ----------------------------------------------------------------------------------

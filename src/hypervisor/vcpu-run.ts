@@ -1,22 +1,27 @@
 // Around each run of a vCPU: what is delivered before it, and what the end of the run means.
 //
 //   enterGuest   time record, NMI, event upcall
-//   handleExit   int 0x82 → hypercall · other int n → the guest's gate · exceptions → emulation, page
-//                tables, the guest's handler · what the core lacks → the domain stops with a sentence
+//   handleExit   int 0x82, SYSCALL → hypercall · other int n → the guest's gate · SYSCALL of a program →
+//                the guest's callback · exceptions → emulation, page tables, the guest's handler ·
+//                what the core lacks → the domain stops with a sentence
 //
 // Source: test_all_events in xen/arch/x86/x86_64/compat/entry.S, traps.c, pv/hypercall.c.
 import { EVENT, hypercallValues, type HYPERCALL_END } from '../abi/events.ts';
 import type { Cpu } from '../x86/cpu.ts';
 import { VECTOR, type CpuExit, type Exception } from '../x86/exit.ts';
+import { SEG } from '../x86/state-layout.ts';
 import { dispatchHypercall } from './dispatch.ts';
 import type { Vcpu } from './domain.ts';
 import { emulateInvalidOp, emulatePrivilegedOp } from './emulate.ts';
+import { enterFlat } from './frames-64.ts';
+import { GPR, hexVaddr, moveIp, setVaddr, setWord } from './guest-registers.ts';
 import { HypercallArgs, type HypercallOutcome, type HypercallRow } from './hypercall.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { handlePageFault } from './mm-doors.ts';
+import { ACCESS } from './return-segments.ts';
 import { upcallMask, upcallPending } from './shared-info.ts';
 import { changeRunstate, refreshTimeRecord, RUNSTATE, updateRunstateArea } from './time.ts';
-import { deliverUpcall, GPR, inGuestKernel, injectException } from './traps.ts';
+import { deliverSyscall, deliverUpcall, inGuestKernel, injectException } from './traps.ts';
 import { crashDomain } from './vcpu-state.ts';
 
 export { timerFired } from './time.ts';
@@ -26,9 +31,13 @@ export type AfterExit = 'run' | 'blocked' | 'yielded' | 'stopped';
 
 /** int 0x82 (HYPERCALL_VECTOR). */
 const HYPERCALL_VECTOR = 0x82;
-const ARG_REGS = [GPR.ebx, GPR.ecx, GPR.edx, GPR.esi, GPR.edi, GPR.ebp] as const;
+/** INT 0x82 and SYSCALL. */
+const HYPERCALL_INSN_BYTES = 2;
+/** Where arguments are; Xen uses five, the sixth of i386 is logged. */
+const ARG_REGS = { 32: [GPR.ebx, GPR.ecx, GPR.edx, GPR.esi, GPR.edi, GPR.ebp], 64: [GPR.edi, GPR.esi, GPR.edx, GPR.r10, GPR.r8] } as const;
+const MOST_ARGS = 5;
 /** What a debug build leaves in argument registers that a hypercall used. */
-const CLOBBERED = 0xdead_f00d;
+const CLOBBERED = { 32: { lo: 0xdead_f00d, hi: 0 }, 64: { lo: 0xdead_f00d, hi: 0xdead_beef } } as const;
 /** B0 to B3; with BD, BS and BT. */
 const DR6_BREAKPOINTS = 0xf;
 const DR6_CAUSES = 0xe00f;
@@ -42,9 +51,12 @@ export function enterGuest(hv: Hypervisor, vcpu: Vcpu): void {
     updateRunstateArea(hv, vcpu);
   }
   refreshTimeRecord(hv, vcpu);
-  if (vcpu.nmiPending && vcpu.domain.life.kind === 'running') {
+  if (vcpu.nmiPending && !vcpu.nmiInProgress && vcpu.domain.life.kind === 'running') {
     vcpu.nmiPending = false;
-    if (vcpu.traps[VECTOR.NMI] !== undefined) injectException(hv, vcpu, { vector: VECTOR.NMI });
+    if (vcpu.traps[VECTOR.NMI] !== undefined) {
+      vcpu.nmiInProgress = true;
+      injectException(hv, vcpu, { vector: VECTOR.NMI });
+    }
   }
   deliverPendingUpcall(hv, vcpu);
 }
@@ -70,7 +82,7 @@ export function handleExit(hv: Hypervisor, vcpu: Vcpu, exit: CpuExit): AfterExit
       stopForEngine(hv, vcpu, `this processor model does not have the instruction ${exit.text}`);
       break;
     case 'syscall':
-      stopForEngine(hv, vcpu, 'this processor model does not have SYSCALL yet');
+      onSyscall(hv, vcpu, exit.insnBytes);
       break;
     // A PV guest never runs in ring 0 and has I/O privilege level 0: these cannot be.
     case 'halt':
@@ -92,7 +104,7 @@ function leave(hv: Hypervisor, vcpu: Vcpu, why: 'blocked' | 'stopped'): AfterExi
 
 function stopForEngine(hv: Hypervisor, vcpu: Vcpu, what: string): void {
   const ip = vcpu.cpu?.eip() ?? 0;
-  const why = `domain ${vcpu.domain.name} at 0x${(ip >>> 0).toString(16)}: ${what}`;
+  const why = `domain ${vcpu.domain.name} at ${hexVaddr(ip)}: ${what}`;
   hv.world.emit(EVENT.engineLimit, vcpu.domain.domId, vcpu.vcpuId, [ip], Uint8Array.from(why, (char) => char.charCodeAt(0) & 0x7f));
   crashDomain(hv, vcpu.domain, why, vcpu);
 }
@@ -101,25 +113,41 @@ function stopForEngine(hv: Hypervisor, vcpu: Vcpu, what: string): void {
 
 function onSoftwareInterrupt(hv: Hypervisor, vcpu: Vcpu, vector: number, insnBytes: number): void {
   const fromKernel = inGuestKernel(vcpu);
-  if (vector === HYPERCALL_VECTOR && fromKernel) return runHypercall(hv, vcpu);
+  // A 64-bit guest's INT 0x82 is one like any other: pv_hypercall by interrupt is for i386.
+  if (vector === HYPERCALL_VECTOR && fromKernel && vcpu.domain.abi.wordBits === 32) return runHypercall(hv, vcpu);
   const gate = vcpu.traps[vector];
   // Breakpoint and overflow have gates of their own: the guest's DPL is not checked.
   const permitted = vector === VECTOR.BP || vector === VECTOR.OF || (gate?.dpl ?? 0) >= (fromKernel ? 1 : 3);
   if (permitted) return injectException(hv, vcpu, { vector });
-  const cpu = vcpu.cpu as Cpu;
-  cpu.setEip((cpu.eip() - insnBytes) >>> 0);
+  moveIp(vcpu, -insnBytes);
   injectException(hv, vcpu, { vector: VECTOR.GP, errorCode: vector * 8 + 2 });
 }
 
+const NO_HYPERCALL = 0xffff_ffff;
 /** The argument registers of the hypercall being made: no two are made at once. */
 const registers = new HypercallArgs();
 
-/** _pv_hypercall() for i386: number in EAX, arguments in EBX ECX EDX ESI EDI, result in EAX. */
+/** SYSCALL of a 64-bit guest: a hypercall from its kernel's 64-bit code, a system call from everything else. */
+function onSyscall(hv: Hypervisor, vcpu: Vcpu, insnBytes: number): void {
+  const compat = ((vcpu.cpu as Cpu).segment(SEG.cs).access & ACCESS.long) === 0;
+  if (compat || !vcpu.kernelMode) return deliverSyscall(hv, vcpu, compat, insnBytes);
+  enterFlat(vcpu);
+  runHypercall(hv, vcpu);
+}
+
+/** _pv_hypercall(): number and result in EAX or RAX. */
 function runHypercall(hv: Hypervisor, vcpu: Vcpu): void {
   const cpu = vcpu.cpu as Cpu;
-  const number = cpu.reg(GPR.eax) >>> 0;
+  const { wordBits } = vcpu.domain.abi;
+  const argRegs = ARG_REGS[wordBits];
   const args = registers;
-  for (let index = 0; index < ARG_REGS.length; index++) args.lo[index] = cpu.reg(ARG_REGS[index] as number);
+  args.lo[MOST_ARGS] = 0;
+  for (let index = 0; index < argRegs.length; index++) {
+    args.lo[index] = cpu.reg(argRegs[index] as number);
+    args.hi[index] = wordBits === 64 ? cpu.regHigh(argRegs[index] as number) : 0;
+  }
+  // A number beyond 32 bits is no hypercall's.
+  const number = wordBits === 64 && cpu.regHigh(GPR.eax) !== 0 ? NO_HYPERCALL : cpu.reg(GPR.eax) >>> 0;
   const outcome = dispatchHypercall(hv, vcpu, number, args);
   logHypercall(hv, vcpu, number, args, outcome);
   applyOutcome(hv, vcpu, number, outcome);
@@ -137,19 +165,24 @@ function logHypercall(hv: Hypervisor, vcpu: Vcpu, number: number, args: Hypercal
   hv.world.emit(EVENT.hypercall, vcpu.domain.domId, vcpu.vcpuId, hypercallValues(number, outcome.kind === 'done' ? outcome.rc : 0, end, args, argCount));
 }
 
+const setResult = (cpu: Cpu, wordBits: 32 | 64, register: number, value: number): void => (wordBits === 64 ? setVaddr(cpu, register, value) : cpu.setReg(register, value >>> 0));
+
 function applyOutcome(hv: Hypervisor, vcpu: Vcpu, number: number, outcome: HypercallOutcome): void {
   const cpu = vcpu.cpu as Cpu;
+  const { wordBits } = vcpu.domain.abi;
+  const argRegs = ARG_REGS[wordBits];
   switch (outcome.kind) {
     case 'done': {
-      cpu.setReg(GPR.eax, outcome.rc >>> 0);
-      const used = vcpu.domain.build.clobbersArguments && outcome.rc !== -38 ? registersOf(hv.hypercallRows[number], vcpu.domain.abi.wordBits, 0) : 0;
-      for (let index = 0; index < Math.min(used, ARG_REGS.length - 1); index++) cpu.setReg(ARG_REGS[index] as number, CLOBBERED);
+      setResult(cpu, wordBits, GPR.eax, outcome.rc);
+      const used = vcpu.domain.build.clobbersArguments && outcome.rc !== -38 ? registersOf(hv.hypercallRows[number], wordBits, 0) : 0;
+      for (let index = 0; index < Math.min(used, MOST_ARGS); index++) setWord(cpu, argRegs[index] as number, CLOBBERED[wordBits]);
       return;
     }
     case 'continuation':
-      // EAX keeps the number; the instruction runs again: int 0x82 is two bytes.
-      outcome.args.forEach((value, index) => cpu.setReg(ARG_REGS[index] as number, value >>> 0));
-      cpu.setEip((cpu.eip() - 2) >>> 0);
+      // EAX keeps the number; the instruction runs again.
+      outcome.args.forEach((value, index) => setResult(cpu, wordBits, argRegs[index] as number, value));
+      moveIp(vcpu, -HYPERCALL_INSN_BYTES);
+      if (wordBits === 64) enterFlat(vcpu);
       return;
     case 'noReturn':
       return;

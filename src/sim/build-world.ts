@@ -11,7 +11,7 @@ import { StoreRing } from '../dom0/store-ring.ts';
 import { Xenstored } from '../dom0/xenstored.ts';
 import { buildDomain, type BuiltDomain } from '../hypervisor/build/build-domain.ts';
 import type { KernelImage } from '../hypervisor/build/kernel-image.ts';
-import { pvCpuid } from '../hypervisor/cpuid.ts';
+import { pvCpuid, pvCpuid64 } from '../hypervisor/cpuid.ts';
 import { connectBackend, notifyFromBackend } from '../hypervisor/event-channels.ts';
 import { hypercallRows } from '../hypervisor/hypercall-rows.ts';
 import { createHypervisor } from '../hypervisor/hypervisor.ts';
@@ -78,10 +78,11 @@ function addDomain(world: World, stores: Stores, options: WorldOptions, domId: n
   const images = options.images[index];
   assert(spec !== undefined && images !== undefined, `domain ${name} has no spec or no images`);
   // Long mode is not in the processor model yet: better no world than one that crashes at once.
-  if (images.kernel.wordBits === 64) throw new UsageError(`${spec.kernel.name} is a 64-bit kernel; this version runs 32-bit PV kernels only`);
+  const wide = images.kernel.wordBits === 64;
+  if (wide) throw new UsageError(`${spec.kernel.name} is a 64-bit kernel; this version runs 32-bit PV kernels only`);
   const cpu = createCpu(world.machine, {
     exceptions: 'exit',
-    cpuid: pvCpuid,
+    cpuid: wide ? pvCpuid64 : pvCpuid,
     pdpteCached: images.kernel.abi.startsWith('xen3'),
     tier: options.tier ?? 'auto',
     clock: options.clock,

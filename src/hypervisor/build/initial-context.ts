@@ -2,12 +2,12 @@
 // PV domain, and what Xen adds to it. Sources: vcpu_x86_32() and vcpu_x86_64() in
 // tools/libs/guest/xg_dom_x86.c, arch_set_info_guest() in xen/arch/x86/domain.c.
 import { assert } from '../../base/assert.ts';
-import type { Cpu } from '../../x86/cpu.ts';
 import type { Vcpu } from '../domain.ts';
 import type { Hypervisor } from '../hypervisor.ts';
 import { loadGdt, reservedDescriptor } from '../per-domain.ts';
 import { SEG } from '../../x86/state-layout.ts';
-import { GPR, segmentFromDescriptor } from '../traps.ts';
+import { GPR, setVaddr } from '../guest-registers.ts';
+import { segmentFromDescriptor } from '../return-segments.ts';
 
 /** FLAT_KERNEL_CS, _DS and _SS of xen-x86_32.h and xen-x86_64.h. */
 const FLAT = { 32: { cs: 0xe019, ds: 0xe021, ss: 0xe021 }, 64: { cs: 0xe033, ds: 0, ss: 0xe02b } } as const;
@@ -47,17 +47,12 @@ export function loadInitialContext(hv: Hypervisor, vcpu: Vcpu, context: InitialC
   // No I/O bitmap: ports are Xen's, whatever lies where a task state segment would be.
   cpu.setTr({ selector: TSS_SELECTOR, base: 0, limit: 0, access: BUSY_TSS });
   cpu.setLdtr({ selector: 0, base: 0, limit: 0, access: UNUSABLE });
-  setWord(cpu, GPR.esi, context.startInfoVaddr);
-  setWord(cpu, GPR.esp, context.stackVaddr);
+  setVaddr(cpu, GPR.esi, context.startInfoVaddr);
+  setVaddr(cpu, GPR.esp, context.stackVaddr);
   cpu.setEip(context.entry);
   cpu.setEflags(EFLAGS_IF_FIXED);
   for (const [index, selector] of [[SEG.cs, flat.cs], [SEG.ss, flat.ss], [SEG.ds, flat.ds], [SEG.es, flat.ds], [SEG.fs, flat.ds], [SEG.gs, flat.ds]] as const) {
     const descriptor = reservedDescriptor(abi.wordBits, selector);
     cpu.setSegment(index, descriptor === undefined ? { selector: 0, base: 0, limit: 0, access: UNUSABLE } : segmentFromDescriptor(selector, descriptor));
   }
-}
-
-function setWord(cpu: Cpu, register: number, value: number): void {
-  cpu.setReg(register, value >>> 0);
-  cpu.setRegHigh(register, Math.floor(value / 0x1_0000_0000) >>> 0);
 }

@@ -7,6 +7,7 @@ import type { Vcpu } from '../domain.ts';
 import { mayControl, pageOwnerId } from '../foreign-domain.ts';
 import { FRAME, FRAME_TYPE } from '../frame-table.ts';
 import { guestAddressOk } from '../guest-access.ts';
+import { baseTableMfn } from '../guest-mode.ts';
 import { done, type HypercallArgs, type HypercallOutcome, type HypercallRow } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
 import { loadLdt } from '../ldt.ts';
@@ -88,7 +89,7 @@ function putBase(hv: Hypervisor, mfn: number): number {
 
 /** The processor walks the new tables from now on; every translation is dropped. */
 export function loadBase(hv: Hypervisor, vcpu: Vcpu): void {
-  vcpu.cpu?.setCr(3, (vcpu.domain.abi.levels === 4 && !vcpu.kernelMode ? vcpu.userTableMfn : vcpu.guestTableMfn) * 4096);
+  vcpu.cpu?.setCr(3, baseTableMfn(vcpu) * 4096);
   flushVcpuTlb(hv, vcpu);
 }
 

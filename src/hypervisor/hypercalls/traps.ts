@@ -4,10 +4,12 @@
 import { ERRNO } from '../../abi/errno.ts';
 import { HYPERCALL } from '../../abi/hypercall-numbers.ts';
 import { VECTOR } from '../../x86/exit.ts';
+import { SEG } from '../../x86/state-layout.ts';
 import { setTaskSwitched } from '../control-registers.ts';
 import { readDebugRegister, writeDebugRegister } from '../debug-registers.ts';
 import type { HypercallRows } from '../dispatch.ts';
 import type { Callback, Vcpu } from '../domain.ts';
+import { segmentBase, setSegmentBase } from '../guest-mode.ts';
 import { done, type HypercallArgs, type HypercallOutcome } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
 import { addressOk } from '../page-walk.ts';
@@ -141,19 +143,33 @@ function getDebugreg(_hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): Hypercal
   return value === undefined ? done(-ERRNO.ENODEV) : done(value);
 }
 
+/** xen/include/public/arch-x86/xen.h, SEGBASE_*. */
 const SEGBASE = { fs: 0, gsUser: 1, gsKernel: 2, gsUserSel: 3 } as const;
-/** x86-64 only. The selector form would read the LDT; a flat user segment has base 0. */
-function setSegmentBase(_hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOutcome {
+/** x86-64 only. */
+function setSegmentBaseCall(_hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOutcome {
   if (!isWide(vcpu)) return ENOSYS;
   const which = args.u32(0);
   if (which > SEGBASE.gsUserSel) return EINVAL;
+  if (which === SEGBASE.gsUserSel) {
+    loadUserGs(vcpu, args.u32(1) & 0xffff);
+    return OK;
+  }
   const base = args.addr(1);
-  if (which !== SEGBASE.gsUserSel && !addressOk(4, base)) return EINVAL;
-  const value = which === SEGBASE.gsUserSel ? 0n : BigInt.asUintN(64, BigInt(base));
-  if (which === SEGBASE.fs) vcpu.segmentBases.fs = value;
-  else if (which === SEGBASE.gsKernel) vcpu.segmentBases.gsKernel = value;
-  else vcpu.segmentBases.gsUser = value;
+  if (!addressOk(4, base)) return EINVAL;
+  if (which === SEGBASE.fs) setSegmentBase(vcpu, SEG.fs, base);
+  else if (which === SEGBASE.gsKernel) setSegmentBase(vcpu, SEG.gs, base);
+  else vcpu.segmentBases.gsUser = base;
   return OK;
+}
+
+/** The selector of user mode: GS is loaded with it, the base goes to user mode's, the kernel keeps its own. One that cannot be loaded is null. */
+function loadUserGs(vcpu: Vcpu, selector: number): void {
+  const { cpu } = vcpu;
+  if (cpu === undefined) return;
+  const kernelBase = segmentBase(vcpu, SEG.gs);
+  if (cpu.loadSegment(SEG.gs, selector > 3 ? selector | 3 : selector) !== undefined) cpu.loadSegment(SEG.gs, 0);
+  vcpu.segmentBases.gsUser = segmentBase(vcpu, SEG.gs);
+  setSegmentBase(vcpu, SEG.gs, kernelBase);
 }
 
 export const TRAP_ROWS: HypercallRows = {
@@ -172,7 +188,7 @@ export const TRAP_ROWS: HypercallRows = {
   [HYPERCALL.set_debugreg]: { name: 'set_debugreg', args: [{ name: 'reg', kind: 'u32' }, { name: 'value', kind: 'vaddr' }], handle: setDebugreg },
   [HYPERCALL.get_debugreg]: { name: 'get_debugreg', args: [{ name: 'reg', kind: 'u32' }], handle: getDebugreg },
   [HYPERCALL.iret]: { name: 'iret', args: [], handle: iretHypercall },
-  [HYPERCALL.set_segment_base]: { name: 'set_segment_base', args: [{ name: 'which', kind: 'u32' }, { name: 'base', kind: 'vaddr' }], handle: setSegmentBase },
+  [HYPERCALL.set_segment_base]: { name: 'set_segment_base', args: [{ name: 'which', kind: 'u32' }, { name: 'base', kind: 'vaddr' }], handle: setSegmentBaseCall },
   [HYPERCALL.nmi_op]: { name: 'nmi_op', args: [{ name: 'cmd', kind: 'cmd' }, { name: 'arg', kind: 'handle' }], commands: { 0: 'register_callback', 1: 'unregister_callback' }, handle: nmiOp },
   [HYPERCALL.callback_op]: { name: 'callback_op', args: [{ name: 'cmd', kind: 'cmd' }, { name: 'arg', kind: 'handle' }], commands: { 0: 'register', 1: 'unregister' }, handle: callbackOp },
 };

@@ -1,0 +1,65 @@
+// Segments as IRET loads them when Xen goes back to a guest: the checks on CS and SS, and what
+// becomes of data segments. Source: SDM vol. 2, IRET; vol. 3, chapter 3.
+import type { Cpu, SegmentState } from '../x86/cpu.ts';
+import { VECTOR, type Exception } from '../x86/exit.ts';
+import { SEG } from '../x86/state-layout.ts';
+
+export const ACCESS = { writable: 0x2, conforming: 0x4, code: 0x8, nonSystem: 0x10, present: 0x80, long: 0x2000, big: 0x4000, unusable: 0x1_0000 } as const;
+const dplOf = (access: number): number => (access >>> 5) & 3;
+
+/** The two words of a descriptor, or undefined when the selector is null, past the table, or unreadable. */
+export function readDescriptor(cpu: Cpu, selector: number): { lo: number; hi: number } | undefined {
+  if ((selector & 0xfffc) === 0) return undefined;
+  const table = (selector & 4) === 0 ? cpu.gdtr() : cpu.ldtr();
+  const at = selector & 0xfff8;
+  if (at + 7 > table.limit) return undefined;
+  // Tables lie in Xen's own range: no wrapping at 4 GiB.
+  const read = cpu.readLinear(table.base + at, 8, false);
+  if (!read.ok) return undefined;
+  const view = new DataView(read.bytes.buffer, read.bytes.byteOffset, 8);
+  return { lo: view.getUint32(0, true), hi: view.getUint32(4, true) };
+}
+
+/** The hidden part that a load of this descriptor gives. */
+export function segmentFromDescriptor(selector: number, { lo, hi }: { lo: number; hi: number }): SegmentState {
+  const pages = (hi & 0x80_0000) !== 0;
+  const units = (lo & 0xffff) | (hi & 0xf_0000);
+  const limit = pages ? units * 4096 + 4095 : units;
+  const base = ((lo >>> 16) | ((hi & 0xff) << 16) | (hi & 0xff00_0000)) >>> 0;
+  return { selector, base, limit, access: (hi >>> 8) & 0xf0ff };
+}
+
+/** What IRET to that CS and SS would load, or the fault it would raise. `longMode`: the processor is in it. */
+export function segmentsForReturn(cpu: Cpu, cs: number, ss: number, longMode = false): { cs: SegmentState; ss: SegmentState } | Exception {
+  const fault = (vector: number, selector: number): Exception => ({ vector, errorCode: selector & 0xfffc });
+  const rpl = cs & 3;
+  const code = readDescriptor(cpu, cs);
+  if (code === undefined) return fault(VECTOR.GP, cs);
+  const csState = segmentFromDescriptor(cs, code);
+  const { access } = csState;
+  const conforms = (access & ACCESS.conforming) !== 0;
+  if ((access & ACCESS.nonSystem) === 0 || (access & ACCESS.code) === 0) return fault(VECTOR.GP, cs);
+  if (longMode && (access & ACCESS.long) !== 0 && (access & ACCESS.big) !== 0) return fault(VECTOR.GP, cs);
+  if (conforms ? dplOf(access) > rpl : dplOf(access) !== rpl) return fault(VECTOR.GP, cs);
+  if ((access & ACCESS.present) === 0) return fault(VECTOR.NP, cs);
+  const stack = readDescriptor(cpu, ss);
+  if (stack === undefined) return fault(VECTOR.GP, ss);
+  const ssState = segmentFromDescriptor(ss, stack);
+  const isWritableData = (ssState.access & ACCESS.nonSystem) !== 0 && (ssState.access & ACCESS.code) === 0 && (ssState.access & ACCESS.writable) !== 0;
+  if (!isWritableData || (ss & 3) !== rpl || dplOf(ssState.access) !== rpl) return fault(VECTOR.GP, ss);
+  if ((ssState.access & ACCESS.present) === 0) return fault(VECTOR.SS, ss);
+  return { cs: csState, ss: ssState };
+}
+
+/** A null selector in a data segment register. */
+const NULL_SEGMENT: SegmentState = { selector: 0, base: 0, limit: 0, access: ACCESS.unusable };
+
+/** IRET to an outer ring takes away data segments that the new ring may not use. */
+export function dropPrivilegedSegments(cpu: Cpu, ring: number): void {
+  for (const index of [SEG.es, SEG.ds, SEG.fs, SEG.gs]) {
+    const { access } = cpu.segment(index);
+    if ((access & ACCESS.unusable) !== 0) continue;
+    const isConformingCode = (access & ACCESS.code) !== 0 && (access & ACCESS.conforming) !== 0;
+    if (!isConformingCode && dplOf(access) < ring) cpu.setSegment(index, NULL_SEGMENT);
+  }
+}
