@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSyn
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { UsageError } from '../base/assert.ts';
-import { knownImage } from './image-registry.ts';
+import { fetchedWith } from './image-registry.ts';
 import { guestImagesFolder } from './package-info.ts';
 
 export interface StoredImage {
@@ -88,7 +88,8 @@ export function resolveImage(name: string): ImageFile {
     return { ...stored, bytes };
   }
   if (existsSync(name) && statSync(name).isFile()) return fileImage(name, name, name);
-  if (knownImage(name) !== undefined) throw new UsageError(`the image ${name} is not here yet; run \`rexen fetch ${name}\` first, or \`rexen fetch FILE --as ${name}\` with a file that you have`);
+  const fetched = fetchedWith(name);
+  if (fetched !== undefined) throw new UsageError(`the image ${name} is not here yet; run \`rexen fetch ${fetched}\` first, or \`rexen fetch FILE --as ${name}\` with a file that you have`);
   throw new UsageError(`${name}: there is no such kernel or ramdisk; give a path or a name from \`rexen fetch --list\``);
 }
 

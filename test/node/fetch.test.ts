@@ -132,7 +132,7 @@ describe('the command', () => {
     const path = file('kernel', bytesOf('k'));
     expect(await run(path)).toMatch(/^kernel: .*\.bin\n {2}1 bytes, sha256 [0-9a-f]{64}, from .*kernel\n$/);
     expect(JSON.parse(await run(path, '--json'))).toMatchObject({ images: [{ name: 'kernel', sizeBytes: 1 }] });
-    expect(JSON.parse(await run('--list', '--json'))).toMatchObject({ images: [{ name: 'grub-i386', path: null }, {}, {}, {}] });
+    expect(JSON.parse(await run('--list', '--json'))).toMatchObject({ images: expect.arrayContaining([expect.objectContaining({ name: 'grub-i386', path: null })]) });
   });
   test('wants something to fetch', async () => {
     await expect(run()).rejects.toThrow(/say what to fetch/);
