@@ -6,6 +6,7 @@ import type { World as LoggedWorld } from '../log/packets.ts';
 import { CheckWatch, type CheckMode } from '../replay/check-watch.ts';
 import { profileLines, profileOf, TimedSink } from '../replay/profile.ts';
 import { KindCounts, Recorder } from '../replay/recorder.ts';
+import { INPUTS_OPTION, type LogMode } from '../replay/whole-digest.ts';
 import { EventEncoder } from '../log/event-encoder.ts';
 import { EventsDigest, recordingDigest } from '../log/digest.ts';
 import { encodeMessage } from '../log/packets.ts';
@@ -30,6 +31,8 @@ export interface LiveRun {
   /** Undefined: nothing is recorded. */
   readonly file: string | undefined;
   readonly compression: 'none' | 'deflate';
+  /** Default: all. */
+  readonly log?: LogMode;
   readonly interactive: boolean;
   readonly showConsole: boolean;
   readonly progress: boolean;
@@ -53,7 +56,7 @@ function loggedWorld(run: LiveRun, images: LoadedImages): LoggedWorld {
   const { nsPerInsn } = scenario.spec;
   return {
     scenario: scenario.name,
-    options: [{ name: 'spec', value: JSON.stringify(portableSpec(scenario.spec)) }],
+    options: [{ name: 'spec', value: JSON.stringify(portableSpec(scenario.spec)) }, ...(run.log === 'inputs' ? [INPUTS_OPTION] : [])],
     seed,
     images: images.files.map(({ ref }) => ref),
     nsPerInsnNumerator: nsPerInsn.num,
@@ -102,7 +105,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   const makeSink = (world: World): EventSink => {
     if (recordingFile === undefined) return watch.remember(timed(digestOnly as DigestOnly));
     const digester = new StateDigester(world);
-    recorder = new Recorder(recordingFile, scenario.spec.nsPerInsn, () => digester.parts(), run.interactive);
+    recorder = new Recorder(recordingFile, scenario.spec.nsPerInsn, () => digester.parts(), run.interactive, run.log);
     return watch.remember(timed(recorder));
   };
   let timedSink: TimedSink | undefined;

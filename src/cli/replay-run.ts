@@ -12,6 +12,7 @@ import { openRecordingFile } from '../node/recording-files.ts';
 import { CheckWatch, type CheckMode, type CheckSummary } from '../replay/check-watch.ts';
 import { reportDivergence, type DivergenceReport } from '../replay/divergence-report.ts';
 import { Replayer } from '../replay/replayer.ts';
+import { logModeOf } from '../replay/whole-digest.ts';
 import { buildWorld } from '../sim/build-world.ts';
 import type { WorldSpec } from '../sim/spec.ts';
 import { StateDigester } from '../sim/state-digest.ts';
@@ -105,7 +106,8 @@ export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
 
 /** Runs until the recording is used up; true if it stopped at the wanted position before. */
 async function replayTo(world: World, replayer: Replayer, until: PositionArgument | undefined, onSlice: () => void): Promise<boolean> {
-  if (until !== undefined && until.event > replayer.recording.eventCount) throw new UsageError(`--until ${until.event}: the recording has ${replayer.recording.eventCount} events`);
+  // A recording of inputs does not know how many events there were.
+  if (until !== undefined && logModeOf(replayer.recording.world) === 'all' && until.event > replayer.recording.eventCount) throw new UsageError(`--until ${until.event}: the recording has ${replayer.recording.eventCount} events`);
   for (;;) {
     if (world.sink?.over === true || world.ended !== undefined) return false;
     if (until !== undefined && world.eventCount >= until.event) {

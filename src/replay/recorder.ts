@@ -3,6 +3,7 @@ import { MAX_KIND, eventRow } from '../abi/events.ts';
 import { EventEncoder, type ChunkSink } from '../log/event-encoder.ts';
 import type { StateDigest } from '../log/packets.ts';
 import type { EventSink } from '../sim/world.ts';
+import { WholeDigest, type LogMode } from './whole-digest.ts';
 
 export interface RecorderTarget extends ChunkSink {
   stateDigest(digest: StateDigest): void;
@@ -32,9 +33,11 @@ export class Recorder implements EventSink {
   readonly #target: RecorderTarget;
   readonly #digestState: () => StateDigest['parts'];
   readonly #flushInputs: boolean;
+  readonly #whole: WholeDigest | undefined;
 
   /** `flushInputs`: an input is in the log before the guest sees it (a person is typing). */
-  constructor(target: RecorderTarget, nsPerInsn: { num: number; den: number }, digestState: () => StateDigest['parts'], flushInputs: boolean) {
+  constructor(target: RecorderTarget, nsPerInsn: { num: number; den: number }, digestState: () => StateDigest['parts'], flushInputs: boolean, log: LogMode = 'all') {
+    this.#whole = log === 'inputs' ? new WholeDigest(nsPerInsn) : undefined;
     this.#encoder = new EventEncoder(target, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
     this.#target = target;
     this.#digestState = digestState;
@@ -43,6 +46,10 @@ export class Recorder implements EventSink {
 
   event(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): void {
     this.counts.add(kind);
+    if (this.#whole !== undefined) {
+      this.#whole.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
+      if (eventRow(kind)?.role !== 'input') return;
+    }
     this.#encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
     if (this.#flushInputs && eventRow(kind)?.role === 'input') this.#encoder.endChunk();
   }
@@ -50,7 +57,8 @@ export class Recorder implements EventSink {
   stateDigest(eventCount: number): void {
     // What came before is handed over too: a recording that is killed loses at most what came since.
     this.#encoder.endChunk();
-    this.#target.stateDigest({ atEvent: eventCount, parts: this.#digestState() });
+    const parts = this.#digestState();
+    this.#target.stateDigest(this.#whole === undefined ? { atEvent: eventCount, parts } : { atEvent: this.#encoder.eventCount, parts: this.#whole.over(parts) });
   }
 
   /** Hands over the last events. The writer's finish() comes next. */

@@ -1,6 +1,6 @@
 // A run that is compared with a recording. Choices and inputs come out of it; every event that the
 // world makes must be the recorded one, bytes and position; state digests must be the recorded ones.
-import { EVENT } from '../abi/events.ts';
+import { EVENT, eventRow } from '../abi/events.ts';
 import { bytesToHex, sameBytes } from '../base/hash.ts';
 import type { Recording, PositionedEvent } from '../log/reader.ts';
 import { ReplayEncoder, type Divergence } from '../log/replay-encoder.ts';
@@ -9,6 +9,7 @@ import { SeededChoices, type ChoiceName, type Choices } from '../sim/choices.ts'
 import { RecordedInputs, type RecordedInput } from '../sim/input.ts';
 import type { EventSink } from '../sim/world.ts';
 import { KindCounts } from './recorder.ts';
+import { logModeOf, WholeDigest } from './whole-digest.ts';
 
 /** A state digest that came out differently although all events before it were the same. */
 export interface StateDivergence {
@@ -53,17 +54,21 @@ export class Replayer implements EventSink {
   readonly counts = new KindCounts();
   readonly recording: Recording;
   readonly encoder: ReplayEncoder;
-  readonly choices: RecordedChoices;
+  readonly choices: Choices;
   readonly input: RecordedInputs;
   stateDivergence: StateDivergence | undefined;
   readonly #digestState: () => StateDigest['parts'];
   readonly #expectedDigests: readonly StateDigest[];
+  readonly #whole: WholeDigest | undefined;
   #digestsSeen = 0;
 
   constructor(recording: Recording, digestState: () => StateDigest['parts']) {
     this.recording = recording;
     this.encoder = new ReplayEncoder(recording);
-    this.choices = new RecordedChoices(this.encoder, recording.world.seed);
+    const { seed, nsPerInsnNumerator: num, nsPerInsnDenominator: den } = recording.world;
+    this.#whole = logModeOf(recording.world) === 'inputs' ? new WholeDigest({ num, den }) : undefined;
+    // A recording of inputs has no choices: its seed has them.
+    this.choices = this.#whole === undefined ? new RecordedChoices(this.encoder, seed) : new SeededChoices(seed);
     const inputs: RecordedInput[] = [];
     for (const event of recording.inputs()) {
       const input = recordedInput(event);
@@ -80,18 +85,26 @@ export class Replayer implements EventSink {
 
   /** Nothing is left to compare: the replay may stop. */
   get over(): boolean {
-    return this.encoder.divergence !== undefined || this.stateDivergence !== undefined || this.encoder.pastEnd;
+    if (this.encoder.divergence !== undefined || this.stateDivergence !== undefined || this.encoder.pastEnd) return true;
+    // Of a recording of inputs that was cut short, the last digest is the last thing to compare.
+    return this.#whole !== undefined && this.recording.truncated && this.#digestsSeen >= this.#expectedDigests.length;
   }
 
   event(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): void {
     this.counts.add(kind);
+    if (this.#whole !== undefined) {
+      this.#whole.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
+      if (eventRow(kind)?.role !== 'input') return;
+    }
     this.encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
   }
 
   stateDigest(eventCount: number): void {
     const expected = this.#expectedDigests[this.#digestsSeen++];
-    if (expected === undefined || expected.atEvent !== eventCount || this.over) return;
-    const actual = new Map(this.#digestState().map((part) => [part.name, part.digest]));
+    if (expected === undefined || this.encoder.divergence !== undefined || this.stateDivergence !== undefined || this.encoder.pastEnd) return;
+    if (this.#whole === undefined && expected.atEvent !== eventCount) return;
+    const parts = this.#digestState();
+    const actual = new Map((this.#whole?.over(parts) ?? parts).map((part) => [part.name, part.digest]));
     const different = expected.parts.filter((part) => !sameBytes(part.digest, actual.get(part.name) ?? new Uint8Array(0)));
     if (different.length === 0) return;
     const hex = (digest: Uint8Array | undefined): string => (digest === undefined ? 'absent' : bytesToHex(digest).slice(0, 16));

@@ -9,6 +9,7 @@ import { loadImages, loggedName, type LoadedImages } from '../../src/node/load-i
 import { findScenario } from '../../src/node/scenario-files.ts';
 import { zlibCodec } from '../../src/node/zlib-codec.ts';
 import { Recorder } from '../../src/replay/recorder.ts';
+import { INPUTS_OPTION, type LogMode } from '../../src/replay/whole-digest.ts';
 import { Replayer } from '../../src/replay/replayer.ts';
 import { buildWorld } from '../../src/sim/build-world.ts';
 import { SeededChoices } from '../../src/sim/choices.ts';
@@ -26,6 +27,7 @@ export interface Boot {
 export interface BootOptions {
   readonly seed?: string;
   readonly change?: (spec: WorldSpec) => WorldSpec;
+  readonly log?: LogMode;
   readonly compression?: Compression;
   /** Stands between the world and the recorder. */
   readonly wrap?: (sink: EventSink, world: World) => EventSink;
@@ -50,7 +52,7 @@ export async function recordBoot(name: string, options: BootOptions = {}): Promi
   const seed = options.seed ?? '1';
   const sink = new MemorySink();
   const writer = new RecordingWriter(sink, {
-    world: { scenario: name, options: [{ name: 'spec', value: JSON.stringify(portableSpec(spec)) }], seed, images: images.files.map(({ ref }) => ref), nsPerInsnNumerator: spec.nsPerInsn.num, nsPerInsnDenominator: spec.nsPerInsn.den },
+    world: { scenario: name, options: [{ name: 'spec', value: JSON.stringify(portableSpec(spec)) }, ...(options.log === 'inputs' ? [INPUTS_OPTION] : [])], seed, images: images.files.map(({ ref }) => ref), nsPerInsnNumerator: spec.nsPerInsn.num, nsPerInsnDenominator: spec.nsPerInsn.den },
     compression: options.compression ?? 'deflate',
     codec: zlibCodec(1),
   });
@@ -61,7 +63,7 @@ export async function recordBoot(name: string, options: BootOptions = {}): Promi
     observers: { consoleOut: (_domId, bytes) => { console += Buffer.from(bytes).toString('latin1'); } },
     sink: (made) => {
       const digester = new StateDigester(made);
-      recorder = new Recorder(writer, spec.nsPerInsn, () => digester.parts(), false);
+      recorder = new Recorder(writer, spec.nsPerInsn, () => digester.parts(), false, options.log);
       return options.wrap?.(recorder, made) ?? recorder;
     },
   });

@@ -1,7 +1,7 @@
 // What a recording promises: the same seed makes the same run, a replay is exact, a change is noticed
 // at the event where it shows, and no damaged file is ever taken for an exact one.
 import { describe, expect, test } from 'vitest';
-import { EVENT } from '../../src/abi/events.ts';
+import { EVENT, eventRow } from '../../src/abi/events.ts';
 import { HYPERCALL } from '../../src/abi/hypercall-numbers.ts';
 import { PrngStream } from '../../src/base/prng.ts';
 import { bytesToHex } from '../../src/base/hash.ts';
@@ -10,6 +10,8 @@ import { RecordingError } from '../../src/log/recording-error.ts';
 import { storedImage } from '../../src/node/image-store.ts';
 import { zlibCodec } from '../../src/node/zlib-codec.ts';
 import { reportDivergence } from '../../src/replay/divergence-report.ts';
+import { WHOLE_PART } from '../../src/replay/whole-digest.ts';
+import type { WorldSpec } from '../../src/sim/spec.ts';
 import { recordBoot, replayBytes } from './boots.ts';
 
 const long = process.env['REXEN_DEPTH'] === 'long';
@@ -51,22 +53,65 @@ describe('a run', () => {
   });
 });
 
-describe('a change', () => {
-  /** Replays with one call of `nr` answering differently. */
-  async function withWrongResult(bytes: Uint8Array, nr: number, which: number) {
-    return replayBytes(bytes, (sink, world) => {
-      const row = world.hv.hypercallRows[nr];
-      if (row === undefined) throw new Error(`no row ${nr}`);
-      let calls = 0;
-      const handle: typeof row.handle = (hv, vcpu, args) => {
-        const outcome = row.handle(hv, vcpu, args);
-        return calls++ === which && outcome.kind === 'done' ? { kind: 'done', rc: outcome.rc + 1 } : outcome;
-      };
-      world.hv.hypercallRows = { ...world.hv.hypercallRows, [nr]: { ...row, handle } };
-      return sink;
-    });
-  }
+describe('a recording of inputs alone', () => {
+  const often = { log: 'inputs', change: (spec: WorldSpec) => ({ ...spec, digestEveryInsns: 100_000 }) } as const;
+  const KEYS: WorldSpec['input'] = [{ domain: 'pae', after: 'page tables', send: 'typed\r' }];
 
+  test('holds the inputs and digests of everything else, and replays exactly', async () => {
+    const { bytes } = await recordBoot('pv-i386-pae', { log: 'inputs', change: (spec) => ({ ...spec, digestEveryInsns: 100_000, input: KEYS }) });
+    const recording = open(bytes);
+    expect([...new Set([...recording.events()].map((event) => eventRow(event.kind)?.role))]).toEqual(['input']);
+    expect(recording.stateDigests.length).toBeGreaterThan(5);
+    expect((await replayBytes(bytes)).verdict).toBe('exact');
+  });
+
+  test('notices a hypercall that answers differently by the next digest', async () => {
+    const { bytes } = await recordBoot('pv-i386-pae', often);
+    const replayed = await withWrongResult(bytes, HYPERCALL.update_va_mapping, 10);
+    expect(replayed.verdict).toBe('diverged');
+    expect(replayed.replayer.stateDivergence?.parts.map((part) => part.name)).toEqual([WHOLE_PART]);
+  });
+
+  test('notices an event that differs although the state does not', async () => {
+    const { bytes } = await recordBoot('pv-i386-pae', often);
+    let changed = false;
+    const replayed = await replayBytes(bytes, (sink) => ({
+      get over() { return sink.over ?? false; },
+      event: (kind, domId, vcpuId, retired, nowNs, values, data) => {
+        const tamper = !changed && kind === EVENT.upcall;
+        changed ||= tamper;
+        sink.event(kind, domId, vcpuId, retired, nowNs, tamper ? [(values[0] as number) + 1, ...values.slice(1)] : values, data);
+      },
+      stateDigest: (count, insns) => sink.stateDigest?.(count, insns),
+    }));
+    expect(changed).toBe(true);
+    expect(replayed.verdict).toBe('diverged');
+  });
+
+  test('that was cut short is verified up to its last digest', async () => {
+    const { bytes } = await recordBoot('pv-i386-pae', often);
+    const replayed = await replayBytes(bytes.subarray(0, Math.floor(bytes.length * 0.6)));
+    expect(replayed.verdict).toBe('truncated');
+    expect(replayed.recording.stateDigests.length).toBeGreaterThan(3);
+  });
+});
+
+/** Replays with one call of `nr` answering differently. */
+async function withWrongResult(bytes: Uint8Array, nr: number, which: number) {
+  return replayBytes(bytes, (sink, world) => {
+    const row = world.hv.hypercallRows[nr];
+    if (row === undefined) throw new Error(`no row ${nr}`);
+    let calls = 0;
+    const handle: typeof row.handle = (hv, vcpu, args) => {
+      const outcome = row.handle(hv, vcpu, args);
+      return calls++ === which && outcome.kind === 'done' ? { kind: 'done', rc: outcome.rc + 1 } : outcome;
+    };
+    world.hv.hypercallRows = { ...world.hv.hypercallRows, [nr]: { ...row, handle } };
+    return sink;
+  });
+}
+
+describe('a change', () => {
   test.each([
     ['xen_version', 0],
     ['update_va_mapping', 3],

@@ -5,6 +5,7 @@ import { findScenario } from '../../node/scenario-files.ts';
 import { applySettings } from '../../sim/settings.ts';
 import type { Scenario } from '../../sim/scenario.ts';
 import { brokenLines, type CheckMode } from '../../replay/check-watch.ts';
+import { INPUTS_DIGEST_EVERY_INSNS, type LogMode } from '../../replay/whole-digest.ts';
 import { runLive } from '../live-run.ts';
 import { report } from '../report.ts';
 import { checkOption, parseSeed } from '../arguments.ts';
@@ -21,6 +22,7 @@ export interface RunOptions {
   readonly memory?: string;
   readonly maxInstructions?: string;
   readonly compress?: 'none' | 'deflate';
+  readonly log?: LogMode;
   readonly profile?: boolean;
   readonly check: CheckMode;
 }
@@ -47,6 +49,7 @@ export function register(program: Command): void {
   withRunOptions(program.command('record').description('run a scenario and write down everything that happens'))
     .option('-o, --output <file>', 'the recording (default: SCENARIO.rxr)')
     .addOption(new Option('--compress <how>', 'how chunks of events are stored').choices(['none', 'deflate']).default('deflate'))
+    .addOption(new Option('--log <what>', 'write all events, or only inputs and digests of the rest: what a replay needs').choices(['all', 'inputs']).default('all'))
     .action((scenario: string, options: RunOptions) => execute(scenario, options, true));
   withRunOptions(program.command('run').description('run a scenario without recording it')).action((scenario: string, options: RunOptions) => execute(scenario, options, false));
 }
@@ -61,6 +64,7 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
     seed,
     file,
     compression: options.compress ?? 'deflate',
+    log: options.log ?? 'all',
     interactive: options.interactive === true,
     showConsole: options.json !== true && options.quiet !== true,
     progress: options.json !== true && options.quiet === true,
@@ -80,7 +84,8 @@ function withOptions(scenario: Scenario, options: RunOptions): Scenario {
     ['max-instructions', options.maxInstructions],
   ];
   const settings = shorthands.flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${value}`]));
-  let spec = applySettings(scenario.spec, [...settings, ...options.set]);
+  const digests = options.log === 'inputs' ? { digestEveryInsns: INPUTS_DIGEST_EVERY_INSNS } : {};
+  let spec = applySettings({ ...scenario.spec, ...digests }, [...settings, ...options.set]);
   if (options.ramdisk !== undefined) {
     const ramdisk = { name: options.ramdisk };
     spec = { ...spec, domains: spec.domains.map((domain, index) => (index === 0 ? { ...domain, ramdisk } : domain)) };
