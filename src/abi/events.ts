@@ -71,6 +71,8 @@ export const EMULATED = [
   'clts', 'lmsw', 'invlpg', 'wbinvd', 'pushf', 'popf', 'iret', 'pte_write', 'ud2a_cpuid', 'xsetbv', 'rdpmc', 'other',
 ] as const;
 export const DEVICE = ['console', 'xenstore', 'vbd', 'vif', 'other'] as const;
+/** xen/include/public/io/xenbus.h; the values are the indices. */
+export const XENBUS_STATE_NAME = ['unknown', 'initialising', 'initWait', 'initialised', 'connected', 'closing', 'closed', 'reconfiguring', 'reconfigured'] as const;
 
 /** xen/include/public/xen.h, MMUEXT_*. */
 export const MMUEXT_CMD = [
@@ -164,6 +166,8 @@ export const EVENT_ROWS = [
   { kind: 61, name: 'domainPaused', role: 'derived', about: 'A domain was paused (1) or let go on (0).', fields: [uint('paused')] },
   { kind: 62, name: 'engineLimit', role: 'derived', about: 'The guest used something this engine does not have yet.', fields: [vaddr('ip')], bytes: { name: 'text', show: 'text' } },
   { kind: 63, name: 'note', role: 'derived', about: 'A remark of the scenario.', fields: [], bytes: { name: 'text', show: 'text' } },
+  { kind: 64, name: 'command', role: 'input', about: 'The toolstack was told to do something with this domain, as JSON; it entered at the start of this step of the run loop.', fields: [uint('step')], bytes: { name: 'json', show: 'text' } },
+  { kind: 65, name: 'deviceState', role: 'derived', about: 'A back end changed its state in xenstore (XenbusState).', fields: [oneOf('device', DEVICE), uint('deviceId'), oneOf('state', XENBUS_STATE_NAME)] },
 ] as const satisfies readonly EventRow[];
 
 export type EventName = (typeof EVENT_ROWS)[number]['name'];

@@ -27,3 +27,56 @@ export interface ConsolePort extends RingPort {
   /** The world's console: what the guest has printed. */
   output(bytes: Uint8Array): void;
 }
+
+/** A page that the guest granted, for as long as the back end keeps it. */
+export interface GrantedPage extends SharedPage {
+  readonly gref: number;
+  readonly readOnly: boolean;
+}
+
+/**
+ * What the back end of one device needs. All of the guest's answers are data: a grant that is refused
+ * gives its GNTST_* status (below 0), a channel that cannot be bound gives false; nothing throws.
+ */
+export interface DevicePort {
+  /** The guest's. */
+  readonly domId: number;
+
+  /** Keeps the granted page until unmapGrant(). */
+  mapGrant(gref: number, readOnly: boolean): GrantedPage | number;
+  unmapGrant(page: GrantedPage): void;
+  /** A page that has been mapped before: what restore() needs. */
+  mappedGrant(gref: number, readOnly: boolean): GrantedPage;
+  /** Copies within one page out of a grant, as GNTTABOP_copy by dom0: the bytes, or the status. */
+  copyFromGrant(gref: number, offset: number, sizeBytes: number): Uint8Array | number;
+  /** Copies within one page into a grant: 0, or the status. */
+  copyToGrant(gref: number, offset: number, bytes: Uint8Array): number;
+
+  /** Binds the other end of a port that the guest left unbound for dom0. run() follows at once, and with each event. */
+  bindChannel(guestPort: number): boolean;
+  unbindChannel(guestPort: number): void;
+  notify(guestPort: number): void;
+
+  /** Xenstore as dom0 (absolute paths). Values hold one byte a character. */
+  readStore(path: string): string | undefined;
+  writeStore(path: string, value: string): void;
+  removeStore(path: string): void;
+  /** changed() follows, after a latency, whenever the node or one below it changes, and once at first. */
+  watchStore(path: string): void;
+  unwatchStore(path: string): void;
+
+  nowNs(): number;
+  /** Asks for run() at a later virtual time. */
+  scheduleRun(delayNs: number): void;
+  /** Asks the seeded scheduler: 0..options-1; names as in sim/choices.ts. */
+  choose(name: string, options: number): number;
+  /** An event for the log; kinds as in abi/events.ts, the domain is the guest. */
+  emit(kind: number, values: readonly number[], bytes?: Uint8Array): void;
+}
+
+/** A disk's content as the host has it: never changed. Reads past the end give fewer bytes. */
+export interface ImageReader {
+  readonly sizeBytes: number;
+  /** A copy. */
+  read(offset: number, sizeBytes: number): Uint8Array;
+}

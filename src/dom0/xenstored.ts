@@ -161,7 +161,7 @@ function watch(request: Request): StoreAnswer {
   const prefixLength = name.startsWith('/') || name.startsWith('@') ? 0 : path.length - name.length;
   connection.watches.push({ path, token, prefixLength, depth: depthText === undefined ? -1 : leadingNumber(depthText) });
   // A watch fires once when it is set: its owner needs no first read of its own.
-  request.after = () => sendEvent(connection, path.slice(prefixLength), token);
+  request.after = () => store.sendEvent(connection, path.slice(prefixLength), token);
   return OK;
 }
 
@@ -276,7 +276,7 @@ const OPERATIONS: Readonly<Record<number, OperationRow>> = {
 const MOST_WAITING = 8192;
 
 /** Queues an event; one that waits already is not repeated, except for the special names. */
-function sendEvent(connection: StoreConnection, path: string, token: string): void {
+function queueEvent(connection: StoreConnection, path: string, token: string): void {
   const payload = `${path}\0${token}\0`;
   if (payload.length > XS_PAYLOAD_MAX) return;
   // The reference drops events of a domain whose memory quota is used up by those it does not take.
@@ -298,6 +298,9 @@ function isBelow(path: string, watched: string, depth: number): boolean {
 export class Xenstored {
   readonly tree: StoreTree;
   readonly quotas: StoreQuotas;
+  /** Wiring: takes the events of dom0's own watches as they happen; without it they wait for takeDom0Events(). */
+  onDom0Event: ((path: string, token: string) => void) | undefined;
+  #woken = new Set<number>();
   /** Ascending by domain: the order in which watches fire. */
   #connections: StoreConnection[] = [];
 
@@ -399,7 +402,27 @@ export class Xenstored {
     this.#asDom0(XS.WATCH, `${path}\0${token}\0`);
   }
 
+  unwatchAsDom0(path: string, token: string): void {
+    this.#asDom0(XS.UNWATCH, `${path}\0${token}\0`);
+  }
+  /** Names of the node's children in the order of their creation; undefined: no such node. */
+  listAsDom0(path: string): readonly string[] | undefined {
+    return this.tree.peek(path)?.children;
+  }
+  /** Domains (not dom0) for which events were queued since the last call, ascending: their rings have something to give. */
+  takeWoken(): number[] {
+    const woken = [...this.#woken].sort((a, b) => a - b);
+    this.#woken.clear();
+    return woken;
+  }
+
   // ---- firing ------------------------------------------------------------------------------------
+
+  sendEvent(connection: StoreConnection, path: string, token: string): void {
+    if (connection.domId === 0 && this.onDom0Event !== undefined) return this.onDom0Event(path, token);
+    queueEvent(connection, path, token);
+    if (connection.domId !== 0) this.#woken.add(connection.domId);
+  }
 
   /** watch_permitted(): the node, its old permissions or its parent must be readable. */
   #maySee(connection: StoreConnection, path: string, node: StoreNode | undefined, oldPerms: readonly StorePerm[] | undefined): boolean {
@@ -416,7 +439,7 @@ export class Xenstored {
     for (const connection of this.#connections) {
       if (!this.#maySee(connection, path, node, oldPerms)) continue;
       for (const row of connection.watches) {
-        if (match === 'exact' ? path === row.path : isBelow(path, row.path, row.depth)) sendEvent(connection, path.slice(row.prefixLength), row.token);
+        if (match === 'exact' ? path === row.path : isBelow(path, row.path, row.depth)) this.sendEvent(connection, path.slice(row.prefixLength), row.token);
       }
     }
   }
@@ -429,8 +452,8 @@ export class Xenstored {
     for (const connection of this.#connections) {
       if (!this.tree.rights(connection, node.perms).read) continue;
       for (const row of connection.watches) {
-        if (row.path === name && row.depth < 0) sendEvent(connection, name, row.token);
-        else if (row.path === named || (row.depth > 0 && isBelow(named, row.path, row.depth))) sendEvent(connection, named, row.token);
+        if (row.path === name && row.depth < 0) this.sendEvent(connection, name, row.token);
+        else if (row.path === named || (row.depth > 0 && isBelow(named, row.path, row.depth))) this.sendEvent(connection, named, row.token);
       }
     }
   }

@@ -222,14 +222,16 @@ export function connectBackend(hv: Hypervisor, domId: number, port: number, remo
   return true;
 }
 
-/** The back end closes its end: the guest's port is unbound again. */
-export function disconnectBackend(hv: Hypervisor, domId: number, port: number): void {
+const isBoundTo = (binding: PortBinding | undefined, remotePort: number): boolean => binding?.kind === 'backend' && binding.remotePort === remotePort;
+
+/** The back end closes its end: the guest's port is unbound again, unless the guest has put it to another use. */
+export function disconnectBackend(hv: Hypervisor, domId: number, port: number, remotePort = port): void {
   const entry = hv.domain(domId)?.events.ports[port];
-  if (entry?.binding.kind === 'backend') entry.binding = { kind: 'unbound', remoteDomId: entry.binding.remoteDomId };
+  if (entry !== undefined && isBoundTo(entry.binding, remotePort)) entry.binding = { kind: 'unbound', remoteDomId: 0 };
 }
 
 /** The back end sends to the guest through a connected port; ignored when the guest has closed it. */
-export function notifyFromBackend(hv: Hypervisor, domId: number, port: number): void {
+export function notifyFromBackend(hv: Hypervisor, domId: number, port: number, remotePort = port): void {
   const domain = hv.domain(domId);
-  if (domain?.events.ports[port]?.binding.kind === 'backend') setPending(hv, domain, port);
+  if (domain !== undefined && isBoundTo(domain.events.ports[port]?.binding, remotePort)) setPending(hv, domain, port);
 }

@@ -5,6 +5,7 @@ import { bytesToHex, sameBytes } from '../base/hash.ts';
 import type { Recording, PositionedEvent } from '../log/reader.ts';
 import { ReplayEncoder, type Divergence } from '../log/replay-encoder.ts';
 import type { StateDigest } from '../log/packets.ts';
+import { parseCommand } from '../dom0/toolstack.ts';
 import { SeededChoices, type ChoiceName, type Choices } from '../sim/choices.ts';
 import { RecordedInputs, type RecordedInput } from '../sim/input.ts';
 import type { EventSink } from '../sim/world.ts';
@@ -46,6 +47,10 @@ export class RecordedChoices implements Choices {
 function recordedInput(event: PositionedEvent): RecordedInput | undefined {
   const step = event.values[0] as number;
   if (event.kind === EVENT.consoleIn) return { step, nowNs: event.nowNs, input: { kind: 'console', domId: event.domId, bytes: event.bytes ?? new Uint8Array(0) } };
+  if (event.kind === EVENT.command) {
+    const command = parseCommand(new TextDecoder().decode(event.bytes));
+    return command === undefined ? undefined : { step, nowNs: event.nowNs, input: { kind: 'command', domId: event.domId, command } };
+  }
   if (event.kind === EVENT.stopRequested) return { step, nowNs: event.nowNs, input: { kind: 'stop' } };
   return undefined;
 }

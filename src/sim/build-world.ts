@@ -4,27 +4,25 @@ import { assert, UsageError } from '../base/assert.ts';
 import { MachineMemory } from '../machine/memory.ts';
 import { createCpu } from '../x86/create.ts';
 import type { Cpu, CpuOptions } from '../x86/cpu.ts';
-import { ConsoleBackend } from '../dom0/console.ts';
-import { writeDomainEntries } from '../dom0/domain-entries.ts';
-import type { ConsolePort, RingPort, SharedPage } from '../dom0/ports.ts';
-import { StoreRing } from '../dom0/store-ring.ts';
-import { Xenstored } from '../dom0/xenstored.ts';
-import { buildDomain, type BuiltDomain } from '../hypervisor/build/build-domain.ts';
+import type { ImageReader } from '../dom0/ports.ts';
+import { buildDomain } from '../hypervisor/build/build-domain.ts';
 import type { KernelImage } from '../hypervisor/build/kernel-image.ts';
 import { pvCpuid, pvCpuid64 } from '../hypervisor/cpuid.ts';
-import { connectBackend, notifyFromBackend } from '../hypervisor/event-channels.ts';
 import { hypercallRows } from '../hypervisor/hypercall-rows.ts';
 import { createHypervisor } from '../hypervisor/hypervisor.ts';
 import { XEN_BUILDS } from '../hypervisor/personality.ts';
 import type { Choices } from './choices.ts';
+import { Dom0 } from './dom0.ts';
 import type { InputSource } from './input.ts';
 import type { WorldSpec } from './spec.ts';
-import { World, type EventSink, type Observers, type Service } from './world.ts';
+import { World, type EventSink, type Observers } from './world.ts';
 
 /** The files of one domain, ready to load. */
 export interface DomainImages {
   readonly kernel: KernelImage;
   readonly ramdisk: Uint8Array | undefined;
+  /** The disks' content, in the order of the domain's spec. */
+  readonly disks?: readonly ImageReader[];
 }
 
 export interface WorldOptions {
@@ -62,8 +60,8 @@ export function buildWorld(options: WorldOptions): World {
   world.hv = createHypervisor({ machine, world, build: XEN_BUILDS[spec.xenBuild], hypercallRows });
   world.sink = options.sink?.(world);
   if (options.clock !== undefined) world.profile = { clock: options.clock, processorMs: 0, hypervisorMs: 0 };
-  const stores: Stores = { store: new Xenstored(), rings: [] };
-  spec.domains.forEach((domain, index) => addDomain(world, stores, options, FIRST_DOMID + index, index, domain.name));
+  const dom0 = new Dom0(world);
+  spec.domains.forEach((domain, index) => addDomain(world, dom0, options, FIRST_DOMID + index, index, domain.name));
   return world;
 }
 
@@ -73,7 +71,7 @@ function arenaBytes(frameCount: number, cpus: number): number {
   return Math.ceil((frameCount * 40 + cpus * 2 * 1024 * 1024 + 8 * 1024 * 1024) / WASM_PAGE) * WASM_PAGE;
 }
 
-function addDomain(world: World, stores: Stores, options: WorldOptions, domId: number, index: number, name: string): void {
+function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: number, index: number, name: string): void {
   const spec = options.spec.domains[index];
   const images = options.images[index];
   assert(spec !== undefined && images !== undefined, `domain ${name} has no spec or no images`);
@@ -92,71 +90,6 @@ function addDomain(world: World, stores: Stores, options: WorldOptions, domId: n
     ...(images.ramdisk === undefined ? {} : { ramdisk: images.ramdisk }),
   });
   if ('problem' in built) throw new UsageError(`${spec.kernel.name} ${built.problem}`);
-  connectServices(world, stores, built, spec.memoryMib);
+  dom0.addDomain(built, spec, images.disks ?? []);
   world.vcpuRunnable(domId, 0, true);
-}
-
-function connectServices(world: World, stores: Stores, built: BuiltDomain, memoryMib: number): void {
-  const { domain } = built;
-  const { store } = stores;
-  const { domId } = domain;
-  connectBackend(world.hv, domId, built.storePort);
-  connectBackend(world.hv, domId, built.consolePort);
-  writeDomainEntries(store, {
-    domId, name: domain.name, memoryKib: memoryMib * 1024, vcpus: domain.vcpus.length,
-    storeMfn: built.storeMfn, storePort: built.storePort, consoleMfn: built.consoleMfn, consolePort: built.consolePort,
-  });
-  const storeRing = new StoreRing(store, domId, ringPort(world, domId, 'xenstore', built.storeMfn, built.storePort));
-  storeRing.connect();
-  stores.rings.push(storeRing);
-  world.addService(domId, storeService(stores, storeRing), [built.storePort]);
-  const consolePort: ConsolePort = { ...ringPort(world, domId, 'console', built.consoleMfn, built.consolePort), output: (bytes) => world.consoleOut(domId, bytes) };
-  const console = new ConsoleBackend(consolePort);
-  console.connect();
-  world.addService(domId, { name: 'console', run: () => console.run(), input: (bytes) => console.input(bytes), save: () => console.save(), restore: (state) => console.restore(state) }, [built.consolePort]);
-}
-
-/** One xenstored serves all domains. */
-interface Stores {
-  readonly store: Xenstored;
-  readonly rings: StoreRing[];
-}
-
-/** A request of one domain may leave events for others. The first domain's service carries the daemon's own state. */
-function storeService({ store, rings }: Stores, ring: StoreRing): Service {
-  const carriesStore = rings[0] === ring;
-  return {
-    name: 'xenstore',
-    run: () => {
-      ring.run();
-      for (const other of rings) if (other !== ring && other.hasOutput()) other.run();
-    },
-    save: () => ({ ring: ring.save(), store: carriesStore ? store.save() : null }),
-    restore: (state) => {
-      const saved = state as { ring: unknown; store: unknown };
-      ring.restore(saved.ring);
-      if (carriesStore) store.restore(saved.store);
-    },
-  };
-}
-
-function ringPort(world: World, domId: number, service: string, mfn: number, port: number): RingPort {
-  return {
-    page: sharedPage(world.machine, mfn),
-    notify: () => notifyFromBackend(world.hv, domId, port),
-    scheduleRun: (delayNs) => world.schedule(domId, service, delayNs),
-    emit: (kind, values, bytes) => world.emit(kind, domId, 0, values, bytes),
-  };
-}
-
-function sharedPage(machine: MachineMemory, mfn: number): SharedPage {
-  const base = mfn * 4096;
-  return {
-    readU8: (at) => machine.readU8(base + at),
-    readU32: (at) => machine.readU32(base + at),
-    readBytes: (at, sizeBytes) => machine.readBytes(base + at, sizeBytes),
-    writeU8: (at, value) => machine.writeU8(base + at, value),
-    writeU32: (at, value) => machine.writeU32(base + at, value),
-    writeBytes: (at, bytes) => machine.writeBytes(base + at, bytes),
-  };
 }

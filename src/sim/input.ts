@@ -1,10 +1,13 @@
 // Where input from outside comes from. A run takes it from a script (data in the spec) or a person;
 // a replay takes it from the recording, at the very step of the run loop at which it came.
+import type { ToolstackCommand } from '../dom0/toolstack.ts';
 import type { InputStep } from './spec.ts';
 
 export type Input =
   /** Keys typed at a domain's console. */
   | { readonly kind: 'console'; readonly domId: number; readonly bytes: Uint8Array }
+  /** What the toolstack is told to do with a domain. */
+  | { readonly kind: 'command'; readonly domId: number; readonly command: ToolstackCommand }
   /** The person at the host asked the run to end. */
   | { readonly kind: 'stop' };
 
@@ -38,6 +41,13 @@ export class ScriptedInput implements InputSource {
   constructor(steps: readonly InputStep[], domIdOf: (name: string) => number | undefined) {
     this.#steps = steps;
     this.#domIdOf = domIdOf;
+    this.#waitForNothing(0);
+  }
+
+  /** A step that waits for no text is due after its delay. */
+  #waitForNothing(nowNs: number): void {
+    const step = this.#steps[this.#next];
+    if (step !== undefined && step.after === '') this.#dueNs = nowNs + (step.delayNs ?? 0);
   }
 
   consoleOutput(domId: number, text: string, nowNs: number): void {
@@ -56,7 +66,10 @@ export class ScriptedInput implements InputSource {
     const step = this.#steps[this.#next] as InputStep;
     this.#next++;
     this.#dueNs = undefined;
-    return { kind: 'console', domId: this.#domIdOf(step.domain) as number, bytes: new TextEncoder().encode(step.send) };
+    this.#waitForNothing(nowNs);
+    const domId = this.#domIdOf(step.domain) as number;
+    if (step.command !== undefined) return { kind: 'command', domId, command: step.command };
+    return { kind: 'console', domId, bytes: new TextEncoder().encode(step.send ?? '') };
   }
 
   idleUntilNs(): number {

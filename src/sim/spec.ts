@@ -1,5 +1,7 @@
 // A world as data. Everything that decides how a run goes is in here or in the seed: a recording
 // carries the spec in its header, so that a replay needs no scenario file.
+import type { DiskConfig, VifConfig } from '../dom0/device-spec.ts';
+import type { ToolstackCommand } from '../dom0/toolstack.ts';
 
 /** A file that a world needs, known by name and content. */
 export interface ImageRef {
@@ -10,22 +12,34 @@ export interface ImageRef {
   readonly sizeBytes?: number;
 }
 
+/** A disk of a domain. The image is never changed: what the guest writes goes to an overlay. */
+export interface DiskSpec extends DiskConfig {
+  /** A file, or `blank:SIZE` (blank:64MiB): nothing but zeros. */
+  readonly image: ImageRef;
+}
+
 export interface DomainSpec {
   readonly name: string;
   readonly kernel: ImageRef;
   readonly ramdisk?: ImageRef;
   readonly cmdline: string;
   readonly memoryMib: number;
+  /** In the order in which the toolstack gives them. */
+  readonly disks?: readonly DiskSpec[];
+  /** vif0, vif1, ... */
+  readonly vifs?: readonly VifConfig[];
 }
 
-/** Types text on a domain's console once the console has printed something. */
+/** Types text on a domain's console, or tells the toolstack something, once the console has printed something. */
 export interface InputStep {
   readonly domain: string;
-  /** Waits until this text appears in the console output that came after the previous step. */
+  /** Waits until this text appears in the console output that came after the previous step. '' waits for nothing. */
   readonly after: string;
   /** Virtual time between the text and the first key. */
   readonly delayNs?: number;
-  readonly send: string;
+  readonly send?: string;
+  /** Instead of keys: what `xl` is asked to do with the domain. */
+  readonly command?: ToolstackCommand;
 }
 
 export interface WorldSpec {

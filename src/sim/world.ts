@@ -18,6 +18,7 @@ import type { Cpu } from '../x86/cpu.ts';
 import type { CpuExit } from '../x86/exit.ts';
 import { enterGuest, handleExit, timerFired } from '../hypervisor/vcpu-run.ts';
 import { CHOICE_NAMES, type ChoiceName, type Choices } from './choices.ts';
+import type { ToolstackCommand } from '../dom0/toolstack.ts';
 import { VirtualClock } from './clock.ts';
 import { EventQueue, type Agenda } from './event-queue.ts';
 import type { InputSource } from './input.ts';
@@ -40,6 +41,10 @@ export interface Service {
   run(): void;
   /** Bytes typed by somebody, for services that take them. */
   input?(bytes: Uint8Array): void;
+  /** What the toolstack is told to do with a domain. */
+  command?(domId: number, command: ToolstackCommand): void;
+  /** Its state is part of this other service's: not saved twice. */
+  readonly partOf?: string;
   save(): unknown;
   restore(state: unknown): void;
 }
@@ -64,6 +69,8 @@ export interface WorldProfile {
   hypervisorMs: number;
 }
 
+/** The service of domain 0 that carries out commands. */
+export const DOM0_SERVICE = 'dom0';
 /** Latencies of back ends are drawn as one of this many multiples of LATENCY_UNIT_NS. */
 const LATENCY_STEPS = 16;
 const LATENCY_UNIT_NS = 500;
@@ -194,8 +201,13 @@ export class World implements WorldPort {
         this.end('quit', 'ended by the user');
         return;
       }
-      this.emit(EVENT.consoleIn, input.domId, 0, [this.steps], input.bytes);
-      this.#services.get(`console:${input.domId}`)?.input?.(input.bytes);
+      if (input.kind === 'command') {
+        this.emit(EVENT.command, input.domId, 0, [this.steps], new TextEncoder().encode(JSON.stringify(input.command)));
+        this.#services.get(`${DOM0_SERVICE}:0`)?.command?.(input.domId, input.command);
+      } else {
+        this.emit(EVENT.consoleIn, input.domId, 0, [this.steps], input.bytes);
+        this.#services.get(`console:${input.domId}`)?.input?.(input.bytes);
+      }
       this.observers.quiescent?.();
     }
   }
@@ -302,13 +314,26 @@ export class World implements WorldPort {
     for (const port of ports) this.#servicePorts.set(`${domId}:${port}`, service.name);
   }
 
+  /** Whatever is due for it is dropped. */
+  removeService(domId: number, name: string): void {
+    this.#services.delete(`${name}:${domId}`);
+    for (const [port, owner] of this.#servicePorts) if (owner === name && port.startsWith(`${domId}:`)) this.#servicePorts.delete(port);
+    this.queue.cancel((what) => what.kind === 'backend' && what.domId === domId && what.service === name);
+  }
+
+  /** The domain's port leads to this service from now on; undefined: to none. */
+  connectPort(domId: number, port: number, name: string | undefined): void {
+    if (name === undefined) this.#servicePorts.delete(`${domId}:${port}`);
+    else this.#servicePorts.set(`${domId}:${port}`, name);
+  }
+
   service(domId: number, name: string): Service | undefined {
     return this.#services.get(`${name}:${domId}`);
   }
 
   /** State of all back ends, ordered as they were added. */
   saveServices(): unknown {
-    return [...this.#services].map(([key, service]) => [key, service.save()]);
+    return [...this.#services].filter(([, service]) => service.partOf === undefined).map(([key, service]) => [key, service.save()]);
   }
 
   /** What decides who runs next and when, apart from the domains' own records. */
@@ -364,7 +389,12 @@ export class World implements WorldPort {
 
   notifyBackend(domId: number, port: number): void {
     const service = this.#servicePorts.get(`${domId}:${port}`);
-    if (service !== undefined) this.schedule(domId, service, (1 + this.choose('backend.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS);
+    if (service !== undefined) this.schedule(domId, service, this.latencyNs());
+  }
+
+  /** How long dom0 takes to notice something. */
+  latencyNs(): number {
+    return (1 + this.choose('backend.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS;
   }
 
   domainShutdown(_domId: number, reason: number, text: string): void {

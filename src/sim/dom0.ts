@@ -1,0 +1,218 @@
+// Domain 0 without being a domain: xenstored, the toolstack and the back ends of all devices, wired
+// to a world. Rings and devices are services of the world's agenda; what they all share is saved as
+// one service of domain 0.
+//
+//   guest rings ─► agenda (latency) ─► service.run() ─► store, grants, channels ─► afterwards()
+//   a watch of dom0's fires ─► agenda (latency) ─► the service whose token it has
+//   a watch of a guest's fires ─► afterwards() ─► agenda (latency) ─► that guest's store ring
+import { assert, UsageError } from '../base/assert.ts';
+import { EVENT } from '../abi/events.ts';
+import { ConsoleBackend } from '../dom0/console.ts';
+import { DeviceBackend, type DeviceDriver } from '../dom0/device-backend.ts';
+import { diskNumber, type DeviceConfig } from '../dom0/device-spec.ts';
+import { writeDomainEntries } from '../dom0/domain-entries.ts';
+import type { ConsolePort, DevicePort, ImageReader } from '../dom0/ports.ts';
+import { StoreRing } from '../dom0/store-ring.ts';
+import { Toolstack, type ToolstackCommand, type ToolstackPort } from '../dom0/toolstack.ts';
+import { Xenstored } from '../dom0/xenstored.ts';
+import type { BuiltDomain } from '../hypervisor/build/build-domain.ts';
+import { connectBackend } from '../hypervisor/event-channels.ts';
+import { devicePort, ringPort, watchToken } from './device-port.ts';
+import { createDriver } from './device-drivers.ts';
+import type { DomainSpec } from './spec.ts';
+import { DOM0_SERVICE, type Service, type World } from './world.ts';
+
+interface Tenant {
+  readonly spec: DomainSpec;
+  readonly devices: readonly DeviceConfig[];
+  readonly disks: readonly ImageReader[];
+  readonly ring: StoreRing;
+  readonly protocol: string;
+}
+
+interface RunningDevice {
+  readonly domId: number;
+  readonly service: string;
+  readonly config: DeviceConfig;
+  readonly backend: DeviceBackend;
+  readonly channels: Map<number, number>;
+}
+
+/** A hotplug script takes this times a latency. */
+const SCRIPT_LATENCIES = 20;
+
+export const deviceService = ({ deviceClass, deviceId }: Pick<DeviceConfig, 'deviceClass' | 'deviceId'>): string => `${deviceClass}-${deviceId}`;
+
+export class Dom0 {
+  readonly store = new Xenstored();
+  readonly toolstack: Toolstack;
+  readonly #world: World;
+  readonly #tenants = new Map<number, Tenant>();
+  #devices: RunningDevice[] = [];
+  #nextPort = 1;
+
+  constructor(world: World) {
+    this.#world = world;
+    this.toolstack = new Toolstack(this.store, this.#toolstackPort());
+    this.store.onDom0Event = (_path, token) => this.#watchFired(token);
+    world.addService(0, {
+      name: DOM0_SERVICE,
+      run: () => this.#act(() => this.toolstack.run()),
+      command: (domId, command) => this.#command(domId, command),
+      save: () => this.#save(),
+      restore: (state) => this.#restore(state),
+    }, []);
+  }
+
+  /** The domain has been built and does not run yet. */
+  addDomain(built: BuiltDomain, spec: DomainSpec, disks: readonly ImageReader[]): void {
+    const { domain } = built;
+    const { domId } = domain;
+    const world = this.#world;
+    connectBackend(world.hv, domId, built.storePort);
+    connectBackend(world.hv, domId, built.consolePort);
+    writeDomainEntries(this.store, {
+      domId, name: domain.name, memoryKib: spec.memoryMib * 1024, vcpus: domain.vcpus.length,
+      storeMfn: built.storeMfn, storePort: built.storePort, consoleMfn: built.consoleMfn, consolePort: built.consolePort,
+    });
+    const ring = new StoreRing(this.store, domId, ringPort(world, domId, 'xenstore', built.storeMfn, built.storePort));
+    ring.connect();
+    world.addService(domId, { name: 'xenstore', run: () => this.#act(() => ring.run()), save: () => ring.save(), restore: (state) => ring.restore(state) }, [built.storePort]);
+    this.#addConsole(domId, built);
+    this.#tenants.set(domId, { spec, devices: devicesOf(spec), disks, ring, protocol: domain.abi.wordBits === 64 ? 'x86_64-abi' : 'x86_32-abi' });
+    this.#act(() => this.toolstack.buildDevices(domId));
+  }
+
+  #addConsole(domId: number, built: BuiltDomain): void {
+    const world = this.#world;
+    const port: ConsolePort = { ...ringPort(world, domId, 'console', built.consoleMfn, built.consolePort), output: (bytes) => world.consoleOut(domId, bytes) };
+    const console = new ConsoleBackend(port);
+    console.connect();
+    world.addService(domId, { name: 'console', run: () => console.run(), input: (bytes) => console.input(bytes), save: () => console.save(), restore: (state) => console.restore(state) }, [built.consolePort]);
+  }
+
+  // ---- acting and what follows ---------------------------------------------------------------------
+
+  /** Does something in dom0; domains whose watches it fired will hear of it. */
+  #act(work: () => void): void {
+    work();
+    for (const domId of this.store.takeWoken()) {
+      if (this.#tenants.get(domId)?.ring.hasOutput() === true) this.#world.schedule(domId, 'xenstore', this.#world.latencyNs());
+    }
+  }
+
+  /** A watch of dom0's own: its token names who set it. */
+  #watchFired(token: string): void {
+    const [domText = '', service = ''] = token.split(':');
+    const domId = Number(domText);
+    this.#device(domId, service)?.backend.changed();
+    this.#world.schedule(domId, service, this.#world.latencyNs());
+  }
+
+  #command(domId: number, command: ToolstackCommand): void {
+    this.#act(() => this.toolstack.command(domId, command, SCRIPT_LATENCIES * this.#world.latencyNs()));
+  }
+
+  #toolstackPort(): ToolstackPort {
+    const token = watchToken(0, DOM0_SERVICE);
+    return {
+      devicesOf: (domId) => this.#tenants.get(domId)?.devices ?? [],
+      protocolOf: (domId) => this.#tenants.get(domId)?.protocol ?? '',
+      startBackend: (domId, device) => this.#startDevice(domId, device),
+      stopBackend: (domId, device) => this.#stopDevice(domId, device),
+      nowNs: () => this.#world.nowNs(),
+      scheduleRun: (delayNs) => this.#world.schedule(0, DOM0_SERVICE, delayNs),
+      watchStore: (path) => this.store.watchAsDom0(path, token),
+      unwatchStore: (path) => this.store.unwatchAsDom0(path, token),
+      note: (domId, text) => this.#world.emit(EVENT.note, domId, 0, [], new TextEncoder().encode(text)),
+    };
+  }
+
+  // ---- devices -------------------------------------------------------------------------------------
+
+  #device(domId: number, service: string): RunningDevice | undefined {
+    return this.#devices.find((row) => row.domId === domId && row.service === service);
+  }
+
+  #startDevice(domId: number, config: DeviceConfig): boolean {
+    const service = deviceService(config);
+    const old = this.#device(domId, service);
+    if (old !== undefined && !old.backend.gone) return false;
+    if (old !== undefined) this.#stopDevice(domId, config);
+    this.#makeDevice(domId, config).backend.start();
+    return true;
+  }
+
+  #makeDevice(domId: number, config: DeviceConfig): RunningDevice {
+    const service = deviceService(config);
+    const channels = new Map<number, number>();
+    const port = devicePort({ world: this.#world, store: this.store, domId, service, channels, newPort: () => this.#nextPort++ });
+    const backend = new DeviceBackend(config, port, this.#driverOf(domId, config, port));
+    const device: RunningDevice = { domId, service, config, backend, channels };
+    this.#devices.push(device);
+    this.#world.addService(domId, this.#deviceService(device), []);
+    return device;
+  }
+
+  #driverOf(domId: number, config: DeviceConfig, port: DevicePort): DeviceDriver {
+    const tenant = this.#tenants.get(domId);
+    assert(tenant !== undefined, () => `domain ${domId} is unknown to dom0`);
+    const image = config.deviceClass === 'vbd' ? tenant.disks[(tenant.spec.disks ?? []).indexOf(config.disk as never)] : undefined;
+    return createDriver({ world: this.#world, config, port, image });
+  }
+
+  #deviceService({ service, backend }: RunningDevice): Service {
+    return { name: service, partOf: DOM0_SERVICE, run: () => this.#act(() => backend.run()), save: () => null, restore: () => {} };
+  }
+
+  #stopDevice(domId: number, config: DeviceConfig): void {
+    const device = this.#device(domId, deviceService(config));
+    if (device === undefined) return;
+    device.backend.vanish();
+    this.#devices = this.#devices.filter((row) => row !== device);
+    this.#world.removeService(domId, device.service);
+  }
+
+  // ---- state ---------------------------------------------------------------------------------------
+
+  #save(): unknown {
+    return {
+      store: this.store.save(), toolstack: this.toolstack.save(), nextPort: this.#nextPort,
+      devices: this.#devices.map((row) => ({ domId: row.domId, service: row.service, channels: [...row.channels], backend: row.backend.save() })),
+    };
+  }
+
+  #restore(state: unknown): void {
+    const saved = state as { store: unknown; toolstack: unknown; nextPort: number; devices: { domId: number; service: string; channels: [number, number][]; backend: unknown }[] };
+    this.store.restore(saved.store);
+    this.toolstack.restore(saved.toolstack);
+    this.#nextPort = saved.nextPort;
+    for (const { domId, service } of this.#devices.splice(0)) this.#world.removeService(domId, service);
+    for (const row of saved.devices) {
+      const config = this.#tenants.get(row.domId)?.devices.find((device) => deviceService(device) === row.service);
+      assert(config !== undefined, () => `the saved device ${row.service} of domain ${row.domId} is not in its spec`);
+      const device = this.#makeDevice(row.domId, config);
+      for (const [guestPort, ownPort] of row.channels) {
+        device.channels.set(guestPort, ownPort);
+        this.#world.connectPort(row.domId, guestPort, row.service);
+      }
+      device.backend.restore(row.backend);
+    }
+  }
+}
+
+/** Throws UsageError for names and numbers that no toolstack would take. */
+function devicesOf(spec: DomainSpec): DeviceConfig[] {
+  const devices: DeviceConfig[] = [];
+  for (const disk of spec.disks ?? []) {
+    const deviceId = diskNumber(disk.vdev);
+    if (deviceId === undefined) throw new UsageError(`${spec.name}: ${disk.vdev} is no name of a disk; write xvda, xvdb, ... or sda, hda`);
+    if (devices.some((other) => other.deviceClass === 'vbd' && other.deviceId === deviceId)) throw new UsageError(`${spec.name}: two disks are called ${disk.vdev}`);
+    devices.push({ deviceClass: 'vbd', deviceId, disk, imageName: disk.image.name });
+  }
+  (spec.vifs ?? []).forEach((vif, deviceId) => {
+    if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(vif.mac)) throw new UsageError(`${spec.name}: ${vif.mac} is no MAC address; write 00:16:3e:xx:xx:xx`);
+    devices.push({ deviceClass: 'vif', deviceId, vif });
+  });
+  return devices;
+}
