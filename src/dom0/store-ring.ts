@@ -5,6 +5,7 @@
 //   run()  ── take what is there ─► whole messages ─► Xenstored.handle ─► give back what fits ─► notify
 //
 // Source: tools/xenstored/domain.c (readchn, writechn, ignore_connection), core.c (handle_input).
+import { bytesToText, textToBytes } from '../base/byte-text.ts';
 import { EVENT } from '../abi/events.ts';
 import { indexAdd, indexDistance } from '../abi/ring-index.ts';
 import { XS, XS_FEATURE, XS_HEADER, XS_PAYLOAD_MAX, XS_RING, XS_RING_BYTES, XS_RING_ERROR } from '../abi/xenstore.ts';
@@ -16,14 +17,6 @@ const AT = {
   req: XS_RING.fields.req.at, rsp: XS_RING.fields.rsp.at, reqCons: XS_RING.fields.req_cons.at, reqProd: XS_RING.fields.req_prod.at,
   rspCons: XS_RING.fields.rsp_cons.at, rspProd: XS_RING.fields.rsp_prod.at, features: XS_RING.fields.server_features.at, error: XS_RING.fields.error.at,
 } as const;
-
-/** One byte a character, and back. */
-export function bytesToText(bytes: Uint8Array): string {
-  let text = '';
-  for (const byte of bytes) text += String.fromCharCode(byte);
-  return text;
-}
-export const textToBytes = (text: string): Uint8Array => Uint8Array.from(text, (char) => char.charCodeAt(0));
 
 interface RingState {
   /** Bytes of a request that is not whole yet. */

@@ -1,12 +1,13 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { textToBytes } from '../../src/base/byte-text.ts';
 import { CONSOLE_OUT_BYTES, CONSOLE_RING } from '../../src/abi/console-ring.ts';
 import { EVENT } from '../../src/abi/events.ts';
 import { indexAdd, indexDistance } from '../../src/abi/ring-index.ts';
 import { XS, XS_RING, XS_RING_BYTES, XS_RING_ERROR } from '../../src/abi/xenstore.ts';
 import { ConsoleBackend } from '../../src/dom0/console.ts';
 import { writeDomainEntries } from '../../src/dom0/domain-entries.ts';
-import { StoreRing, textToBytes } from '../../src/dom0/store-ring.ts';
+import { StoreRing } from '../../src/dom0/store-ring.ts';
 import { Xenstored } from '../../src/dom0/xenstored.ts';
 import { testPort, type TestPort } from './ring-page.ts';
 

@@ -1,0 +1,217 @@
+// The host's TCP against a small client over wires that lose, repeat and reorder.
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { PrngStream } from '../../../src/base/prng.ts';
+import { datagramFrames, Ipv4Receiver } from '../../../src/dom0/net/ipv4.ts';
+import { IP_PROTOCOL, type Packet } from '../../../src/dom0/net/packet.ts';
+import { parseSegment, segmentBytes, TCP_FLAG } from '../../../src/dom0/net/tcp-segment.ts';
+import type { Plug } from '../../../src/dom0/net/network.ts';
+import { GATEWAY_IP, GATEWAY_MAC, GUEST_IP, GUEST_MAC, noise, Probe, TestLan } from './lan.ts';
+import { TcpClient } from './tcp-client.ts';
+
+interface Faults {
+  /** Of a hundred frames. */
+  readonly lost: number;
+  readonly twice: number;
+  readonly late: number;
+}
+const NO_FAULTS: Faults = { lost: 0, twice: 0, late: 0 };
+const LIMIT_NS = 600e9;
+
+/** A client on a wire with faults; frames that are late wait in a list of their own. */
+class Talk {
+  readonly lan: TestLan;
+  readonly client: TcpClient;
+  readonly #chance: PrngStream;
+  readonly #faults: Faults;
+  readonly #receiver = new Ipv4Receiver();
+  #late: { readonly atNs: number; readonly run: () => void }[] = [];
+  #id = 0;
+  #plug: Plug;
+  frames = 0;
+
+  constructor(port: number, data: Uint8Array, faults: Faults, seed: string, iss = 0xffff_ff00, window = 65535) {
+    this.lan = new TestLan([{ name: 'br0', files: { '/hello.txt': 'hello, guest\n' } }], [], seed);
+    this.#chance = new PrngStream(seed, 'faults');
+    this.#faults = faults;
+    this.#plug = this.lan.network.plug('br0', { name: 'client', receive: (packet) => this.#through(() => this.#arrive(packet)) });
+    const wire = {
+      nowNs: () => this.lan.nowNs,
+      send: (payload: Uint8Array) => {
+        for (const frame of datagramFrames({ mac: GATEWAY_MAC, source: GUEST_IP, dest: GATEWAY_IP, protocol: IP_PROTOCOL.tcp, payload }, GUEST_MAC, ++this.#id)) this.#through(() => this.#plug.send(frame));
+      },
+    };
+    this.client = new TcpClient(wire, [40000, port], data, iss, window);
+  }
+
+  #through(deliver: () => void): void {
+    this.frames++;
+    const roll = this.#chance.below(100);
+    const { lost, twice, late } = this.#faults;
+    if (roll < lost) return;
+    if (roll < lost + late) return void this.#late.push({ atNs: this.lan.nowNs + 1 + this.#chance.below(400_000_000), run: deliver });
+    deliver();
+    if (roll < lost + late + twice) deliver();
+  }
+
+  #arrive(packet: Packet): void {
+    const datagram = this.#receiver.take(packet, this.lan.nowNs);
+    if (datagram?.protocol === IP_PROTOCOL.tcp) this.client.take(datagram.payload);
+  }
+
+  /** Until the client is done. */
+  run(): void {
+    while (!this.client.done && this.lan.nowNs < LIMIT_NS) {
+      const next = Math.min(this.client.timerNs, ...this.#late.map((row) => row.atNs));
+      if (this.lan.step(next)) continue;
+      this.lan.nowNs = Math.max(this.lan.nowNs, next);
+      const due = this.#late.filter((row) => row.atNs <= this.lan.nowNs);
+      this.#late = this.#late.filter((row) => row.atNs > this.lan.nowNs);
+      for (const row of due) row.run();
+      if (this.client.timerNs <= this.lan.nowNs) this.client.timeout();
+    }
+  }
+  text(): string {
+    return String.fromCharCode(...this.client.received);
+  }
+}
+
+const equalBytes = (a: readonly number[], b: Uint8Array): boolean => a.length === b.length && a.every((byte, index) => byte === b[index]);
+
+describe('the host\'s TCP', () => {
+  test('echoes, and both ends close', () => {
+    const data = noise(200_000, 1);
+    const talk = new Talk(7, data, NO_FAULTS, 'echo');
+    talk.run();
+    expect(talk.client.state).toBe('closed');
+    expect(equalBytes(talk.client.received, data)).toBe(true);
+    // Nothing is left to wait for: an idle network has no timers.
+    talk.lan.settle();
+    expect(talk.lan.step()).toBe(false);
+    expect(talk.lan.nowNs).toBeLessThan(1e9);
+  });
+
+  test('every byte arrives once and in order, whatever the wire does', () => {
+    const faults = fc.record({ lost: fc.nat(15), twice: fc.nat(15), late: fc.nat(15) });
+    fc.assert(fc.property(fc.nat(30_000), faults, fc.string(), fc.nat(0xffff_ffff), fc.constantFrom(65535, 4096, 700), (length, wire, seed, iss, window) => {
+      const data = noise(length, iss);
+      const talk = new Talk(7, data, wire, seed, iss, window);
+      talk.run();
+      expect(talk.client.state).toBe('closed');
+      expect(equalBytes(talk.client.received, data)).toBe(true);
+    }), { seed: 6, numRuns: 60 });
+  });
+
+  test('equal seeds make equal conversations', () => {
+    const play = (): string => {
+      const talk = new Talk(7, noise(20_000, 3), { lost: 5, twice: 5, late: 5 }, 'same');
+      talk.run();
+      return `${talk.lan.nowNs} ${talk.frames} ${JSON.stringify(talk.lan.network.save())}`;
+    };
+    expect(play()).toBe(play());
+  });
+
+  test('pages: a file, generated bytes, and clear answers to what is not there', () => {
+    const ask = (request: string): string => {
+      const talk = new Talk(80, new TextEncoder().encode(request), { lost: 3, twice: 3, late: 3 }, request);
+      talk.run();
+      expect(talk.client.state).toBe('closed');
+      return talk.text();
+    };
+    expect(ask('GET /hello.txt HTTP/1.1\r\nHost: gateway\r\n\r\n')).toBe('HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\nConnection: close\r\n\r\nhello, guest\n');
+    expect(ask('HEAD /hello.txt HTTP/1.0\r\n\r\n')).toMatch(/Content-Length: 13\r\nConnection: close\r\n\r\n$/);
+    const [head = '', body = ''] = ask('GET http://10.77.0.1/bytes/100003 HTTP/1.0\r\n\r\n').split('\r\n\r\n');
+    expect(head).toContain('Content-Length: 100003');
+    expect(body).toHaveLength(100_003);
+    expect(body.slice(0, 32)).toBe('000000000000000\n000000000000016\n');
+    expect(body.slice(99_984, 100_003)).toBe('000000000099984\n000');
+    expect(ask('GET /none HTTP/1.0\r\n\r\n')).toContain('404 Not Found');
+    expect(ask('PUT /hello.txt HTTP/1.0\r\n\r\n')).toContain('501 Not Implemented');
+    expect(ask('hello\r\n\r\n')).toContain('400 Bad Request');
+    expect(ask('GET /hello')).toContain('400 Bad Request');
+    expect(ask(`GET /${'x'.repeat(9000)}`)).toContain('400 Bad Request');
+  });
+
+  test('a reader that stops is asked again and again, and goes on when it reads', () => {
+    // A window of nothing after the request: the host has more to say than fits.
+    const lan = new TestLan();
+    const probe = new Probe(lan, 'client', GUEST_MAC);
+    const say = (flags: number, seq: number, ack: number, window: number, data = ''): void =>
+      probe.datagram(GATEWAY_MAC, GUEST_IP, GATEWAY_IP, IP_PROTOCOL.tcp, segmentBytes({ sourcePort: 5000, destPort: 80, seq, ack, flags, window, data: new TextEncoder().encode(data) }));
+    const heard = () => probe.datagrams().map((datagram) => parseSegment(datagram.payload)).filter((segment) => segment !== undefined);
+    say(TCP_FLAG.syn, 100, 0, 10);
+    lan.settle(1e6);
+    const [synAck] = heard();
+    const first = ((synAck?.seq ?? 0) + 1) >>> 0;
+    expect(synAck).toMatchObject({ flags: TCP_FLAG.syn | TCP_FLAG.ack, ack: 101, mss: 1460 });
+    say(TCP_FLAG.ack, 101, first, 10, 'GET / HTTP/1.0\r\n\r\n');
+    lan.settle(2e6);
+    const sent = heard().filter((segment) => segment.data.length > 0);
+    expect(sent).toHaveLength(1);
+    expect(sent[0]?.data).toHaveLength(10);
+    say(TCP_FLAG.ack, 119, (first + 10) >>> 0, 0);
+    lan.settle(20e9);
+    const questions = heard();
+    expect(questions.length).toBeGreaterThan(4);
+    expect(questions.every((segment) => segment.data.length === 1 && segment.seq === (first + 10) >>> 0)).toBe(true);
+    // Each answer with a closed window says that somebody is there: no end to the patience.
+    for (let minute = 1; minute <= 40; minute++) {
+      say(TCP_FLAG.ack, 119, (first + 10) >>> 0, 0);
+      lan.settle(20e9 + minute * 60e9);
+    }
+    heard();
+    say(TCP_FLAG.ack, 119, (first + 10) >>> 0, 65535);
+    lan.settle(lan.nowNs + 1e6);
+    const rest = heard();
+    expect(rest[0]?.data.length).toBeGreaterThan(50);
+    expect((rest[0]?.flags as number) & TCP_FLAG.fin).toBe(TCP_FLAG.fin);
+  });
+
+  test('a closed port, a stray segment and a reset are answered as RFC 9293 says', () => {
+    const lan = new TestLan();
+    const probe = new Probe(lan, 'client', GUEST_MAC);
+    const ask = (flags: number, seq: number, ack: number, port = 99) => {
+      probe.datagram(GATEWAY_MAC, GUEST_IP, GATEWAY_IP, IP_PROTOCOL.tcp, segmentBytes({ sourcePort: 5000, destPort: port, seq, ack, flags, window: 1000, data: new Uint8Array(0) }));
+      lan.settle(lan.nowNs + 1e6);
+      return probe.datagrams().map((datagram) => parseSegment(datagram.payload)).map((segment) => [segment?.flags, segment?.seq, segment?.ack]);
+    };
+    expect(ask(TCP_FLAG.syn, 100, 0)).toEqual([[TCP_FLAG.rst | TCP_FLAG.ack, 0, 101]]);
+    expect(ask(TCP_FLAG.ack, 100, 77)).toEqual([[TCP_FLAG.rst, 77, 0]]);
+    expect(ask(TCP_FLAG.rst, 100, 0)).toEqual([]);
+    // Nobody answers our SYN-ACK: it comes again five times, then a reset ends it.
+    const [[, iss = 0] = []] = ask(TCP_FLAG.syn, 100, 0, 7);
+    lan.settle();
+    const again = probe.datagrams().map((datagram) => parseSegment(datagram.payload)?.flags);
+    expect(again).toEqual([...Array.from({ length: 5 }, () => TCP_FLAG.syn | TCP_FLAG.ack), TCP_FLAG.rst | TCP_FLAG.ack]);
+    expect(ask(TCP_FLAG.ack, 101, (iss + 1) >>> 0, 7)).toEqual([[TCP_FLAG.rst, (iss + 1) >>> 0, 0]]);
+    // An exact reset ends a connection, an inexact one is questioned.
+    const [[, other = 0] = []] = ask(TCP_FLAG.syn, 500, 0, 7);
+    ask(TCP_FLAG.ack, 501, (other + 1) >>> 0, 7);
+    expect(ask(TCP_FLAG.rst, 600, 0, 7)).toEqual([[TCP_FLAG.ack, (other + 1) >>> 0, 501]]);
+    expect(ask(TCP_FLAG.rst, 501, 0, 7)).toEqual([]);
+    expect(ask(TCP_FLAG.ack, 501, (other + 1) >>> 0, 7)).toEqual([[TCP_FLAG.rst, (other + 1) >>> 0, 0]]);
+  });
+
+  test('a connection goes on from a saved state', () => {
+    const play = (restart: boolean): string => {
+      const talk = new Talk(7, noise(60_000, 9), NO_FAULTS, 'saved');
+      for (let steps = 0; steps < 60; steps++) talk.lan.step();
+      if (restart) talk.lan.network.restore(JSON.parse(JSON.stringify(talk.lan.network.save())));
+      talk.run();
+      return `${talk.client.state} ${equalBytes(talk.client.received, noise(60_000, 9))} ${talk.lan.nowNs}`;
+    };
+    expect(play(true)).toBe(play(false));
+    expect(play(true)).toMatch(/^closed true/);
+  });
+
+  test('a flood of openings stays within bounds', () => {
+    const lan = new TestLan();
+    const probe = new Probe(lan, 'client', GUEST_MAC);
+    for (let port = 1; port <= 1000; port++) probe.datagram(GATEWAY_MAC, GUEST_IP, GATEWAY_IP, IP_PROTOCOL.tcp, segmentBytes({ sourcePort: port, destPort: 7, seq: port, ack: 0, flags: TCP_FLAG.syn, window: 1000, data: new Uint8Array(0) }));
+    lan.settle(1e8);
+    const saved = JSON.parse(JSON.stringify(lan.network.save())) as { hosts: [string, { tcp: { connections: unknown[] } }][] };
+    expect(saved.hosts[0]?.[1].tcp.connections).toHaveLength(256);
+    lan.settle();
+    expect((JSON.parse(JSON.stringify(lan.network.save())) as typeof saved).hosts[0]?.[1].tcp.connections).toHaveLength(0);
+  });
+});
