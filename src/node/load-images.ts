@@ -4,6 +4,7 @@ import { blake3 } from '../base/hash.ts';
 import { parseKernel } from '../hypervisor/build/kernel-image.ts';
 import type { ImageRef as LoggedImage } from '../log/packets.ts';
 import type { DomainImages } from '../sim/build-world.ts';
+import { modelKernelImage } from '../sim/model/model-image.ts';
 import type { WorldSpec } from '../sim/spec.ts';
 import { resolveImage } from './image-store.ts';
 import { unwrapKernel } from './unwrap-kernel.ts';
@@ -30,6 +31,10 @@ export async function loadImages(spec: WorldSpec, find: (name: string) => Uint8A
   const domains: DomainImages[] = [];
   for (const domain of spec.domains) {
     const { name } = domain.kernel;
+    if (domain.model !== undefined) {
+      domains.push({ kernel: modelKernelImage(domain.model), ramdisk: undefined });
+      continue;
+    }
     const kernel = parseKernel(await unwrapKernel(await load(name), name));
     if ('problem' in kernel) throw new UsageError(`${name} ${kernel.problem}`);
     domains.push({ kernel, ramdisk: domain.ramdisk === undefined ? undefined : await load(domain.ramdisk.name) });

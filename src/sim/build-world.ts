@@ -14,7 +14,9 @@ import { XEN_BUILDS } from '../hypervisor/personality.ts';
 import type { Choices } from './choices.ts';
 import { Dom0 } from './dom0.ts';
 import type { InputSource } from './input.ts';
-import type { WorldSpec } from './spec.ts';
+import { createModelGuest } from '../guest/index.ts';
+import { ModelProcessor } from './model/model-processor.ts';
+import type { DomainSpec, WorldSpec } from './spec.ts';
 import { World, type EventSink, type Observers } from './world.ts';
 
 /** The files of one domain, ready to load. */
@@ -78,7 +80,7 @@ function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: numbe
   // Long mode is not in the processor model yet: better no world than one that crashes at once.
   const wide = images.kernel.wordBits === 64;
   if (wide) throw new UsageError(`${spec.kernel.name} is a 64-bit kernel; this version runs 32-bit PV kernels only`);
-  const cpu = createCpu(world.machine, {
+  const cpu = processorFor(world, spec, {
     exceptions: 'exit',
     cpuid: wide ? pvCpuid64 : pvCpuid,
     pdpteCached: images.kernel.abi.startsWith('xen3'),
@@ -86,10 +88,18 @@ function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: numbe
     clock: options.clock,
   });
   const built = buildDomain(world.hv, {
-    domId, name, image: images.kernel, memoryMib: spec.memoryMib, cmdline: spec.cmdline, cpus: [cpu as Cpu],
+    domId, name, image: images.kernel, memoryMib: spec.memoryMib, cmdline: spec.cmdline, cpus: [cpu],
     ...(images.ramdisk === undefined ? {} : { ramdisk: images.ramdisk }),
   });
   if ('problem' in built) throw new UsageError(`${spec.kernel.name} ${built.problem}`);
   dom0.addDomain(built, spec, images.disks ?? []);
   world.vcpuRunnable(domId, 0, true);
+}
+
+/** A real processor, or one that runs a guest of this program's own. */
+function processorFor(world: World, spec: DomainSpec, options: CpuOptions): Cpu {
+  if (spec.model === undefined) return createCpu(world.machine, options);
+  const cpu = new ModelProcessor(world.machine, options);
+  cpu.setCode(createModelGuest(spec.model, cpu.port));
+  return cpu;
 }

@@ -3,6 +3,8 @@
 import type { DiskConfig, VifConfig } from '../dom0/device-spec.ts';
 import type { ToolstackCommand } from '../dom0/toolstack.ts';
 
+import type { ModelGuest } from '../guest/index.ts';
+
 /** A file that a world needs, known by name and content. */
 export interface ImageRef {
   /** As the user or scenario named it: a name known to `rexen fetch`, or a path. */
@@ -20,7 +22,10 @@ export interface DiskSpec extends DiskConfig {
 
 export interface DomainSpec {
   readonly name: string;
+  /** A model guest has no file: the name is for reports then. */
   readonly kernel: ImageRef;
+  /** A guest written in TypeScript, in the place of a kernel image. */
+  readonly model?: ModelGuest;
   readonly ramdisk?: ImageRef;
   readonly cmdline: string;
   readonly memoryMib: number;

@@ -37,7 +37,7 @@ const loaded = new Map<string, LoadedImages>();
 
 export async function imagesOf(spec: WorldSpec): Promise<LoadedImages> {
   await loadHashes();
-  const key = JSON.stringify(spec.domains.map(({ kernel, ramdisk }) => [kernel, ramdisk]));
+  const key = JSON.stringify(spec.domains.map(({ kernel, ramdisk, model }) => [kernel, ramdisk, model]));
   let images = loaded.get(key);
   if (images === undefined) loaded.set(key, (images = await loadImages(spec)));
   return images;

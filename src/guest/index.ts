@@ -1,0 +1,28 @@
+// The model guest as data, and the making of it.
+import type { GuestCode } from './guest-code.ts';
+import { Kernel } from './kernel/kernel.ts';
+import type { MachinePort } from './operations.ts';
+import type { Paging } from './pte.ts';
+import type { UserStep } from './user-program.ts';
+import { xenPlatform } from './xen/index.ts';
+import type { PinDiscipline, PinningBug } from './xen/state.ts';
+
+/** Everything that decides what the guest does. A recording carries it. */
+export interface ModelGuest {
+  readonly guest: 'paravirt';
+  /** On what the kernel runs. */
+  readonly backend: 'xen';
+  readonly paging: Paging;
+  /** When page tables are pinned; default late. */
+  readonly pinning?: PinDiscipline;
+  /** A mistake to be found. */
+  readonly bug?: PinningBug;
+  /** What the first process does. */
+  readonly program: readonly UserStep[];
+}
+
+export function createModelGuest(spec: ModelGuest, m: MachinePort): GuestCode & { readonly kernel: Kernel } {
+  const platform = xenPlatform(m, spec.paging, { discipline: spec.pinning ?? 'late', bug: spec.bug });
+  const kernel = new Kernel(m, platform, { paging: spec.paging, program: spec.program });
+  return Object.assign(kernel, { kernel });
+}

@@ -1,0 +1,39 @@
+// The Xen back end: every group of ParavirtOps for a domU of one vCPU.
+import type { Kernel, Platform } from '../kernel/kernel.ts';
+import type { MachinePort } from '../operations.ts';
+import { SHAPES, type Paging } from '../pte.ts';
+import { Batch } from './batch.ts';
+import { HvcConsole } from './console.ts';
+import { xenCpu } from './cpu.ts';
+import { noApic, XenEvents } from './events.ts';
+import { xenInit } from './init.ts';
+import { xenMmu } from './mmu.ts';
+import { Pinning } from './pinning.ts';
+import { XenState, type XenOptions } from './state.ts';
+
+export interface XenPlatform extends Platform {
+  readonly xen: XenState;
+  readonly events: XenEvents;
+}
+
+export function xenPlatform(m: MachinePort, paging: Paging, options: XenOptions): XenPlatform {
+  const shape = SHAPES[paging];
+  const xen = new XenState(m, shape, options);
+  const batch = new Batch(xen);
+  const pinning = new Pinning(xen, batch);
+  const events = new XenEvents(xen);
+  const mmu = xenMmu(xen, batch, pinning);
+  const ops = {
+    info: { name: 'xen', paravirt_enabled: true, kernel_rpl: 1, shared_kernel_pmd: false },
+    init: xenInit(xen, batch, pinning, mmu),
+    time: events.time(), cpu: xenCpu(xen, batch, pinning), irq: events.irq(), apic: noApic, mmu,
+  } as const;
+  return {
+    ops, xen, events,
+    console: new HvcConsole(xen, events),
+    *drivers(kernel: Kernel) {
+      kernel.traps.onIrq(events.timerPort, () => kernel.scheduler.tick());
+      yield m.compute(1);
+    },
+  };
+}

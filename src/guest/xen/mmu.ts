@@ -1,0 +1,180 @@
+// Group mmu on Xen, with direct page tables: what the kernel writes is what the processor walks. Tables
+// hold machine frames, so make_* and *_val translate. A table of a pinned tree is read-only: its entries
+// change by hypercall; any other table is plain memory, and building or tearing down costs no hypercall.
+import { HC, type XenState } from './state.ts';
+import { MMUEXT, type Batch } from './batch.ts';
+import type { Pinning } from './pinning.ts';
+import { pfnToVaddr } from '../kernel/page-tables.ts';
+import { entryStores, nothing } from '../native/mmu.ts';
+import type { Task } from '../operations.ts';
+import type { PvMmu } from '../paravirt-ops/index.ts';
+import type { Mm } from '../paravirt-ops/types.ts';
+import { frameOf, highHalf, isPresent, lowHalf, withFrame, type Pgd, type PgdVal, type Pmd, type PmdVal, type Pte, type PteVal } from '../pte.ts';
+
+/** cr2 in vcpu_info of the shared page. */
+const CR2_AT = 8;
+
+/** Entries between the two number spaces. */
+function translations(xen: XenState) {
+  function* toMachine(value: number): Task<number> {
+    return isPresent(value) ? withFrame(value, yield* xen.pfnToMfn(frameOf(value))) : value;
+  }
+  function* toPseudo(entry: number): Task<number> {
+    return isPresent(entry) ? withFrame(entry, yield* xen.mfnToPfn(frameOf(entry))) : entry;
+  }
+  return {
+    *pte_val(pte: Pte) { return (yield* toPseudo(pte)) as PteVal; },
+    *make_pte(value: PteVal) { return (yield* toMachine(value)) as Pte; },
+    *pmd_val(pmd: Pmd) { return (yield* toPseudo(pmd)) as PmdVal; },
+    *make_pmd(value: PmdVal) { return (yield* toMachine(value)) as Pmd; },
+    *pgd_val(pgd: Pgd) { return (yield* toPseudo(pgd)) as PgdVal; },
+    *make_pgd(value: PgdVal) { return (yield* toMachine(value)) as Pgd; },
+  };
+}
+
+/** The life of an address space, by discipline. */
+type LifeHooks = Pick<PvMmu, 'activate_mm' | 'dup_mmap' | 'exit_mmap' | 'alloc_pt' | 'alloc_pd' | 'alloc_pd_clone' | 'release_pt' | 'release_pd'>;
+
+/** What both disciplines share: a table that comes to or goes from a pinned tree. */
+function tableHooks(xen: XenState, batch: Batch, pinning: Pinning) {
+  return {
+    *join(mm: Mm, pfn: number): Task {
+      if (xen.pinned[mm.pgdPfn] !== 1) return;
+      yield* pinning.join(pfn);
+      yield* batch.issue();
+    },
+    *leave(pfn: number): Task {
+      if (xen.pinned[pfn] !== 1) return;
+      yield* pinning.leave(pfn);
+      yield* batch.issue();
+    },
+  };
+}
+
+function lateLife(xen: XenState, batch: Batch, pinning: Pinning): LifeHooks {
+  const { join, leave } = tableHooks(xen, batch, pinning);
+  return {
+    *activate_mm(_previous, next) { yield* pinning.pin(next); },
+    *dup_mmap(_from, mm) { yield* pinning.pin(mm); },
+    *exit_mmap(mm) { yield* pinning.unpin(mm); },
+    alloc_pt: join, alloc_pd: join,
+    *alloc_pd_clone(mm, pfn) { yield* join(mm, pfn); },
+    *release_pt(pfn) { yield* leave(pfn); },
+    *release_pd(pfn) { yield* leave(pfn); },
+    ...plantedBug(xen, pinning),
+  };
+}
+
+/** Hooks with one mistake in them; the others of PINNING_BUGS are where their code is. */
+function plantedBug(xen: XenState, pinning: Pinning): Partial<LifeHooks> {
+  switch (xen.options.bug) {
+    case 'pin-too-late':
+      // The fork's child is left to be pinned at its first switch, which believes that it was.
+      return { dup_mmap: nothing };
+    case 'unpin-too-late':
+      return { *exit_mmap(mm) { yield* pinning.forget(mm); } };
+    case 'freed-while-pinned': {
+      // Exec lets the old address space go while the new one runs, and was forgotten.
+      const forgetFrame = function* (pfn: number): Task { xen.pinned[pfn] = 0; };
+      return { *exit_mmap(mm) { if (xen.kernel.activeMm() === xen.kernel.initMm) yield* pinning.unpin(mm); }, release_pt: forgetFrame, release_pd: forgetFrame };
+    }
+    case 'missed-readonly':
+    case 'batch-out-of-order':
+    case undefined:
+      return {};
+  }
+}
+
+function earlyLife(xen: XenState, batch: Batch, pinning: Pinning): LifeHooks {
+  const { join, leave } = tableHooks(xen, batch, pinning);
+  const roots = new Map<number, Mm>();
+  function* rootIsThere(mm: Mm): Task {
+    roots.set(mm.pgdPfn, mm);
+    yield* pinning.pin(mm);
+  }
+  return {
+    activate_mm: nothing, dup_mmap: nothing, exit_mmap: nothing,
+    *alloc_pt(mm, pfn) { yield* join(mm, pfn); },
+    *alloc_pd(mm, pfn) { yield* (pfn === mm.pgdPfn ? rootIsThere(mm) : join(mm, pfn)); },
+    *alloc_pd_clone(mm, pfn) { yield* (pfn === mm.pgdPfn ? rootIsThere(mm) : join(mm, pfn)); },
+    *release_pt(pfn) { yield* leave(pfn); },
+    *release_pd(pfn) {
+      const mm = roots.get(pfn);
+      if (mm === undefined) return yield* leave(pfn);
+      roots.delete(pfn);
+      yield* pinning.unpin(mm);
+    },
+  };
+}
+
+/** Before the allocator runs: new tables are init_mm's, which Xen's builder pinned. */
+function bootLife(batch: Batch, pinning: Pinning): LifeHooks {
+  return {
+    activate_mm: nothing, dup_mmap: nothing, exit_mmap: nothing, alloc_pd: nothing, alloc_pd_clone: nothing, release_pt: nothing, release_pd: nothing,
+    *alloc_pt(_mm, pfn) {
+      yield* pinning.join(pfn);
+      yield* batch.issue();
+    },
+  };
+}
+
+export function lifeHooks(xen: XenState, batch: Batch, pinning: Pinning): LifeHooks {
+  return (xen.options.discipline === 'early' ? earlyLife : lateLife)(xen, batch, pinning);
+}
+
+export function xenMmu(xen: XenState, batch: Batch, pinning: Pinning): PvMmu {
+  const { m } = xen;
+  const { store, clear } = entryStores(m, xen.shape);
+  function* set(at: number, entry: number): Task {
+    if (!xen.isPinned(at)) return yield* store(at, entry);
+    yield* batch.mmuUpdate(yield* xen.machineAddress(at), entry);
+    yield* batch.issue();
+  }
+  function* setAt(mm: Mm, vaddr: number, ptep: number, pte: number): Task {
+    if (!xen.isPinned(ptep)) return yield* pte === 0 ? clear(ptep) : store(ptep, pte);
+    // Through the tables in use an entry is found by the page that it maps.
+    if (mm === xen.kernel.activeMm()) yield* batch.add('an update of a mapping', HC.update_va_mapping, vaddr, lowHalf(pte), highHalf(pte), 0);
+    else yield* batch.mmuUpdate(yield* xen.machineAddress(ptep), pte);
+    yield* batch.issue();
+  }
+  function* ext(what: string, command: number, arg1 = 0): Task {
+    yield* batch.mmuext(what, command, arg1);
+    yield* batch.issue();
+  }
+  return {
+    *pagetable_setup_start(mm) { yield* pinning.adopt(mm); },
+    *pagetable_setup_done() { yield* mapShared(xen); },
+    *read_cr2() { return yield m.load32(xen.sharedVaddr + CR2_AT); },
+    *write_cr2(vaddr) { yield m.store32(xen.sharedVaddr + CR2_AT, vaddr); },
+    *read_cr3() { return xen.kernel.activeMm().pgdPfn * 4096; },
+    *write_cr3(paddr) { yield* ext('another root table', MMUEXT.NEW_BASEPTR, yield* xen.pfnToMfn(paddr / 4096)); },
+    *flush_tlb_user() { yield* ext('a TLB flush', MMUEXT.TLB_FLUSH_LOCAL); },
+    *flush_tlb_kernel() { yield* ext('a TLB flush', MMUEXT.TLB_FLUSH_LOCAL); },
+    *flush_tlb_single(vaddr) { yield* ext('a flush of one page', MMUEXT.INVLPG_LOCAL, vaddr); },
+    flush_tlb_others: nothing,
+    ...bootLife(batch, pinning),
+    set_pte: set,
+    set_pte_at: setAt,
+    set_pmd: set, set_pud: set, set_pgd: set,
+    pte_update: nothing, pte_update_defer: nothing,
+    set_pte_atomic: set,
+    set_pte_present: setAt,
+    *pte_clear(mm, vaddr, ptep) { yield* setAt(mm, vaddr, ptep, 0); },
+    *pmd_clear(pmdp) { yield* set(pmdp, 0); },
+    ...translations(xen),
+    *kmap_atomic_pte(pfn) { return pfnToVaddr(pfn); },
+    lazy_mode: {
+      *enter() { xen.lazy = 'mmu'; },
+      *leave() {
+        xen.lazy = 'none';
+        yield* batch.flush(xen.options.bug === 'batch-out-of-order');
+      },
+    },
+  };
+}
+
+/** shared_info appears in the page that the kernel keeps for it. */
+function* mapShared(xen: XenState): Task {
+  const entry = xen.startInfo.sharedInfoMaddr + 0x63;
+  yield* xen.must('the mapping of shared_info', HC.update_va_mapping, xen.sharedVaddr, lowHalf(entry), highHalf(entry), 2);
+}
