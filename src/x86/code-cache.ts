@@ -3,10 +3,11 @@
 //
 // Programs repeat themselves: six of seven instructions that are not relative branches have the same
 // bytes as another one. Those share one entry, found by walking a tree over the bytes, without decoding.
-import { cpuidFeatures, decode } from './decode.ts';
+import { cpuidFeatures, decode, type Insn } from './decode.ts';
 import { compile, newTemps, type Done, type Evaluator } from './evaluate.ts';
 import { lower, lowerMissing, type Lowered } from './lower.ts';
 import { loweringMode, modeBits, type ModeKey } from './mode.ts';
+import { SIMD_FEATURES } from './simd/unit.ts';
 
 export interface InsnEntry {
   readonly kind: 'insn';
@@ -104,12 +105,24 @@ export class CodeCache {
       case 'tooLong':
         return TOO_LONG;
       default: {
-        const lowered = lower(decoded.insn, mode) ?? lowerMissing(decoded.insn, cpuidFeatures(bytes, codeWidth));
+        const lowered = this.#lower(decoded.insn, bytes, mode);
         const entry: InsnEntry = { kind: 'insn', lowered, lengthBytes: lowered.lengthBytes, endsBlock: lowered.kind !== 'straight' || lowered.rep !== undefined, run: undefined };
         if (lowered.positionFree) this.#share(tree, bytes, entry);
         return entry;
       }
     }
+  }
+
+  #lower(insn: Insn, bytes: Uint8Array, mode: ModeKey): Lowered {
+    const lowered = lower(insn, mode);
+    if (lowered !== undefined && !lowered.simd) return lowered;
+    const features = cpuidFeatures(bytes, modeBits(mode).codeWidth);
+    if (lowered === undefined || !features.every((feature) => this.#promises(feature))) return lowerMissing(insn, features);
+    return lowered;
+  }
+  #promises(feature: string): boolean {
+    const bit = SIMD_FEATURES[feature];
+    return bit === undefined || (this.#evaluator.core.options.cpuid(1, 0)[3] & bit) !== 0;
   }
 
   compile(entry: InsnEntry): () => Done {

@@ -15,7 +15,8 @@ export type Operand =
   | { readonly kind: 'far'; readonly selector: number; readonly offset: number }
   /** An x87 register by its place in the stack. */
   | { readonly kind: 'st'; readonly index: number }
-  /** Registers that no row here knows (MMX, SSE, ...). */
+  | { readonly kind: 'xmm' | 'mm'; readonly index: number }
+  /** Registers that no row here knows (bounds, masks, ...). */
   | { readonly kind: 'other' };
 
 export interface MemOperand {
@@ -77,7 +78,11 @@ for (let i = 0; i < 4; i++) {
   REGISTER_OPERANDS.set(Register.AL + i, { kind: 'reg', width: 8, index: i, high: false });
   REGISTER_OPERANDS.set(Register.AH + i, { kind: 'reg', width: 8, index: i, high: true });
 }
-for (let i = 0; i < 8; i++) REGISTER_OPERANDS.set(Register.ST0 + i, { kind: 'st', index: i });
+for (let i = 0; i < 8; i++) {
+  REGISTER_OPERANDS.set(Register.ST0 + i, { kind: 'st', index: i });
+  REGISTER_OPERANDS.set(Register.MM0 + i, { kind: 'mm', index: i });
+}
+for (let i = 0; i < 16; i++) REGISTER_OPERANDS.set(Register.XMM0 + i, { kind: 'xmm', index: i });
 for (let i = 0; i < 12; i++) REGISTER_OPERANDS.set(Register.SPL + i, { kind: 'reg', width: 8, index: i + 4, high: false });
 for (const [register, index] of Object.entries(SEGMENT_OF)) REGISTER_OPERANDS.set(Number(register), { kind: 'sreg', index });
 
@@ -90,6 +95,10 @@ const STRING_KINDS: Readonly<Record<number, { string: 'si' | 'di'; width: 16 | 3
   [OpKind.MemorySegSI]: { string: 'si', width: 16, es: false },
   [OpKind.MemorySegESI]: { string: 'si', width: 32, es: false },
   [OpKind.MemorySegRSI]: { string: 'si', width: 64, es: false },
+  // Masked stores.
+  [OpKind.MemorySegDI]: { string: 'di', width: 16, es: false },
+  [OpKind.MemorySegEDI]: { string: 'di', width: 32, es: false },
+  [OpKind.MemorySegRDI]: { string: 'di', width: 64, es: false },
   [OpKind.MemoryESDI]: { string: 'di', width: 16, es: true },
   [OpKind.MemoryESEDI]: { string: 'di', width: 32, es: true },
   [OpKind.MemoryESRDI]: { string: 'di', width: 64, es: true },

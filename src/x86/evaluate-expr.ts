@@ -4,11 +4,13 @@ import { EFLAGS, STATUS_FLAGS, conditionOf } from './flags.ts';
 import { flag as flagExpr, widthOf } from './expr.ts';
 import type { Core } from './core.ts';
 import type { BinOp, CmpOp, Expr, Width } from './ir.ts';
+import { VectorCompiler, type VectorFn, Vectors } from './evaluate-vector.ts';
 import { SEG_SLOT_BYTES, STATE } from './state-layout.ts';
 
 export interface Temps {
   readonly n: Float64Array;
   readonly big: bigint[];
+  readonly vectors: Vectors;
 }
 export type NumberFn = () => number;
 export type BigFn = () => bigint;
@@ -21,10 +23,17 @@ const M64 = 0xffff_ffff_ffff_ffffn;
 export class ExprCompiler {
   readonly #core: Core;
   readonly #temps: Temps;
+  readonly #vectors: VectorCompiler;
 
   constructor(core: Core, temps: Temps) {
     this.#core = core;
     this.#temps = temps;
+    this.#vectors = new VectorCompiler(core, temps.vectors, this);
+  }
+
+  /** Width 128. */
+  vector(expr: Expr): VectorFn {
+    return this.#vectors.vector(expr);
   }
 
   /** Width up to 32. */
@@ -64,6 +73,7 @@ export class ExprCompiler {
       }
       case 'trunc': {
         const mask = MASK32[expr.width] ?? 0xffffffff;
+        if (widthOf(expr.a) === 128) return this.#vectors.lane({ tag: 'lane', width: expr.width as 32, index: 0, a: expr.a });
         if (widthOf(expr.a) === 64) {
           const a = this.big(expr.a);
           return () => (Number(a() & 0xffffffffn) & mask) >>> 0;
@@ -91,6 +101,12 @@ export class ExprCompiler {
         const at = core.s + ((STATE.seg + expr.seg * SEG_SLOT_BYTES) >> 2);
         return () => core.u32[at] as number;
       }
+      case 'lane':
+        return this.#vectors.lane(expr);
+      case 'laneSigns':
+        return this.#vectors.signs(expr.lane, expr.a);
+      default:
+        return assert(false, `${expr.tag} is wider than a number`) as never;
     }
   }
 
@@ -143,6 +159,15 @@ export class ExprCompiler {
         const { view } = core;
         return () => view.getBigUint64(at, true);
       }
+      case 'mm': {
+        const at = core.stateBase + STATE.fpuReg + expr.index * 16;
+        const { view } = core;
+        return () => view.getBigUint64(at, true);
+      }
+      case 'lane':
+        return this.#vectors.lane64(expr.index, expr.a);
+      case 'trunc':
+        return this.#vectors.lane64(0, expr.a);
       default:
         return assert(false, `${expr.tag} has no 64-bit form`) as never;
     }
@@ -300,9 +325,10 @@ const BIG_UN: Readonly<Record<'not' | 'neg' | 'clz' | 'ctz' | 'popcnt', (a: bigi
   popcnt: (a) => BigInt(a.toString(2).replaceAll('0', '').length),
 };
 
+const NO_VECTORS = new Vectors(0);
 /** A flag row's rule as a function of the operands. */
 export function compileFlag(rule: (a: Expr, b: Expr, r: Expr) => Expr, width: Width): (a: number, b: number, r: number, aBig: bigint, bBig: bigint, rBig: bigint) => number {
-  const temps: Temps = { n: new Float64Array(3), big: [0n, 0n, 0n] };
+  const temps: Temps = { n: new Float64Array(3), big: [0n, 0n, 0n], vectors: NO_VECTORS };
   const operand = (id: number): Expr => ({ tag: 'temp', width, id });
   const compiled = new ExprCompiler(undefined as never as Core, temps);
   const run = compiledWithoutCore(compiled, rule(operand(0), operand(1), operand(2)));

@@ -5,11 +5,13 @@ import { unreachable } from '../base/assert.ts';
 import type { Core } from './core.ts';
 import { ExprCompiler, type Temps } from './evaluate-expr.ts';
 import { VECTOR, type CpuExit } from './exit.ts';
+import { Vectors } from './evaluate-vector.ts';
 import { widthOf } from './expr.ts';
 import { EFLAGS, FLAG_BIT, flagOpCode } from './flags.ts';
 import type { Lowered } from './lower.ts';
 import type { Stmt, StatusFlag } from './ir.ts';
-import { read64, readLinear, probeWrite, segmentLinear, write64, writeLinear } from './memory-access.ts';
+import { read64, readLinear, vectorLinear, probeWrite, segmentLinear, write64, writeLinear } from './memory-access.ts';
+import { enterMmx, unitRefused } from './simd/unit.ts';
 import { STATE } from './state-layout.ts';
 import { SYSTEM_ROWS } from './system/index.ts';
 
@@ -26,7 +28,7 @@ export interface Evaluator {
 
 const MAX_TEMPS = 64;
 /** Temporaries live only within one instruction: all closures of a core share them. */
-export const newTemps = (): Temps => ({ n: new Float64Array(MAX_TEMPS), big: new Array<bigint>(MAX_TEMPS).fill(0n) });
+export const newTemps = (): Temps => ({ n: new Float64Array(MAX_TEMPS), big: new Array<bigint>(MAX_TEMPS).fill(0n), vectors: new Vectors(MAX_TEMPS) });
 
 /** A function that runs the instruction (one iteration of a REP). rip is set for jumped; else the caller moves it. */
 export function compile(evaluator: Evaluator, temps: Temps, lowered: Lowered): () => Done {
@@ -111,6 +113,15 @@ class StmtCompiler {
     switch (stmt.do) {
       case 'let': {
         const { id } = stmt;
+        if (widthOf(stmt.value) === 128) {
+          const value = this.#expr.vector(stmt.value);
+          const { vectors } = this.#temps;
+          return () => {
+            value.run();
+            vectors.copy(id, value.at);
+            return DONE.next;
+          };
+        }
         if (widthOf(stmt.value) === 64) {
           const value = this.#expr.big(stmt.value);
           return () => {
@@ -193,6 +204,11 @@ class StmtCompiler {
         const otherwise = stmt.else === undefined ? undefined : this.sequence(stmt.else);
         return () => (cond() !== 0 ? then() : otherwise === undefined ? DONE.next : otherwise());
       }
+      case 'unit':
+      case 'setXmm':
+      case 'setMm':
+      case 'enterMmx':
+        return this.#simd(stmt);
       case 'system': {
         const row = SYSTEM_ROWS[stmt.row];
         assert(row !== undefined, `system row ${stmt.row} is missing`);
@@ -229,6 +245,14 @@ class StmtCompiler {
     const { id } = stmt;
     const forWrite = stmt.forWrite === true;
     const bytes = stmt.width / 8;
+    if (bytes === 16) {
+      const { vectors } = this.#temps;
+      const aligned = stmt.aligned === true;
+      return () => {
+        const vaddr = vectorLinear(core, seg, offset(), false, aligned);
+        return vaddr >= 0 && vectors.load(core, id, vaddr) ? DONE.next : DONE.fault;
+      };
+    }
     if (bytes === 8) {
       return () => {
         const vaddr = segmentLinear(core, seg, offset(), 8, forWrite);
@@ -254,6 +278,17 @@ class StmtCompiler {
     const offset = this.#expr.number(stmt.mem.offset);
     const { seg } = stmt.mem;
     const bytes = stmt.width / 8;
+    if (bytes === 16) {
+      const value = this.#expr.vector(stmt.value);
+      const { vectors } = this.#temps;
+      const aligned = stmt.aligned === true;
+      return () => {
+        const vaddr = vectorLinear(core, seg, offset(), true, aligned);
+        if (vaddr < 0 || !probeWrite(core, vaddr, 16, core.user)) return DONE.fault;
+        value.run();
+        return vectors.store(core, value.at, vaddr) ? DONE.next : DONE.fault;
+      };
+    }
     if (bytes === 8) {
       const value = this.#expr.big(stmt.value);
       return () => {
@@ -266,6 +301,43 @@ class StmtCompiler {
       const vaddr = segmentLinear(core, seg, offset(), bytes, true);
       return vaddr < 0 || !writeLinear(core, vaddr, bytes, value(), core.user) ? DONE.fault : DONE.next;
     };
+  }
+
+  #simd(stmt: Extract<Stmt, { do: 'unit' | 'setXmm' | 'setMm' | 'enterMmx' }>): StmtFn {
+    const core = this.#core;
+    switch (stmt.do) {
+      case 'unit':
+        return () => {
+          const refused = unitRefused(core, stmt.unit);
+          if (refused === undefined) return DONE.next;
+          core.fault = refused;
+          return DONE.fault;
+        };
+      case 'setXmm': {
+        const value = this.#expr.vector(stmt.value);
+        const { vectors } = this.#temps;
+        const at = core.s + ((STATE.xmm + stmt.index * 16) >> 2);
+        return () => {
+          value.run();
+          vectors.give(core.u32, at, value.at);
+          return DONE.next;
+        };
+      }
+      case 'setMm': {
+        const value = this.#expr.big(stmt.value);
+        const at = STATE.fpuReg + stmt.index * 16;
+        return () => {
+          core.view.setBigUint64(core.stateBase + at, value(), true);
+          core.set32(at + 8, 0xffff);
+          return DONE.next;
+        };
+      }
+      case 'enterMmx':
+        return () => {
+          enterMmx(core);
+          return DONE.next;
+        };
+    }
   }
 
   #setReg(stmt: Extract<Stmt, { do: 'setReg' }>): StmtFn {

@@ -1,8 +1,8 @@
 // Short constructors for expressions, so that rows read like what they say. Constants fold.
-import type { BinOp, CmpOp, Expr, StatusFlag, UnOp, Width } from './ir.ts';
+import type { BinOp, CmpOp, Expr, LaneOp, LaneWidth, StatusFlag, UnOp, Width } from './ir.ts';
 
 export const constant = (width: Width, value: number | bigint): Expr =>
-  width === 64 ? { tag: 'const', width, value: BigInt.asUintN(64, BigInt(value)) } : { tag: 'const', width, value: width === 32 ? Number(value) >>> 0 : Number(value) & ((1 << width) - 1) };
+  width >= 64 ? { tag: 'const', width, value: BigInt.asUintN(width, BigInt(value)) } : { tag: 'const', width, value: width === 32 ? Number(value) >>> 0 : Number(value) & ((1 << width) - 1) };
 export const widthOf = (expr: Expr): Width => {
   switch (expr.tag) {
     case 'cmp':
@@ -11,9 +11,18 @@ export const widthOf = (expr: Expr): Width => {
     case 'df':
       return 1;
     case 'eflags':
+    case 'laneSigns':
       return 32;
     case 'selector':
       return 16;
+    case 'mm':
+      return 64;
+    case 'xmm':
+    case 'lanes':
+    case 'laneShift':
+    case 'shuffle':
+    case 'setLane':
+      return 128;
     default:
       return expr.width;
   }
@@ -54,3 +63,12 @@ export const or1 = (a: Expr, b: Expr): Expr => bin('or', a, b);
 export const xor1 = (a: Expr, b: Expr): Expr => bin('xor', a, b);
 export const not1 = (a: Expr): Expr => bin('xor', a, constant(1, 1));
 export const bool = (value: boolean): Expr => constant(1, value ? 1 : 0);
+
+// Vectors.
+export const xmm = (index: number): Expr => ({ tag: 'xmm', index });
+export const mm = (index: number): Expr => ({ tag: 'mm', index });
+export const ZERO_VECTOR: Expr = constant(128, 0);
+export const lanes = (op: LaneOp, lane: LaneWidth, a: Expr, b: Expr): Expr => ({ tag: 'lanes', op, lane, a, b });
+export const shuffle = (bytes: readonly number[], a: Expr, b: Expr): Expr => ({ tag: 'shuffle', bytes, a, b });
+export const lane = (width: LaneWidth, index: number, a: Expr): Expr => ({ tag: 'lane', width, index, a });
+export const setLane = (width: LaneWidth, index: number, a: Expr, value: Expr): Expr => ({ tag: 'setLane', lane: width, index, a, value });

@@ -2,9 +2,10 @@
 // statements over expressions; the evaluator (evaluate.ts) runs them, the translator (translate/)
 // lowers them to WebAssembly, the tests compare the two. There is no second semantics.
 //
-// Values. Every value has a width (1, 8, 16, 32 or 64 bits) and is kept zero-extended to it.
+// Values. Every value has a width (1, 8, 16, 32, 64 or 128 bits) and is kept zero-extended to it.
 // Widths up to 32 live in i32 (a JavaScript number, unsigned), width 64 in i64 (a bigint).
-// Operators wrap modulo 2^width. Width 1 is a condition, 0 or 1.
+// Operators wrap modulo 2^width. Width 1 is a condition, 0 or 1. Width 128 is a vector of lanes (v128):
+// of `bin` it knows and, or, xor; the operators on lanes have tags of their own.
 //
 // Order. Statements run in order; expressions have no effects and do not fault. Everything that can
 // fault (load, store, probe, raiseIf, segment checks) is a statement. The law of precise faults:
@@ -18,12 +19,21 @@
 // registers, CPUID, ...) is a `system` row: one TypeScript function over the Cpu, in system rows.
 // The translator ends its block there and lets the evaluator perform it.
 
-export type Width = 1 | 8 | 16 | 32 | 64;
+export type Width = 1 | 8 | 16 | 32 | 64 | 128;
+export type LaneWidth = 8 | 16 | 32 | 64;
 
 export type BinOp = 'add' | 'sub' | 'mul' | 'and' | 'or' | 'xor' | 'shl' | 'shrU' | 'shrS' | 'rotl' | 'rotr' | 'divU' | 'divS' | 'remU' | 'remS';
 export type CmpOp = 'eq' | 'ne' | 'ltU' | 'leU' | 'ltS' | 'leS';
 /** `clz`, `ctz` of zero give the width. */
 export type UnOp = 'not' | 'neg' | 'clz' | 'ctz' | 'popcnt';
+/**
+ * Operators on two vectors, lane by lane; `lane` is the width of the result's lanes. narrow: twice as wide signed lanes of a, then
+ * of b, saturated. dot: sums of two neighbouring products of signed 16-bit lanes (32). mulWide: products of the lower halves (64).
+ * sad: sums of eight absolute differences of unsigned bytes (64).
+ */
+export type LaneOp =
+  | 'add' | 'sub' | 'addSatS' | 'addSatU' | 'subSatS' | 'subSatU' | 'mul' | 'mulHighS' | 'mulHighU' | 'mulWide' | 'dot' | 'sad'
+  | 'minS' | 'minU' | 'maxS' | 'maxU' | 'avgU' | 'eq' | 'gtS' | 'narrowS' | 'narrowU';
 export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of';
 
 export type Expr =
@@ -52,7 +62,22 @@ export type Expr =
   /** Base of a segment register (width 32 in protected mode, 64 in long mode). */
   | { readonly tag: 'segBase'; readonly width: Width; readonly seg: number }
   /** Selector of a segment register, width 16. */
-  | { readonly tag: 'selector'; readonly seg: number };
+  | { readonly tag: 'selector'; readonly seg: number }
+  /** XMM register, width 128. */
+  | { readonly tag: 'xmm'; readonly index: number }
+  /** MMX register: the significand of the x87 register of that number, width 64. */
+  | { readonly tag: 'mm'; readonly index: number }
+  | { readonly tag: 'lanes'; readonly op: LaneOp; readonly lane: LaneWidth; readonly a: Expr; readonly b: Expr }
+  /** All lanes (16 bits and more) by the same count (width 32), which is below the lane's width. */
+  | { readonly tag: 'laneShift'; readonly op: 'shl' | 'shrU' | 'shrS'; readonly lane: LaneWidth; readonly a: Expr; readonly count: Expr }
+  /** Sixteen bytes by their places in a (0 to 15) and b (16 to 31). */
+  | { readonly tag: 'shuffle'; readonly bytes: readonly number[]; readonly a: Expr; readonly b: Expr }
+  /** One lane; its width is the value's. */
+  | { readonly tag: 'lane'; readonly width: LaneWidth; readonly index: number; readonly a: Expr }
+  /** `a` with one lane replaced. */
+  | { readonly tag: 'setLane'; readonly lane: LaneWidth; readonly index: number; readonly a: Expr; readonly value: Expr }
+  /** The lanes' top bits, width 32. */
+  | { readonly tag: 'laneSigns'; readonly lane: LaneWidth; readonly a: Expr };
 
 /** Where a memory operand is: offset (address-size arithmetic already applied) within a segment. */
 export interface MemRef {
@@ -65,9 +90,9 @@ export interface MemRef {
 export type Stmt =
   | { readonly do: 'let'; readonly id: number; readonly value: Expr }
   /** Loads `width` bits into the temporary; may fault (#PF, #GP, #SS). */
-  | { readonly do: 'load'; readonly id: number; readonly width: Width; readonly mem: MemRef; /** also demand write access: the first half of a read-modify-write */ readonly forWrite?: boolean }
+  | { readonly do: 'load'; readonly id: number; readonly width: Width; readonly mem: MemRef; /** also demand write access: the first half of a read-modify-write */ readonly forWrite?: boolean; /** #GP unless the linear address is a multiple of the size */ readonly aligned?: boolean }
   /** May fault unless it was probed or loaded forWrite with the same mem and width. */
-  | { readonly do: 'store'; readonly width: Width; readonly mem: MemRef; readonly value: Expr }
+  | { readonly do: 'store'; readonly width: Width; readonly mem: MemRef; readonly value: Expr; readonly aligned?: boolean }
   /** Checks that a store of `width` bits would succeed. */
   | { readonly do: 'probe'; readonly width: Width; readonly mem: MemRef }
   /** Merges into the GPR as x86 does: 8 and 16 keep the rest, 32 zeroes the upper half of the slot. */
@@ -87,8 +112,17 @@ export type Stmt =
   | { readonly do: 'branch'; readonly cond: Expr; readonly target: Expr }
   /** Statements under a condition; temporaries assigned inside are not used outside. May contain faulting statements only before any effect. */
   | { readonly do: 'if'; readonly cond: Expr; readonly then: readonly Stmt[]; readonly else?: readonly Stmt[] }
+  /** May MMX or SSE be used now? #UD and #NM as CR0 and CR4 say; mmx: #MF for an x87 exception left behind. First in its instruction. */
+  | { readonly do: 'unit'; readonly unit: SimdUnit }
+  | { readonly do: 'setXmm'; readonly index: number; readonly value: Expr }
+  /** Width 64; the sign and exponent above become ones. */
+  | { readonly do: 'setMm'; readonly index: number; readonly value: Expr }
+  /** What every MMX instruction does to the x87: TOP is 0, all registers are full. */
+  | { readonly do: 'enterMmx' }
   /** Performed in TypeScript by the named system row. Always the only statement of its instruction. */
   | { readonly do: 'system'; readonly row: string };
+
+export type SimdUnit = 'mmx' | 'sse';
 
 /** How a string instruction repeats. After one iteration: count := count - 1, then continue while count != 0 and (while == none or ZF matches). Count zero at entry: nothing happens, the instruction retires once. */
 export interface Rep {

@@ -19,6 +19,8 @@ export interface Lowered {
   readonly tempCount: number;
   /** Means the same wherever it stands: rip is in none of the statements. */
   readonly positionFree: boolean;
+  /** Of MMX or SSE: there only if CPUID promises it. */
+  readonly simd: boolean;
 }
 
 export type Row = (l: Lowering) => void;
@@ -33,6 +35,7 @@ export class Lowering {
   rep: Rep | undefined;
   kind: Lowered['kind'] = 'straight';
   positionFree = true;
+  simd = false;
   #temps = 0;
 
   constructor(insn: Insn, mode: ModeKey) {
@@ -138,9 +141,10 @@ export class Lowering {
     this.stmts.push({ do: 'let', id, value });
     return { tag: 'temp', width: widthOf(value), id };
   }
-  load(mem: MemRef, width: Width): Expr {
+  /** `aligned`: #GP unless the linear address is a multiple of the size. */
+  load(mem: MemRef, width: Width, aligned = false): Expr {
     const id = this.#temps++;
-    this.stmts.push({ do: 'load', id, width, mem });
+    this.stmts.push(aligned ? { do: 'load', id, width, mem, aligned } : { do: 'load', id, width, mem });
     return { tag: 'temp', width, id };
   }
   store(mem: MemRef, value: Expr): void {
@@ -240,8 +244,8 @@ export function lower(insn: Insn, mode: ModeKey): Lowered | undefined {
   if (row === undefined || insn.operands.some((operand) => operand.kind === 'other')) return undefined;
   const lowering = new Lowering(insn, mode);
   row(lowering);
-  const { stmts, kind, tempCount, rep, positionFree } = lowering;
-  const base = { insn, lengthBytes: insn.lengthBytes, stmts, kind, tempCount, positionFree };
+  const { stmts, kind, tempCount, rep, positionFree, simd } = lowering;
+  const base = { insn, lengthBytes: insn.lengthBytes, stmts, kind, tempCount, positionFree, simd };
   return rep === undefined ? base : { ...base, rep };
 }
 
@@ -254,5 +258,5 @@ const MISSING_ROWS: readonly (readonly [RegExp, string])[] = [
 /** An instruction without a row of its own: a system row that answers for its kind. */
 export function lowerMissing(insn: Insn, features: readonly string[]): Lowered {
   const row = MISSING_ROWS.find(([pattern]) => features.some((feature) => pattern.test(feature)))?.[1] ?? 'missing';
-  return { insn, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row }], kind: 'system', tempCount: 0, positionFree: true };
+  return { insn, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row }], kind: 'system', tempCount: 0, positionFree: true, simd: false };
 }

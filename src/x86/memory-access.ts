@@ -28,6 +28,14 @@ export function segmentLinear(core: Core, seg: number, offset: number, sizeBytes
   return vaddr;
 }
 
+/** Of a 16-byte operand; of an aligned one the address must be so, and that is #GP even where alignment is checked. */
+export function vectorLinear(core: Core, seg: number, offset: number, write: boolean, aligned: boolean): number {
+  const vaddr = segmentLinear(core, seg, offset, 16, write);
+  if (!aligned || (vaddr < 0 ? core.fault?.vector !== VECTOR.AC : (vaddr & 15) === 0)) return vaddr;
+  core.fault = { vector: VECTOR.GP, errorCode: 0 };
+  return -1;
+}
+
 function segmentAllows(access: number, limit: number, offset: number, sizeBytes: number, write: boolean): boolean {
   if ((access & UNUSABLE) !== 0 || (access & ACCESS.present) === 0) return false;
   const last = offset + sizeBytes - 1;

@@ -49,12 +49,19 @@ export const STATE = {
   fpuFull: 832,
   /** Of the last instruction that was not of control: 11 bits of opcode, its own address, its memory operand's. u32 each. */
   fpuOpcode: 836, fpuIp: 840, fpuCs: 844, fpuDp: 848, fpuDs: 852,
+  /** Control and status of SSE (u32), and the vector registers XMM0 to XMM15, 16 bytes each. MMX registers are those of the x87. */
+  mxcsr: 856,
+  xmm: 864,
+  /** Upper halves of fpuIp and fpuDp, in 64-bit mode. */
+  fpuIpHigh: 1120, fpuDpHigh: 1124,
   /** Scratch words for exits of generated code (reason, operand...): not architectural, not digested. */
-  exitReason: 864, exitArg0: 872, exitArg1: 880, exitArg2: 888,
+  exitReason: 1128, exitArg0: 1136, exitArg1: 1144, exitArg2: 1152,
 } as const;
 /** STATE.shadow: what holds back external interrupts (both) and single-step traps (SS only) until the next instruction has retired. `new`: set by the current one. */
 export const SHADOW = { none: 0, sti: 1, ss: 2, newSti: 3, newSs: 4 } as const;
 export const SEG_SLOT_BYTES = 32;
-export const STATE_BYTES = 1024;
+export const STATE_BYTES = 1216;
 /** Bytes [0, ARCH_STATE_BYTES) are architectural and go into digests and checkpoints. */
-export const ARCH_STATE_BYTES = 864;
+export const ARCH_STATE_BYTES = 1128;
+export const XMM_NAMES = Array.from({ length: 16 }, (_, i) => `xmm${i}`);
+export const MXCSR_RESET = 0x1f80;

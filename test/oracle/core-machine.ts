@@ -22,6 +22,10 @@ const LDT_LIMIT = (LDT.length + LDT_FIRST) * 8 - 1;
 /** PE MP ET NE WP AM PG, as Linux runs. */
 const CR0 = 0x80050033;
 const CR4_PAE = 0x20;
+/** OSFXSR and OSXMMEXCPT, as Linux sets them. */
+const CR4_SIMD = 0x600;
+/** MMX, FXSR, SSE, SSE2 and CLFLUSH. */
+const FEATURES = 0x07880000;
 const EFER_NXE = 0x800;
 const NULL_ACCESS = 0x10000;
 const FRAMES = 64;
@@ -70,10 +74,10 @@ export class CoreMachine {
     for (const { selector, ...descriptor } of GDT) this.#describe(gdt, selector, descriptor);
     LDT.forEach((entry, i) => this.#describe(ldt, ((i + LDT_FIRST) << 3) | 4, ldtDescriptor(entry)));
 
-    const cpu = make(machine, { exceptions: 'exit', cpuid: () => [0, 0, 0, 0], tier });
+    const cpu = make(machine, { exceptions: 'exit', cpuid: () => [0, 0, 0, FEATURES], tier });
     this.cpu = cpu;
     cpu.setEfer(pae ? EFER_NXE : 0);
-    cpu.setCr(4, pae ? CR4_PAE : 0);
+    cpu.setCr(4, CR4_SIMD | (pae ? CR4_PAE : 0));
     cpu.setCr(3, root);
     cpu.setCr(0, CR0);
     cpu.setGdtr(GDT_VADDR, GDT_LIMIT);

@@ -4,6 +4,7 @@ import { bits, conditions, move, others } from './generate/data-transfer.ts';
 import { Maker } from './generate/maker.ts';
 import { farTransfers, refused, segmentLimits, segmentLoads } from './generate/segments.ts';
 import { alignment, pageCrossing, selfModifying, sequences, singleSteps } from './generate/sequences.ts';
+import { mmxIntegers, simdControl, simdFaults, simdIntegers } from './generate/simd.ts';
 import { branches, pushPop } from './generate/stack.ts';
 import { strings } from './generate/strings.ts';
 import { x87Arithmetic, x87Compares, x87Control, x87Faults, x87Functions, x87Moves, x87Transcendental } from './generate/x87.ts';
@@ -19,6 +20,8 @@ export interface Group {
   readonly count?: boolean;
   /** In the committed vectors keep one case in so many (live runs take all). */
   readonly thin?: number;
+  /** Its cases mean the same in 64-bit mode. */
+  readonly anyMode?: boolean;
 }
 
 export const GROUPS: readonly Group[] = [
@@ -49,6 +52,10 @@ export const GROUPS: readonly Group[] = [
   { name: 'x87-control', seed: 34, fill: x87Control },
   { name: 'x87-faults', seed: 36, fill: x87Faults },
   { name: 'x87-transcendental', seed: 35, fill: x87Transcendental },
+  { name: 'simd-integers', seed: 40, fill: simdIntegers, anyMode: true },
+  { name: 'simd-control', seed: 41, fill: simdControl, anyMode: true },
+  { name: 'simd-faults', seed: 42, fill: simdFaults, anyMode: true },
+  { name: 'mmx-integers', seed: 43, fill: mmxIntegers, anyMode: true },
   { name: 'code16-alu', seed: 20, bits: 16, fill: alu, thin: 12 },
   { name: 'code16-move', seed: 21, bits: 16, fill: move, thin: 4 },
   { name: 'code16-stack', seed: 22, bits: 16, fill: pushPop, thin: 4 },

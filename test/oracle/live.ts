@@ -1,5 +1,5 @@
 // Asks the processor of this machine: builds the C harness, hands it cases, reads outcomes back.
-// Needs Linux on x86-64 with gcc -m32. The stream's format is described in harness/run-vectors.c.
+// Needs Linux on x86-64 with gcc -m32; where the kernel runs no 32-bit programs, cases that mean the same in 64-bit mode run there. The stream's format is described in harness/run-vectors.c.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,24 +9,38 @@ import { LDT, LDT_FIRST, REGIONS, regionContent } from './environment.ts';
 import { EFLAGS_COMPARED, type Case, type Outcome, type Patch } from './vector.ts';
 
 const HARNESS = join(dirname(fileURLToPath(import.meta.url)), 'harness', 'run-vectors.c');
-const FLAGS = ['-m32', '-O1', '-static', '-fno-stack-protector', '-fno-tree-loop-distribute-patterns', '-Wall', '-Wextra'];
+const FLAGS = ['-O1', '-static', '-fno-stack-protector', '-fno-tree-loop-distribute-patterns', '-Wall', '-Wextra', '-mgeneral-regs-only'];
 const CONTENTS = { data: 0, 'expand-down': 1, code: 2 } as const;
 
-/** Undefined when this machine can build and run the harness, else why not. */
-export function whyNotLive(): string | undefined {
-  if (process.platform !== 'linux' || process.arch !== 'x64') return `the harness runs on Linux x86-64, this is ${process.platform} ${process.arch}`;
+/** Which programs this machine builds and runs: 32-bit ones, or only 64-bit ones; or why none. */
+function wordSize(): '-m32' | '-m64' | Error {
   const folder = mkdtempSync(join(tmpdir(), 'rexen-oracle-'));
+  let last = new Error('nothing tried');
   try {
     writeFileSync(join(folder, 'probe.c'), 'int main(void) { return 0; }\n');
-    execFileSync('gcc', ['-m32', '-static', '-o', join(folder, 'probe'), join(folder, 'probe.c')], { stdio: 'pipe' });
-    execFileSync(join(folder, 'probe'), { stdio: 'pipe' });
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    return `gcc -m32 does not work here (${error.message.split('\n')[0]})`;
+    for (const flag of ['-m32', '-m64'] as const) {
+      try {
+        execFileSync('gcc', [flag, '-static', '-o', join(folder, 'probe'), join(folder, 'probe.c')], { stdio: 'pipe' });
+        // Not what cannot be executed: execFileSync would hand it to a shell.
+        execFileSync('/bin/sh', ['-c', `exec ${join(folder, 'probe')}`], { stdio: 'pipe' });
+        return flag;
+      } catch (error) {
+        if (!(error instanceof Error)) throw error;
+        last = error;
+      }
+    }
+    return last;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Undefined when this machine can build and run the harness, else why not. `anyMode`: for cases that mean the same in 64-bit mode. */
+export function whyNotLive(anyMode = false): string | undefined {
+  if (process.platform !== 'linux' || process.arch !== 'x64') return `the harness runs on Linux x86-64, this is ${process.platform} ${process.arch}`;
+  const size = wordSize();
+  if (size === '-m64' && !anyMode) return 'this machine runs no 32-bit programs';
+  return size instanceof Error ? `gcc does not work here (${size.message.split('\n')[0]})` : undefined;
 }
 
 class Words {
@@ -112,7 +126,9 @@ export function runLive(cases: readonly Case[], step = false): Outcome[] {
   const folder = mkdtempSync(join(tmpdir(), 'rexen-oracle-'));
   try {
     const program = join(folder, 'run-vectors');
-    execFileSync('gcc', [...FLAGS, '-o', program, HARNESS], { stdio: ['ignore', 'ignore', 'inherit'] });
+    const size = wordSize();
+    if (size instanceof Error) throw size;
+    execFileSync('gcc', [size, ...FLAGS, '-o', program, HARNESS], { stdio: ['ignore', 'ignore', 'inherit'] });
     writeFileSync(join(folder, 'input'), writeInput(cases, step));
     execFileSync(program, [join(folder, 'input'), join(folder, 'output')], { stdio: ['ignore', 'ignore', 'pipe'] });
     return readOutput(Uint8Array.from(readFileSync(join(folder, 'output'))), cases, step);

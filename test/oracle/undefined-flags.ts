@@ -53,6 +53,20 @@ export interface Ignored {
   readonly registers: string | undefined;
 }
 
+/** Those that move many bytes at once probe them in an order of the processor's own. */
+const MANY_BYTES: ReadonlySet<string> = new Set(['Fxsave', 'Fxrstor', 'Maskmovdqu', 'Maskmovq']);
+/** The instruction at which a case of several ended. */
+function lastReached(input: Case, outcome: Outcome): string {
+  const at = outcome.eip - input.eip;
+  if (at <= 0 || at >= input.code.length) return '';
+  const decoder = new Decoder(32, input.code.subarray(at), 0);
+  const instruction = decoder.decode();
+  const name = Mnemonic[instruction.mnemonic] ?? '';
+  instruction.free();
+  decoder.free();
+  return name;
+}
+
 /** The words of a frame that is popped at once are read in an order that is the processor's own business. */
 const MANY_READS: ReadonlySet<string> = new Set(['Iret', 'Iretd', 'Retf', 'Popa', 'Popad']);
 
@@ -77,7 +91,8 @@ export function ignored(input: Case, outcome: Outcome): Ignored {
     const memory = outcome.exception !== undefined && MANY_STORES.has(name) && outcome.exception.vector !== 1 ? 'a faulting instruction of many stores may leave some of them behind'
       : SEG_PUSHES.has(instruction.code) ? 'the upper half of a pushed segment register is zero or untouched' : undefined;
     const registers = outcome.exception !== undefined && MANY_LOADS.has(name) && outcome.exception.vector !== 1 ? 'a faulting POPA may have loaded some registers' : undefined;
-    const address = MANY_READS.has(name) ? 'a frame is read in an order of the processor\'s own' : undefined;
+    const address = outcome.exception?.vector === 14 && MANY_BYTES.has(lastReached(input, outcome)) ? 'many bytes are probed in an order of the processor\'s own'
+      : MANY_READS.has(name) ? 'a frame is read in an order of the processor\'s own' : undefined;
     const row = BY_NAME.get(name);
     // Longer cases end in an instruction that defines every flag.
     if (row === undefined || (!alone && (input.eflags & 0x100) === 0)) return { flags: 0, why: undefined, memory, registers, address };

@@ -69,7 +69,7 @@ export const CONTROL_ROWS: Readonly<Record<string, Row>> = {
   Enter: (l) => l.system('enter'),
   ...system(
     'Int', 'Int1', 'Int3', 'Into', 'Ud0', 'Ud1', 'Ud2', 'Hlt', 'Cli', 'Sti', 'In', 'Out', 'Insb', 'Insw', 'Insd', 'Outsb', 'Outsw', 'Outsd', 'Cpuid', 'Rdtsc', 'Rdtscp', 'Rdmsr', 'Wrmsr', 'Rdpmc', 'Clts', 'Lmsw', 'Smsw',
-    'Lgdt', 'Lidt', 'Sgdt', 'Sidt', 'Lldt', 'Sldt', 'Ltr', 'Str', 'Lar', 'Lsl', 'Verr', 'Verw', 'Arpl', 'Lds', 'Les', 'Lfs', 'Lgs', 'Lss', 'Invlpg', 'Wbinvd', 'Invd', 'Sysenter', 'Sysexit', 'Clflush',
-    ...X87_NAMES, 'Fxsave', 'Fxrstor', 'Mfence', 'Lfence', 'Sfence', 'Rsm', 'Syscall', 'Vmcall', 'Vmmcall', 'Xgetbv',
+    'Lgdt', 'Lidt', 'Sgdt', 'Sidt', 'Lldt', 'Sldt', 'Ltr', 'Str', 'Lar', 'Lsl', 'Verr', 'Verw', 'Arpl', 'Lds', 'Les', 'Lfs', 'Lgs', 'Lss', 'Invlpg', 'Wbinvd', 'Invd', 'Sysenter', 'Sysexit',
+    ...X87_NAMES, 'Rsm', 'Syscall', 'Vmcall', 'Vmmcall', 'Xgetbv',
   ),
 };

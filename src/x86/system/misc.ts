@@ -1,11 +1,12 @@
 // The remaining system rows: software interrupts, port I/O, flags on the stack, segment loads, frames
 // of ENTER, descriptor inspection, and what is said of instructions that are not there.
-import { ACCESS, CR0, CR4, UNUSABLE, type Core } from '../core.ts';
+import { ACCESS, CR0, UNUSABLE, type Core } from '../core.ts';
 import type { Insn } from '../decode.ts';
 import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
 import { probeWrite, readLinear, segmentLinear } from '../memory-access.ts';
 import { descriptorAccess, descriptorLimit, dplOf, isCode, isConforming, isData, isException, loadDataSegment, readDescriptor } from '../segments.ts';
+import { CPUID_EDX, unitRefused } from '../simd/unit.ts';
 import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from '../state-layout.ts';
 import { GP0, NM, UD, gpr, loadMem, nextOffset, peekStack, pokeStack, readRm16, setGpr, setGpr16, setSp, spValue, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
 
@@ -294,13 +295,7 @@ const ud: SystemRow = () => UD;
 
 /** What is promised but not there leaves with its name; what is not promised is #UD. */
 const promised = (bit: number): SystemRow => (core, insn) => ((core.options.cpuid(1, 0)[3] & bit) !== 0 ? unimplemented(insn) : UD);
-/** SDM vol. 3, tables 2-1 and 13-1. */
-const missingMmx = (bit: number, sse: boolean): SystemRow => (core, insn) => {
-  const cr0 = core.get32(STATE.cr0);
-  if ((cr0 & CR0.EM) !== 0 || (sse && (core.get32(STATE.cr4) & CR4.OSFXSR) === 0)) return UD;
-  return (cr0 & CR0.TS) !== 0 ? NM : promised(bit)(core, insn);
-};
-const CPUID_EDX = { mmx: 1 << 23, fxsr: 1 << 24, sse: 1 << 25, sse2: 1 << 26 } as const;
+const missingMmx = (bit: number, sse: boolean): SystemRow => (core, insn) => unitRefused(core, sse ? 'sse' : 'mmx') ?? promised(bit)(core, insn);
 
 export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   Int: (core, insn) => {
@@ -344,6 +339,4 @@ export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
     enterFlat(core, selector + 16, 3, gpr(core, 2), gpr(core, 1));
     return 'jumped';
   },
-  Clflush: () => undefined, Mfence: () => undefined, Lfence: () => undefined, Sfence: () => undefined,
-  Fxsave: fpu(promised(CPUID_EDX.fxsr)), Fxrstor: fpu(promised(CPUID_EDX.fxsr)),
 };

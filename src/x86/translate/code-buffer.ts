@@ -17,11 +17,14 @@ export const OP = {
   i64_clz: 0x79, i64_ctz: 0x7a, i64_popcnt: 0x7b, i64_add: 0x7c, i64_sub: 0x7d, i64_mul: 0x7e, i64_div_s: 0x7f, i64_div_u: 0x80, i64_rem_s: 0x81, i64_rem_u: 0x82,
   i64_and: 0x83, i64_or: 0x84, i64_xor: 0x85, i64_shl: 0x86, i64_shr_s: 0x87, i64_shr_u: 0x88, i64_rotl: 0x89, i64_rotr: 0x8a,
   i32_wrap_i64: 0xa7, i64_extend_i32_s: 0xac, i64_extend_i32_u: 0xad, i32_extend8_s: 0xc0, i32_extend16_s: 0xc1, i64_extend8_s: 0xc2, i64_extend16_s: 0xc3, i64_extend32_s: 0xc4,
-  prefix_fc: 0xfc,
+  prefix_fc: 0xfc, prefix_simd: 0xfd,
 } as const;
 /** Second byte after prefix_fc. */
 export const OP_FC = { memory_copy: 10, memory_fill: 11 } as const;
-export const TYPE = { i32: 0x7f, i64: 0x7e, funcref: 0x70, empty: 0x40 } as const;
+export const TYPE = { i32: 0x7f, i64: 0x7e, v128: 0x7b, funcref: 0x70, empty: 0x40 } as const;
+
+const V128_CONST = 12;
+const I8X16_SHUFFLE = 13;
 
 export class CodeBuffer {
   #bytes: Uint8Array;
@@ -134,6 +137,30 @@ export class CodeBuffer {
     this.byte(op);
     this.byte(0);
     this.u32(offset);
+  }
+  /** An operator on vectors (vector.ts). */
+  simd(op: number): void {
+    this.byte(OP.prefix_simd);
+    this.u32(op);
+  }
+  simdLane(op: number, index: number): void {
+    this.simd(op);
+    this.byte(index);
+  }
+  simdMemory(op: number, offset: number): void {
+    this.simd(op);
+    this.byte(0);
+    this.u32(offset);
+  }
+  /** v128.const. */
+  vector(value: bigint): void {
+    this.simd(V128_CONST);
+    for (let i = 0n; i < 16n; i++) this.byte(Number((value >> (8n * i)) & 0xffn));
+  }
+  /** i8x16.shuffle. */
+  shuffle(bytes: readonly number[]): void {
+    this.simd(I8X16_SHUFFLE);
+    for (const byte of bytes) this.byte(byte);
   }
   /** block, loop or if without results. */
   open(op: number): void {

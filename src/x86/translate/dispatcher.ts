@@ -181,7 +181,7 @@ function statusImageBody(long: boolean): Uint8Array {
   };
   const operands: Reads = {
     temp: (id) => c.get(id),
-    reg: no, flag: no, cond: no, df: no, eflags: no, segBase: no, selector: no,
+    reg: no, flag: no, cond: no, df: no, eflags: no, segBase: no, selector: no, xmm: no, mm: no,
   };
   c.u32(0);
   for (let i = 0; i <= cases.length; i++) c.open(OP.block);

@@ -213,7 +213,7 @@ class RegionEmitter {
     const statements = this.#statements;
     const block = this.#region.blocks[node] as Block;
     const { insns, end } = block;
-    statements.known = this.#known[node];
+    statements.enter(this.#known[node]);
     if (end.kind === 'repeat') {
       emitRepeat(f, statements, block.insns[0] as Block['insns'][number]);
       return this.#goto(end.next);

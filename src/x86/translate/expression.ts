@@ -1,9 +1,11 @@
 // Expressions of the IR as WebAssembly instructions: the operand-stack half of the translator.
-// Invariant: a value of width w is left zero-extended to w, as i64 for width 64 and i32 otherwise.
+// Invariant: a value of width w is left zero-extended to w, as i64 for width 64, v128 for 128 (vector.ts) and i32 otherwise.
 // What expressions read from the processor (registers, flags, segments) comes through `Reads`.
 import { unreachable } from '../../base/assert.ts';
+import { widthOf } from '../expr.ts';
 import type { BinOp, CmpOp, Expr, StatusFlag, Width } from '../ir.ts';
 import { type CodeBuffer, OP } from './code-buffer.ts';
+import { emitVector } from './vector.ts';
 
 /** How the surrounding region keeps the processor's state. Each pushes one value. */
 export interface Reads {
@@ -15,6 +17,8 @@ export interface Reads {
   eflags(): void;
   segBase(width: Width, seg: number): void;
   selector(seg: number): void;
+  xmm(index: number): void;
+  mm(index: number): void;
 }
 
 const I32_BIN: Record<BinOp, number> = {
@@ -31,22 +35,6 @@ const I64_CMP: Record<CmpOp, number> = { eq: OP.i64_eq, ne: OP.i64_ne, ltU: OP.i
 /** What a narrow operator needs: operands sign-extended first, result masked after. */
 const SIGNED: ReadonlySet<BinOp> = new Set<BinOp>(['shrS', 'divS', 'remS']);
 const MASKED: ReadonlySet<BinOp> = new Set<BinOp>(['add', 'sub', 'mul', 'shl', 'shrS', 'divS', 'remS']);
-
-export function widthOf(e: Expr): Width {
-  switch (e.tag) {
-    case 'cmp':
-    case 'flag':
-    case 'cond':
-    case 'df':
-      return 1;
-    case 'eflags':
-      return 32;
-    case 'selector':
-      return 16;
-    default:
-      return e.width;
-  }
-}
 
 function maskTo(c: CodeBuffer, width: Width): void {
   if (width >= 32) return;
@@ -70,7 +58,8 @@ function signExtend(c: CodeBuffer, width: Width): void {
 export function emitExpr(c: CodeBuffer, reads: Reads, e: Expr): void {
   switch (e.tag) {
     case 'const':
-      if (e.width === 64) c.const64(BigInt(e.value));
+      if (e.width === 128) emitVector(c, reads, e);
+      else if (e.width === 64) c.const64(BigInt(e.value));
       else c.const32(Number(e.value));
       return;
     case 'temp':
@@ -92,6 +81,7 @@ export function emitExpr(c: CodeBuffer, reads: Reads, e: Expr): void {
       c.byte(OP.select);
       return;
     case 'zext':
+      if (e.width === 128 && widthOf(e.a) !== 128) return emitVector(c, reads, e);
       emitExpr(c, reads, e.a);
       if (e.width === 64 && widthOf(e.a) !== 64) c.byte(OP.i64_extend_i32_u);
       return;
@@ -105,6 +95,7 @@ export function emitExpr(c: CodeBuffer, reads: Reads, e: Expr): void {
       return;
     }
     case 'trunc':
+      if (widthOf(e.a) === 128 && e.width !== 128) return emitVector(c, reads, e);
       emitExpr(c, reads, e.a);
       if (e.width === 64) return;
       if (widthOf(e.a) === 64) c.byte(OP.i32_wrap_i64);
@@ -122,12 +113,24 @@ export function emitExpr(c: CodeBuffer, reads: Reads, e: Expr): void {
       return reads.segBase(e.width, e.seg);
     case 'selector':
       return reads.selector(e.seg);
+    case 'xmm':
+      return reads.xmm(e.index);
+    case 'mm':
+      return reads.mm(e.index);
+    case 'lanes':
+    case 'laneShift':
+    case 'shuffle':
+    case 'lane':
+    case 'setLane':
+    case 'laneSigns':
+      return emitVector(c, reads, e);
     default:
       return unreachable(e);
   }
 }
 
 function emitBin(c: CodeBuffer, reads: Reads, op: BinOp, width: Width, a: Expr, b: Expr): void {
+  if (width === 128) return emitVector(c, reads, { tag: 'bin', op, width, a, b });
   if (width === 64) {
     emitExpr(c, reads, a);
     emitExpr(c, reads, b);

@@ -82,6 +82,9 @@ function seesFlags(s: Stmt): boolean {
     case 'setFlags':
       return readsFlags(s.a) || readsFlags(s.b) || readsFlags(s.r);
     case 'setDf':
+    case 'setXmm':
+    case 'setMm':
+    case 'enterMmx':
       return false;
     default:
       return true; // may leave the region, or merges

@@ -6,11 +6,12 @@
 //          3  budget     instructions left; kept in memory only outside
 //          4..7          flagOp, flagA, flagB, flagR (flags.ts)
 //          8..           general registers (i32; i64 in long mode)
-//          then          temporaries, pooled by type
+//          then          temporaries, pooled by type, and vector registers as they are met
 //
 // Registers are loaded at the entry if the region touches them and stored at the exit if it may have changed them.
 import { STATE } from '../state-layout.ts';
 import { CodeBuffer, OP, TYPE } from './code-buffer.ts';
+import { SIMD } from './vector.ts';
 
 export const LOCAL = { label: 0, target: 1, result: 2, budget: 3, flagOp: 4, flagA: 5, flagB: 6, flagR: 7, gpr: 8 } as const;
 
@@ -40,6 +41,9 @@ export class Frame {
   readonly word: number;
   readonly gprRead = new Set<number>();
   readonly gprWritten = new Set<number>();
+  /** Locals of the vector registers that the region touches. */
+  readonly #xmm = new Map<number, number>();
+  readonly #xmmWritten = new Set<number>();
   flagsTouched = false;
   /** Open blocks, loops and ifs. */
   depth = 0;
@@ -58,6 +62,16 @@ export class Frame {
     for (let i = LOCAL.target; i <= LOCAL.flagOp; i++) this.#types.push(TYPE.i32);
     for (let i = LOCAL.flagA; i <= LOCAL.flagR; i++) this.#types.push(this.word);
     for (let i = 0; i < (target.long ? 16 : 8); i++) this.#types.push(this.word);
+  }
+
+  xmm(index: number, written: boolean): number {
+    let local = this.#xmm.get(index);
+    if (local === undefined) {
+      local = this.#types.push(TYPE.v128);
+      this.#xmm.set(index, local);
+    }
+    if (written) this.#xmmWritten.add(index);
+    return local;
   }
 
   /** A temporary of the current instruction. */
@@ -155,11 +169,21 @@ export class Frame {
     fetch(LOCAL.budget, STATE.budget, OP.i32_load);
     if (this.flagsTouched) for (const [local, at, op] of flagLocals) fetch(local, at, op);
     for (const index of new Set([...this.gprRead, ...this.gprWritten])) fetch(LOCAL.gpr + index, STATE.gpr + 8 * index, load);
+    for (const [index, local] of this.#xmm) {
+      body.const32(target.stateBase);
+      body.simdMemory(SIMD.v128_load, STATE.xmm + 16 * index);
+      body.set(local);
+    }
     body.append(code);
     spill(LOCAL.target, STATE.rip, OP.i32_store);
     spill(LOCAL.budget, STATE.budget, OP.i32_store);
     if (this.flagsTouched) for (const [local, at, , op] of flagLocals) spill(local, at, op);
     for (const index of this.gprWritten) spill(LOCAL.gpr + index, STATE.gpr + 8 * index, store);
+    for (const index of this.#xmmWritten) {
+      body.const32(target.stateBase);
+      body.get(this.#xmm.get(index) as number);
+      body.simdMemory(SIMD.v128_store, STATE.xmm + 16 * index);
+    }
     body.get(LOCAL.result);
     body.end();
     return body.written().slice();

@@ -8,6 +8,7 @@ import { TLB, TLB_ENTRIES } from '../tlb-layout.ts';
 import { OP, TYPE } from './code-buffer.ts';
 import type { Frame } from './frame.ts';
 import { HELPER } from './frame.ts';
+import { SIMD } from './vector.ts';
 
 export type AccessKind = 'read' | 'write';
 
@@ -19,7 +20,7 @@ export interface StopSite {
 }
 
 /** Emits the check of one access; leaves the address in the returned local. `pushOffset` pushes the i32 offset. */
-export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number, pushOffset: () => void, stop: StopSite): number {
+export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number, pushOffset: () => void, stop: StopSite, aligned = false): number {
   const { c, target } = f;
   const sizeBytes = width / 8;
   const at = f.temp(TYPE.i32);
@@ -34,6 +35,14 @@ export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number
     c.byte(OP.i32_add);
   }
   c.tee(at);
+  if (aligned) {
+    c.const32(sizeBytes - 1);
+    c.byte(OP.i32_and);
+    f.open(OP.if);
+    f.exitTo(f.stopDepth, stop.vaddr, stop.giveBack);
+    f.close();
+    c.get(at);
+  }
   c.const32(6);
   c.byte(OP.i32_shr_u);
   c.const32((TLB_ENTRIES - 1) << 6);
@@ -102,14 +111,16 @@ function emitLimitCheck(f: Frame, offset: number, sizeBytes: number, seg: number
 
 export function emitLoad(f: Frame, host: number, width: Width): void {
   f.c.get(host);
-  f.c.memory(width === 8 ? OP.i32_load8_u : width === 16 ? OP.i32_load16_u : width === 32 ? OP.i32_load : OP.i64_load, 0);
+  if (width === 128) f.c.simdMemory(SIMD.v128_load, 0);
+  else f.c.memory(width === 8 ? OP.i32_load8_u : width === 16 ? OP.i32_load16_u : width === 32 ? OP.i32_load : OP.i64_load, 0);
 }
 
 /** Stores the value that `push` pushes. */
 export function emitStore(f: Frame, host: number, width: Width, push: () => void): void {
   f.c.get(host);
   push();
-  f.c.memory(width === 8 ? OP.i32_store8 : width === 16 ? OP.i32_store16 : width === 32 ? OP.i32_store : OP.i64_store, 0);
+  if (width === 128) f.c.simdMemory(SIMD.v128_store, 0);
+  else f.c.memory(width === 8 ? OP.i32_store8 : width === 16 ? OP.i32_store16 : width === 32 ? OP.i32_store : OP.i64_store, 0);
 }
 
 /** Structural equality: a store finds the address that its probe or load already checked. */

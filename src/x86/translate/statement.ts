@@ -5,11 +5,13 @@
 // flags.ts has them. A producer whose flags nobody can see (overwritten before any use or exit) emits nothing.
 import { assert, unreachable } from '../../base/assert.ts';
 import { conditionFrom, FLAG_BIT, FLAG_ROWS, type FlagRow, flagOpCode, STATUS_MASK } from '../flags.ts';
-import type { Expr, MemRef, StatusFlag, Stmt, Width } from '../ir.ts';
+import type { Expr, MemRef, SimdUnit, StatusFlag, Stmt, Width } from '../ir.ts';
 import { SEG_SLOT_BYTES, STATE } from '../state-layout.ts';
 import { OP, TYPE } from './code-buffer.ts';
-import { emitExpr, type Reads, widthOf } from './expression.ts';
+import { widthOf } from '../expr.ts';
+import { emitExpr, type Reads } from './expression.ts';
 import { type Frame, HELPER, LOCAL } from './frame.ts';
+import { emitEnterMmx, emitSetMm, emitUnitRefused } from './simd-unit.ts';
 import { emitAccess, emitLoad, emitStore, sameMem, type StopSite } from './memory-access.ts';
 
 /** The producer whose operands are in the flag locals, if known. */
@@ -31,9 +33,17 @@ export class StatementEmitter implements Reads {
   /** Accesses of this instruction that are already checked for writing. */
   #checked: { mem: MemRef; width: Width; host: number }[] = [];
   #stop: StopSite = { vaddr: 0, giveBack: 0 };
+  /** Checked in this block: nothing in a block changes what they depend on. */
+  readonly #units = new Set<SimdUnit>();
 
   constructor(f: Frame) {
     this.f = f;
+  }
+
+  /** Starts a block, which this producer of flags is known to be in force at. */
+  enter(known: KnownFlags | undefined): void {
+    this.known = known;
+    this.#units.clear();
   }
 
   /** Starts an instruction. */
@@ -54,17 +64,17 @@ export class StatementEmitter implements Reads {
     const { c } = f;
     switch (s.do) {
       case 'let': {
-        const local = f.temp(widthOf(s.value) === 64 ? TYPE.i64 : TYPE.i32);
+        const local = f.temp(typeOf(widthOf(s.value)));
         this.expr(s.value);
         c.set(local);
         this.#temps.set(s.id, local);
         return;
       }
       case 'load': {
-        const host = emitAccess(f, s.forWrite === true ? 'write' : 'read', s.width, s.mem.seg, () => this.expr(s.mem.offset), this.#stop);
+        const host = emitAccess(f, s.forWrite === true ? 'write' : 'read', s.width, s.mem.seg, () => this.expr(s.mem.offset), this.#stop, s.aligned === true);
         if (s.forWrite === true) this.#checked.push({ mem: s.mem, width: s.width, host });
         emitLoad(f, host, s.width);
-        const local = f.temp(s.width === 64 ? TYPE.i64 : TYPE.i32);
+        const local = f.temp(typeOf(s.width));
         c.set(local);
         this.#temps.set(s.id, local);
         return;
@@ -76,7 +86,7 @@ export class StatementEmitter implements Reads {
       }
       case 'store': {
         const checked = this.#checked.find((k) => k.width === s.width && sameMem(k.mem, s.mem));
-        const host = checked?.host ?? emitAccess(f, 'write', s.width, s.mem.seg, () => this.expr(s.mem.offset), this.#stop);
+        const host = checked?.host ?? emitAccess(f, 'write', s.width, s.mem.seg, () => this.expr(s.mem.offset), this.#stop, s.aligned === true);
         emitStore(f, host, s.width, () => this.expr(s.value));
         return;
       }
@@ -129,6 +139,18 @@ export class StatementEmitter implements Reads {
         this.known = sameKnown(afterThen, this.known) ? this.known : undefined;
         return;
       }
+      case 'unit':
+        return this.#unit(s.unit);
+      case 'setXmm':
+        this.expr(s.value);
+        c.set(f.xmm(s.index, true));
+        return;
+      case 'setMm':
+        emitSetMm(f, s.index, () => this.expr(s.value));
+        return;
+      case 'enterMmx':
+        emitEnterMmx(f);
+        return;
       case 'jump':
       case 'branch':
       case 'system':
@@ -221,6 +243,24 @@ export class StatementEmitter implements Reads {
   selector(seg: number): void {
     this.f.c.const32(this.f.target.stateBase);
     this.f.c.memory(OP.i32_load16_u, STATE.seg + seg * SEG_SLOT_BYTES);
+  }
+
+  xmm(index: number): void {
+    this.f.c.get(this.f.xmm(index, false));
+  }
+
+  mm(index: number): void {
+    this.f.c.const32(this.f.target.stateBase);
+    this.f.c.memory(OP.i64_load, STATE.fpuReg + index * 16);
+  }
+
+  #unit(unit: SimdUnit): void {
+    if (this.#units.has(unit)) return;
+    this.#units.add(unit);
+    emitUnitRefused(this.f, unit);
+    this.f.open(OP.if);
+    this.f.exitTo(this.f.stopDepth, this.#stop.vaddr, this.#stop.giveBack);
+    this.f.close();
   }
 
   /** Condition codes as combinations of flags, SDM vol. 1, appendix B. */
@@ -393,6 +433,8 @@ export class StatementEmitter implements Reads {
     c.set(local);
   }
 }
+
+const typeOf = (width: Width): number => (width === 128 ? TYPE.v128 : width === 64 ? TYPE.i64 : TYPE.i32);
 
 export function sameKnown(a: KnownFlags | undefined, b: KnownFlags | undefined): boolean {
   return a === b || (a !== undefined && b !== undefined && a.op === b.op && a.width === b.width);

@@ -17,7 +17,10 @@
  *   mode:   0 run to the end; 1 single-step and count the steps
  *   output: per case: signal vector error cr2 steps eax..edi eip eflags es..gs nDiffs { addr << 8 | byte as two u32 }...
  *
- * Not checked: SSE state (left as the process has it). x87 state is what a case's own FRSTOR and FNSAVE move.
+ * Built with -m64 cases run in 64-bit mode: only those may be asked that mean the same there (groups.ts says which).
+ * They know their segments by Linux's 32-bit selectors.
+ *
+ * Not checked: x87, MMX and SSE state is what a case's own FRSTOR, FNSAVE, FXRSTOR and FXSAVE move.
  */
 #define _GNU_SOURCE
 #include <asm/ldt.h>
@@ -39,8 +42,15 @@ typedef uint8_t u8;
 
 enum { MAX_REGIONS = 16, MAX_DIFFS = 2048, N_GPR = 8, N_SEG = 6, HANG_TICKS = 3 };
 
+#ifdef __x86_64__
+#define REG_EIP REG_RIP
+#define CR2(context) (context).gregs[REG_CR2]
+static const int GPR[N_GPR] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI};
+#else
 static const int GPR[N_GPR] = {REG_EAX, REG_ECX, REG_EDX, REG_EBX, REG_ESP, REG_EBP, REG_ESI, REG_EDI};
+#define CR2(context) (context).cr2
 static const int SEG[N_SEG] = {REG_ES, REG_CS, REG_SS, REG_DS, REG_FS, REG_GS};
+#endif
 
 static struct { u32 addr, bytes, prot; const u8 *content; u8 *before; } regions[MAX_REGIONS];
 static u32 nRegions;
@@ -50,15 +60,31 @@ static int started, ticks;
 static u32 *out, outWords, outCapacity;
 static gregset_t mainContext;
 
+static void *at(u32 addr) { return (void *)(uintptr_t)addr; }
+
 /* The handler may not touch libc: FS and GS belong to the case. */
-static void copy(void *to, const void *from, u32 n) { __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory"); }
-static void copy4(void *to, const void *from, u32 n) { n >>= 2; __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(n) : : "memory"); }
+static void copy(void *to, const void *from, size_t n) { __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory"); }
+static void copy4(void *to, const void *from, size_t n) { n >>= 2; __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(n) : : "memory"); }
 
 static long sys(long nr, long a, long b, long c) {
   long r;
+#ifdef __x86_64__
+  __asm__ volatile("syscall" : "=a"(r) : "a"(nr), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+#else
   __asm__ volatile("int $0x80" : "=a"(r) : "a"(nr), "b"(a), "c"(b), "d"(c) : "memory");
+#endif
   return r;
 }
+
+#ifdef __x86_64__
+/* Segments mean nothing here. */
+static u32 askedSegs[N_SEG];
+static void getSegs(const greg_t *g, u32 *segs) { (void)g; for (int i = 0; i < N_SEG; i++) segs[i] = askedSegs[i]; }
+static void setSegs(greg_t *g, const u32 *segs) { (void)g; for (int i = 0; i < N_SEG; i++) askedSegs[i] = segs[i]; }
+#else
+static void getSegs(const greg_t *g, u32 *segs) { for (int i = 0; i < N_SEG; i++) segs[i] = g[SEG[i]] & 0xffff; }
+static void setSegs(greg_t *g, const u32 *segs) { for (int i = 0; i < N_SEG; i++) g[SEG[i]] = segs[i]; }
+#endif
 
 static void emit(u32 word) {
   if (outWords >= outCapacity) { sys(SYS_write, 2, (long)"output full\n", 12); sys(SYS_exit_group, 3, 0, 0); }
@@ -73,18 +99,19 @@ static void protect(int open) {
 /* Patches never go to read-only regions, so those need no mprotect per case. */
 static void load(greg_t *g) {
   for (u32 i = 0; i < nRegions; i++)
-    if (regions[i].prot & 2) { copy4((void *)regions[i].addr, regions[i].content, regions[i].bytes); copy4(regions[i].before, regions[i].content, regions[i].bytes); }
+    if (regions[i].prot & 2) { copy4(at(regions[i].addr), regions[i].content, regions[i].bytes); copy4(regions[i].before, regions[i].content, regions[i].bytes); }
   const u32 *p = in;
   for (int i = 0; i < N_GPR; i++) g[GPR[i]] = *p++;
   g[REG_EIP] = *p++;
   g[REG_EFL] = *p++ | 0x200;
-  for (int i = 0; i < N_SEG; i++) g[SEG[i]] = *p++;
+  setSegs(g, p);
+  p += N_SEG;
   stepping = *p++;
   if (stepping) g[REG_EFL] |= 0x100;
   u32 nPatches = *p++;
   while (nPatches--) {
     u32 addr = *p++, n = *p++;
-    copy((void *)addr, p, n);
+    copy(at(addr), p, n);
     for (u32 i = 0; i < nRegions; i++)
       if (addr >= regions[i].addr && addr < regions[i].addr + regions[i].bytes) copy(regions[i].before + (addr - regions[i].addr), p, n);
     p += (n + 3) / 4;
@@ -99,12 +126,14 @@ static void collect(int sig, const greg_t *g, u32 cr2) {
   for (int i = 0; i < N_GPR; i++) emit(g[GPR[i]]);
   emit(g[REG_EIP]);
   emit(g[REG_EFL]);
-  for (int i = 0; i < N_SEG; i++) emit(g[SEG[i]] & 0xffff);
+  u32 segs[N_SEG];
+  getSegs(g, segs);
+  for (int i = 0; i < N_SEG; i++) emit(segs[i]);
   u32 countAt = outWords, n = 0;
   emit(0);
   for (u32 r = 0; r < nRegions; r++) {
     if (!(regions[r].prot & 2)) continue;
-    const u32 *now = (const u32 *)regions[r].addr, *was = (const u32 *)regions[r].before;
+    const u32 *now = (const u32 *)at(regions[r].addr), *was = (const u32 *)regions[r].before;
     for (u32 i = 0; i < regions[r].bytes / 4; i++) {
       if (now[i] == was[i]) continue;
       for (u32 b = 0; b < 4; b++) {
@@ -117,7 +146,7 @@ static void collect(int sig, const greg_t *g, u32 cr2) {
 }
 
 static void handler(int sig, siginfo_t *info, void *raw) {
-  __asm__ volatile("pushl $0x202; popfl" ::: "cc", "memory"); /* NT, ID and AC outlive a signal */
+  __asm__ volatile("push $0x202; popf" ::: "cc", "memory"); /* NT, ID and AC outlive a signal */
   (void)info;
   ucontext_t *uc = raw;
   greg_t *g = uc->uc_mcontext.gregs;
@@ -127,7 +156,7 @@ static void handler(int sig, siginfo_t *info, void *raw) {
   } else {
     if (sig == SIGVTALRM && ++ticks < HANG_TICKS) return;
     if (stepping && sig == SIGTRAP && g[REG_TRAPNO] == 1) { steps++; g[REG_EFL] |= 0x100; return; }
-    collect(sig, g, uc->uc_mcontext.cr2);
+    collect(sig, g, CR2(uc->uc_mcontext));
     current++;
   }
   if (current == nCases) { copy(g, mainContext, sizeof mainContext); return; }
@@ -162,16 +191,16 @@ int main(int argc, char **argv) {
     regions[i].addr = word(); regions[i].bytes = word(); regions[i].prot = word();
     regions[i].content = (const u8 *)in;
     in += regions[i].bytes / 4;
-    void *p = mmap((void *)regions[i].addr, regions[i].bytes, PROT_READ | PROT_WRITE | (regions[i].prot & 4 ? PROT_EXEC : 0), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    if (p != (void *)regions[i].addr) { fprintf(stderr, "cannot map %08x\n", regions[i].addr); return 2; }
+    void *p = mmap(at(regions[i].addr), regions[i].bytes, PROT_READ | PROT_WRITE | (regions[i].prot & 4 ? PROT_EXEC : 0), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    if (p != at(regions[i].addr)) { fprintf(stderr, "cannot map %08x\n", regions[i].addr); return 2; }
     memcpy(p, regions[i].content, regions[i].bytes);
     regions[i].before = malloc(regions[i].bytes);
   }
   mlockall(MCL_CURRENT);
   protect(0);
   nCases = word();
-  /* 90 words hold a case that changes 32 bytes; most change none. */
-  outCapacity = nCases * 90 + 65536;
+  /* 200 words hold a case that changes 90 bytes; most change fewer. */
+  outCapacity = nCases * 200 + 65536;
   out = mmap(0, outCapacity * 4ul, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (out == MAP_FAILED) { perror("mmap output"); return 2; }
 
