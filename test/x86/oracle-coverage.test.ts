@@ -17,7 +17,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   ...Object.fromEntries(['Sysenter', 'Sysexit'].map((name) => [name, 'image tasks'])),
   ...Object.fromEntries(['Tzcnt', 'Lzcnt'].map((name) => [name, 'BSF and BSR on an i686; this processor has the newer meaning'])),
   ...Object.fromEntries(['Rdtscp', 'Xgetbv', 'Syscall', 'Vmcall', 'Vmmcall', 'PrefetchReserved'].map((name) => [name, 'not of the i686'])),
-  ...Object.fromEntries(['Fxsave', 'Fxrstor'].map((name) => [name, 'not promised by CPUID'])),
+  ...Object.fromEntries(['Fxsave64', 'Fxrstor64'].map((name) => [name, 'long mode'])),
 };
 
 /** What ring 3 only sees refused: the images run these in ring 0. */
