@@ -5,6 +5,8 @@ import type { Outcome } from '../sim/outcome.ts';
 import type { World } from '../sim/world.ts';
 
 const SLICE_INSNS = 20_000_000;
+/** A guest that keeps the hypervisor busy makes few instructions a second: Ctrl-C is to be heard all the same. */
+const SLICE_EVENTS = 50_000;
 /** With a person typing, slices are short, so that a key is seen at once. */
 const LIVE_SLICE_INSNS = 2_000_000;
 const LIVE_POLL_MS = 20;
@@ -20,7 +22,7 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 /** Resolves when the world has ended. SIGINT ends it through `live` when there is one. */
 export async function drive(world: World, options: DriveOptions): Promise<{ outcome: Outcome; text: string }> {
   for (;;) {
-    const result = world.advance(options.live === undefined ? SLICE_INSNS : LIVE_SLICE_INSNS);
+    const result = world.advance(options.live === undefined ? SLICE_INSNS : LIVE_SLICE_INSNS, world.eventCount + SLICE_EVENTS);
     options.onSlice?.();
     if (result.kind === 'ended') return result;
     if (result.kind === 'idle') await letTimePass(world, options.live as LiveInput, result.untilNs);

@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 // The command line: one thin file per command, and the one place where errors become exit codes.
 // 0 done or exact · 1 diverged, crashed or limit · 2 bad input or usage · 3 a bug of Rexen itself.
+import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { UsageError } from '../base/assert.ts';
 import { register as check } from './commands/check.ts';
@@ -30,23 +32,23 @@ async function main(argv: readonly string[]): Promise<void> {
     await program.parseAsync([...argv]);
   } catch (error) {
     if (error instanceof CommanderError) {
+      // Commander has said it already, help and version included.
       process.exitCode = error.exitCode === 0 ? 0 : 2;
+      if (error.exitCode !== 0) tellProgram(argv, 2, error.message.replace(/^error: /, ''));
       return;
     }
-    if (error instanceof UsageError) {
-      process.stderr.write(`rexen: ${error.message}\n`);
-      process.exitCode = 2;
-      return;
-    }
-    const host = hostProblem(error);
-    if (host !== undefined) {
-      process.stderr.write(`rexen: ${host}\n`);
-      process.exitCode = 2;
-      return;
-    }
-    process.stderr.write(`rexen: this is a bug in Rexen, not in your input; please report it with the command line.\n${error instanceof Error ? error.stack : String(error)}\n`);
-    process.exitCode = 3;
+    const problem = error instanceof UsageError ? error.message : hostProblem(error);
+    const exitCode = problem === undefined ? 3 : 2;
+    process.exitCode = exitCode;
+    const said = problem ?? `this is a bug in Rexen, not in your input; please report it with the command line.\n${error instanceof Error ? error.stack : String(error)}`;
+    process.stderr.write(`rexen: ${said}\n`);
+    tellProgram(argv, exitCode, said);
   }
+}
+
+/** Who asked for JSON gets an object on stdout when there is nothing else to give, too. */
+function tellProgram(argv: readonly string[], exitCode: 2 | 3, error: string): void {
+  if (argv.includes('--json')) process.stdout.write(`${JSON.stringify({ outcome: exitCode === 2 ? 'refused' : 'bug', error })}\n`);
 }
 
 /** What the host's file system has to say, as one sentence. */
@@ -54,7 +56,7 @@ function hostProblem(error: unknown): string | undefined {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined;
   const path = 'path' in error && typeof error.path === 'string' ? error.path : 'a file';
   const texts: Record<string, string> = {
-    ENOENT: `${path} does not exist`,
+    ENOENT: existsSync(dirname(path)) ? `${path} does not exist` : `${path}: there is no folder ${dirname(path)}`,
     EACCES: `${path} may not be accessed; check its permissions`,
     EISDIR: `${path} is a directory, not a file`,
     ENOSPC: `the disk is full while writing ${path}; what is there already can be replayed up to its last whole chunk`,
@@ -70,6 +72,7 @@ function hostProblem(error: unknown): string | undefined {
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+  process.stderr.write(`rexen: the output could not be written: ${error.message}\n`);
+  process.exit(2);
 });
 await main(process.argv);

@@ -14,7 +14,7 @@ import { reportDivergence, type DivergenceReport } from '../replay/divergence-re
 import { Replayer } from '../replay/replayer.ts';
 import { logModeOf } from '../replay/whole-digest.ts';
 import { buildWorld } from '../sim/build-world.ts';
-import type { WorldSpec } from '../sim/spec.ts';
+import { specFrom, type WorldSpec } from '../sim/spec.ts';
 import { StateDigester } from '../sim/state-digest.ts';
 import type { World } from '../sim/world.ts';
 import type { PositionArgument } from './arguments.ts';
@@ -47,7 +47,8 @@ const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(reso
 export function specOf(recording: Recording): WorldSpec {
   const text = recording.world.options.find((option) => option.name === 'spec')?.value;
   try {
-    if (text !== undefined) return JSON.parse(text) as WorldSpec;
+    const spec = text === undefined ? undefined : specFrom(JSON.parse(text));
+    if (spec !== undefined) return spec;
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }

@@ -11,7 +11,7 @@ export const OUTCOMES = {
   crash: { done: false, text: 'the guest crashed' },
   watchdog: { done: false, text: "the guest's watchdog expired" },
   stuck: { done: false, text: 'the guest waits for an event that can never come' },
-  limit: { done: false, text: 'the instruction limit was reached' },
+  limit: { done: false, text: 'the limit of instructions or of virtual time was reached' },
 } as const;
 export type Outcome = keyof typeof OUTCOMES;
 

@@ -1,6 +1,6 @@
 // What `--set key=value` can change in a world's spec: one row a key.
 import { UsageError } from '../base/assert.ts';
-import type { DomainSpec, WorldSpec } from './spec.ts';
+import { MOST_VIRTUAL_SEC, type DomainSpec, type WorldSpec } from './spec.ts';
 
 interface Setting {
   readonly about: string;
@@ -31,6 +31,7 @@ export const SETTINGS: Readonly<Record<string, Setting>> = {
   memory: number('MiB of memory of the first domain', 4, 3500, (spec, memoryMib) => onFirstDomain(spec, (domain) => ({ ...domain, memoryMib }))),
   cmdline: { about: "the first domain's command line", apply: (spec, cmdline) => onFirstDomain(spec, (domain) => ({ ...domain, cmdline })) },
   'max-instructions': number('instruction limit of the whole run', 1, Number.MAX_SAFE_INTEGER, (spec, maxInstructions) => ({ ...spec, maxInstructions })),
+  'max-time': number('limit of the virtual time, seconds', 1, MOST_VIRTUAL_SEC, (spec, maxVirtualSec) => ({ ...spec, maxVirtualSec })),
   timeslice: number('instructions between two looks of the scheduler', 1_000, 1_000_000_000, (spec, timesliceInsns) => ({ ...spec, timesliceInsns })),
   'digest-every': number('instructions between two state digests, 0 for none', 0, Number.MAX_SAFE_INTEGER, (spec, digestEveryInsns) => ({ ...spec, digestEveryInsns })),
   'wall-clock': number('seconds since 1970 at virtual time zero', 0, 0xffff_ffff, (spec, wallClockAtZeroSec) => ({ ...spec, wallClockAtZeroSec })),

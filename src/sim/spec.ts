@@ -56,6 +56,8 @@ export interface WorldSpec {
   readonly timesliceInsns: number;
   /** The run ends with outcome `limit` after this many instructions of all vCPUs together. */
   readonly maxInstructions: number;
+  /** Likewise after this much virtual time: a guest that only ever waits for its own timers comes to no other end. */
+  readonly maxVirtualSec: number;
   readonly xenBuild: 'debug' | 'release';
   /** A state digest goes into the log about every so many instructions; 0 = none. */
   readonly digestEveryInsns: number;
@@ -64,12 +66,37 @@ export interface WorldSpec {
 }
 
 export const DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000;
+/** A person at the console may take all the time that the clock can count exactly: 2^53 ns. */
+export const MOST_VIRTUAL_SEC = 9_000_000;
+export const DEFAULT_MAX_VIRTUAL_SEC = 3600;
 export const SPEC_DEFAULTS = {
   input: [],
   nsPerInsn: { num: 1, den: 1 },
   timesliceInsns: 1_000_000,
   maxInstructions: DEFAULT_MAX_INSTRUCTIONS,
+  maxVirtualSec: DEFAULT_MAX_VIRTUAL_SEC,
   xenBuild: 'release',
   digestEveryInsns: 100_000_000,
   wallClockAtZeroSec: 1_167_609_600, // 2007-01-01 00:00:00 UTC
 } as const satisfies Omit<WorldSpec, 'domains'>;
+
+const within = (value: unknown, least: number, most: number): boolean => typeof value === 'number' && Number.isSafeInteger(value) && value >= least && value <= most;
+const isText = (value: unknown): boolean => typeof value === 'string';
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null;
+const isImage = (value: unknown): boolean => isRecord(value) && isText(value['name']);
+const isDomain = (value: unknown): boolean =>
+  isRecord(value) && isText(value['name']) && isText(value['cmdline']) && isImage(value['kernel']) && (value['ramdisk'] === undefined || isImage(value['ramdisk'])) && within(value['memoryMib'], 1, 4096);
+const isStep = (value: unknown): boolean =>
+  isRecord(value) && isText(value['domain']) && isText(value['after']) && isText(value['send']) && (value['delayNs'] === undefined || within(value['delayNs'], 0, Number.MAX_SAFE_INTEGER));
+
+/** The spec that a recording carries, or undefined if it is none: whoever wrote the file may have written anything. */
+export function specFrom(value: unknown): WorldSpec | undefined {
+  if (!isRecord(value)) return undefined;
+  const spec: Readonly<Record<string, unknown>> = { ...SPEC_DEFAULTS, ...value };
+  const { domains, input, nsPerInsn } = spec;
+  const listed = Array.isArray(domains) && domains.length > 0 && domains.every(isDomain) && Array.isArray(input) && input.every(isStep);
+  const timed = isRecord(nsPerInsn) && within(nsPerInsn['num'], 1, 1_000_000) && within(nsPerInsn['den'], 1, 1_000_000) && within(spec['maxVirtualSec'], 1, MOST_VIRTUAL_SEC);
+  const counted = within(spec['timesliceInsns'], 1, 1_000_000_000) && within(spec['maxInstructions'], 1, Number.MAX_SAFE_INTEGER) && within(spec['digestEveryInsns'], 0, Number.MAX_SAFE_INTEGER);
+  const known = (spec['xenBuild'] === 'debug' || spec['xenBuild'] === 'release') && within(spec['wallClockAtZeroSec'], 0, 0xffff_ffff);
+  return listed && timed && counted && known ? (spec as unknown as WorldSpec) : undefined;
+}

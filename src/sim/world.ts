@@ -105,6 +105,8 @@ export class World implements WorldPort {
   #nextDigestInsns: number;
   #runnable: Vcpu[] = [];
   #endDigested = false;
+  /** No step is made from this virtual time on. */
+  readonly #lastNs: number;
 
   constructor(spec: WorldSpec, machine: MachineMemory, choices: Choices, input: InputSource, observers: Observers) {
     this.spec = spec;
@@ -113,6 +115,7 @@ export class World implements WorldPort {
     this.input = input;
     this.observers = observers;
     this.clock = new VirtualClock(spec.nsPerInsn);
+    this.#lastNs = spec.maxVirtualSec * 1e9;
     this.#nextDigestInsns = spec.digestEveryInsns > 0 ? spec.digestEveryInsns : Infinity;
   }
 
@@ -164,6 +167,7 @@ export class World implements WorldPort {
       this.steps++;
       this.#takeInputs();
       this.#fireDue();
+      if (this.ended === undefined && this.nowNs() >= this.#lastNs) this.#endOfTime();
       if (this.ended !== undefined) return undefined;
       const vcpu = this.#pick();
       if (vcpu !== undefined) {
@@ -179,8 +183,12 @@ export class World implements WorldPort {
         this.#endIdle();
         return undefined;
       }
-      this.jumpTo(untilNs);
+      this.jumpTo(Math.min(untilNs, this.#lastNs));
     }
+  }
+
+  #endOfTime(): void {
+    this.end('limit', `${this.spec.maxVirtualSec} s of virtual time passed without an end; allow more with --set max-time=SECONDS`);
   }
 
   /** Lets idle time pass; never backwards. */

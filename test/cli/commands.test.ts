@@ -1,13 +1,14 @@
 // The command line as a user meets it: exit codes, one clear sentence for bad input, JSON alone on
 // stdout, and never a stack trace.
-import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile, spawn } from 'node:child_process';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const folder = mkdtempSync(join(tmpdir(), 'rexen-cli-'));
+const LOADER = ['--import', join(ROOT, 'node_modules/tsx/dist/loader.mjs'), join(ROOT, 'src/cli/main.ts')];
 const at = (name: string): string => join(folder, name);
 
 interface Ran {
@@ -19,7 +20,7 @@ interface Ran {
 /** Runs `rexen ARGS` in another folder than the checkout. */
 function rexen(...args: readonly string[]): Promise<Ran> {
   return new Promise((done) => {
-    execFile(process.execPath, ['--import', join(ROOT, 'node_modules/tsx/dist/loader.mjs'), join(ROOT, 'src/cli/main.ts'), ...args], { cwd: folder, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
+    execFile(process.execPath, [...LOADER, ...args], { cwd: folder, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
       done({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
     });
   });
@@ -140,12 +141,31 @@ describe('bad input gets one clear sentence and exit code 2', () => {
     ['a recording with a flipped bit', ['replay', 'flipped.rxr'], /flipped\.rxr: .*damaged/],
     ['a recording to check that is none', ['check', 'junk.bin'], /junk\.bin: this is not a Rexen recording/],
     ['a position that is none', ['replay', 'pae.rxr', '--until', 'x'], /--until x: a position is/],
-    ['a place that cannot be written', ['record', 'pv-i386-pae', '-o', '/nowhere/x.rxr'], /\/nowhere\/x\.rxr/],
+    ['a place that cannot be written', ['record', 'pv-i386-pae', '-o', '/nowhere/x.rxr'], /\/nowhere\/x\.rxr: there is no folder \/nowhere/],
   ] as const)('%s', async (_what, args, sentence) => {
     const ran = await rexen(...args);
     expect(ran.code).toBe(2);
     expect(ran.stderr).toMatch(sentence);
     expect(ran.stderr).not.toMatch(/^\s+at /m);
     expect(ran.stdout).toBe('');
+  });
+
+  test.each([['record', 'nowhere'], ['replay', 'junk.bin'], ['run', 'pv-i386-pae', '--bogus'], ['conform', 'nowhere.jsonl'], ['fetch', 'nowhere'], ['check', '--property', 'none'], ['frob']])('with --json one object on stdout as well: %s %s', async (...args) => {
+    const ran = await rexen(...args, '--json');
+    expect(ran.code).toBe(2);
+    expect(JSON.parse(ran.stdout)).toEqual({ outcome: 'refused', error: expect.any(String) });
+    expect(ran.stderr).toContain((JSON.parse(ran.stdout) as { error: string }).error);
+  });
+
+  test.runIf(existsSync('/dev/full'))('output that cannot be written', async () => {
+    const full = openSync('/dev/full', 'w');
+    const code = await new Promise<[number | null, string]>((done) => {
+      const child = spawn(process.execPath, [...LOADER, 'scenarios'], { cwd: folder, stdio: ['ignore', full, 'pipe'] });
+      let said = '';
+      child.stderr?.on('data', (chunk: Buffer) => void (said += chunk.toString()));
+      child.on('close', (exit) => done([exit, said]));
+    });
+    closeSync(full);
+    expect(code).toEqual([2, expect.stringMatching(/^rexen: the output could not be written: ENOSPC.*\n$/)]);
   });
 });

@@ -3,6 +3,7 @@ import { Option, type Command } from 'commander';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { findScenario } from '../../node/scenario-files.ts';
 import { applySettings } from '../../sim/settings.ts';
+import { MOST_VIRTUAL_SEC } from '../../sim/spec.ts';
 import type { Scenario } from '../../sim/scenario.ts';
 import { brokenLines, type CheckMode } from '../../replay/check-watch.ts';
 import { INPUTS_DIGEST_EVERY_INSNS, type LogMode } from '../../replay/whole-digest.ts';
@@ -90,7 +91,8 @@ function withOptions(scenario: Scenario, options: RunOptions): Scenario {
     const ramdisk = { name: options.ramdisk };
     spec = { ...spec, domains: spec.domains.map((domain, index) => (index === 0 ? { ...domain, ramdisk } : domain)) };
   }
-  if (options.interactive === true) spec = { ...spec, input: [] };
+  // A person takes time, and may: it counts as virtual time while the guest waits.
+  if (options.interactive === true) spec = { ...spec, input: [], maxVirtualSec: MOST_VIRTUAL_SEC };
   // What a person types, the scenario cannot foresee.
   return { ...scenario, spec, expect: options.interactive === true ? {} : scenario.expect };
 }
