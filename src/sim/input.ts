@@ -19,6 +19,8 @@ export interface RecordedInput {
 }
 
 export interface InputSource {
+  /** Whose state save() gives: a script's means nothing to a recording. */
+  readonly name: string;
   /** What enters at the start of this step, or undefined. Called until it says undefined. */
   take(step: number, nowNs: number): Input | undefined;
   /** If nothing else happens: the virtual time at which to go on, Infinity when no input is to come, undefined when only the host can know (a person). */
@@ -27,10 +29,13 @@ export interface InputSource {
   consoleOutput(domId: number, text: string, nowNs: number): void;
   save(): unknown;
   restore(state: unknown): void;
+  /** Goes on after so many inputs, whichever source they came from. */
+  skipTo(taken: number): void;
 }
 
 /** Types the steps of a spec, each once its text has appeared after the previous step's. */
 export class ScriptedInput implements InputSource {
+  readonly name = 'script';
   readonly #steps: readonly InputStep[];
   readonly #domIdOf: (name: string) => number | undefined;
   #next = 0;
@@ -91,10 +96,17 @@ export class ScriptedInput implements InputSource {
     this.#tails = { ...saved.tails };
     this.#dueNs = saved.dueNs;
   }
+
+  skipTo(taken: number): void {
+    this.#next = taken;
+    this.#tails = {};
+    this.#dueNs = undefined;
+  }
 }
 
 /** Takes inputs from a recording. `next` yields them in order, undefined at the end. */
 export class RecordedInputs implements InputSource {
+  readonly name = 'recording';
   readonly #read: (index: number) => RecordedInput | undefined;
   #index = 0;
 
@@ -123,10 +135,15 @@ export class RecordedInputs implements InputSource {
   restore(state: unknown): void {
     this.#index = state as number;
   }
+
+  skipTo(taken: number): void {
+    this.#index = taken;
+  }
 }
 
 /** Keys from a person, queued by the host between calls of World.advance(). */
 export class LiveInput implements InputSource {
+  readonly name = 'person';
   #queued: Input[] = [];
 
   push(input: Input): void {
@@ -155,6 +172,10 @@ export class LiveInput implements InputSource {
   restore(): void {
     this.#queued = [];
   }
+
+  skipTo(): void {
+    this.#queued = [];
+  }
 }
 
 /** Another source that the host may end at any time (Ctrl-C). */
@@ -164,6 +185,10 @@ export class StoppableInput implements InputSource {
 
   constructor(source: InputSource) {
     this.#source = source;
+  }
+
+  get name(): string {
+    return this.#source.name;
   }
 
   requestStop(): void {
@@ -190,5 +215,9 @@ export class StoppableInput implements InputSource {
 
   restore(state: unknown): void {
     this.#source.restore(state);
+  }
+
+  skipTo(taken: number): void {
+    this.#source.skipTo(taken);
   }
 }

@@ -1,11 +1,8 @@
 // Hashes of a world's whole state, in named parts, so that a difference says where to look. A digest
 // is a function of the state alone: it does not depend on when or whether earlier ones were taken.
 //
-// Memory is hashed frame by frame into a table of which only dirty frames are redone; frames of
-// zeros are left out. The part `memory` is the hash of that table.
+// The part `memory` is the hash of the table of frame hashes (frame-hashes.ts).
 import { blake3 } from '../base/hash.ts';
-import { PAGE_SIZE } from '../base/brand.ts';
-import type { MachineMemory } from '../machine/memory.ts';
 import type { Domain, Vcpu } from '../hypervisor/domain.ts';
 import type { World } from './world.ts';
 
@@ -17,14 +14,8 @@ export interface DigestPart {
 /** mfn and BLAKE3. */
 const ROW_BYTES = 36;
 
-function isZero(words: Uint32Array, from: number): boolean {
-  for (let i = from; i < from + PAGE_SIZE / 4; i++) if (words[i] !== 0) return false;
-  return true;
-}
-
 export class StateDigester {
   readonly #world: World;
-  readonly #frameHashes = new Map<number, Uint8Array>();
 
   constructor(world: World) {
     this.#world = world;
@@ -32,12 +23,11 @@ export class StateDigester {
 
   parts(): DigestPart[] {
     const { hv, machine } = this.#world;
-    const parts: DigestPart[] = [{ name: 'memory', digest: this.#memory(machine) }];
+    const parts: DigestPart[] = [{ name: 'memory', digest: this.#memory() }];
     for (const domain of hv.domains.values()) {
       for (const vcpu of domain.vcpus) {
         if (vcpu.cpu === undefined) continue;
         parts.push({ name: `processor d${domain.domId}v${vcpu.vcpuId}`, digest: blake3(vcpu.cpu.saveState()) });
-        vcpu.cpu.dropWriteFastPaths();
       }
       parts.push({ name: `domain ${domain.domId}`, digest: hashJson(domainState(domain)) });
     }
@@ -48,14 +38,8 @@ export class StateDigester {
     return parts;
   }
 
-  #memory(machine: MachineMemory): Uint8Array {
-    const hashes = this.#frameHashes;
-    for (const mfn of machine.dirtyFrames()) {
-      const at = machine.ramBase + mfn * PAGE_SIZE;
-      if (isZero(machine.u32, at >>> 2)) hashes.delete(mfn);
-      else hashes.set(mfn, blake3(machine.u8.subarray(at, at + PAGE_SIZE)));
-    }
-    machine.clearDirty();
+  #memory(): Uint8Array {
+    const hashes = this.#world.frameHashes.current();
     const table = new Uint8Array(hashes.size * ROW_BYTES);
     const view = new DataView(table.buffer);
     let row = 0;

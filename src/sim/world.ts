@@ -21,6 +21,7 @@ import { CHOICE_NAMES, type ChoiceName, type Choices } from './choices.ts';
 import type { ToolstackCommand } from '../dom0/toolstack.ts';
 import { VirtualClock } from './clock.ts';
 import { EventQueue, type Agenda } from './event-queue.ts';
+import { FrameHashes } from './frame-hashes.ts';
 import type { InputSource } from './input.ts';
 import { SHUTDOWN_OUTCOME, type Outcome } from './outcome.ts';
 import type { WorldSpec } from './spec.ts';
@@ -84,6 +85,7 @@ export class World implements WorldPort {
   readonly queue = new EventQueue();
   readonly choices: Choices;
   readonly observers: Observers;
+  readonly frameHashes: FrameHashes;
   /** Set once, right after construction: the hypervisor needs the world as its port. */
   hv!: Hypervisor;
   sink: EventSink | undefined;
@@ -99,6 +101,8 @@ export class World implements WorldPort {
   #current: Vcpu | undefined;
   #last: Vcpu | undefined;
   #sliceLeft = 0;
+  /** The slice was left in its middle, because the allowance of advance() was used up: what is delivered at an entry is not delivered again when it goes on. */
+  #midSlice = false;
   #otherInsns = 0;
   #workUnits = 0;
   #preemptAt = 0;
@@ -107,6 +111,10 @@ export class World implements WorldPort {
   #endDigested = false;
   /** No step is made from this virtual time on. */
   readonly #lastNs: number;
+  /** State digests taken so far. */
+  digestCount = 0;
+  /** Inputs that have entered. */
+  inputsTaken = 0;
 
   constructor(spec: WorldSpec, machine: MachineMemory, choices: Choices, input: InputSource, observers: Observers) {
     this.spec = spec;
@@ -114,9 +122,14 @@ export class World implements WorldPort {
     this.choices = choices;
     this.input = input;
     this.observers = observers;
+    this.frameHashes = new FrameHashes(machine, () => this.#dropWriteFastPaths());
     this.clock = new VirtualClock(spec.nsPerInsn);
     this.#lastNs = spec.maxVirtualSec * 1e9;
     this.#nextDigestInsns = spec.digestEveryInsns > 0 ? spec.digestEveryInsns : Infinity;
+  }
+
+  #dropWriteFastPaths(): void {
+    for (const domain of this.hv.domains.values()) for (const vcpu of domain.vcpus) vcpu.cpu?.dropWriteFastPaths();
   }
 
   /** Instructions retired by all vCPUs. */
@@ -126,7 +139,9 @@ export class World implements WorldPort {
 
   /**
    * Runs at most `insnsAllowed` instructions, and not on once there are `untilEvents` events. Call
-   * again after 'running', or after 'idle' once there is input.
+   * again after 'running', or after 'idle' once there is input. Where a run is interrupted changes
+   * nothing of what happens; it stops at the first point of rest (before a step, after it, between
+   * two instructions) at which the count is reached.
    */
   advance(insnsAllowed: number, untilEvents = Infinity): Advance {
     const stopAt = this.insns() + insnsAllowed;
@@ -137,6 +152,7 @@ export class World implements WorldPort {
         const idle = this.#step();
         if (idle !== undefined) return idle;
         if (this.ended !== undefined) continue;
+        if (this.eventCount >= untilEvents) return { kind: 'running' };
       }
       const insns = this.insns();
       if (insns >= stopAt) return { kind: 'running' };
@@ -146,6 +162,7 @@ export class World implements WorldPort {
       }
       if (insns >= this.#nextDigestInsns) {
         this.#nextDigestInsns += this.spec.digestEveryInsns;
+        this.digestCount++;
         this.sink?.stateDigest?.(this.eventCount, insns);
       }
       this.#runSlice(Math.min(this.#sliceLeft, stopAt - insns, this.spec.maxInstructions - insns, this.#nextDigestInsns - insns));
@@ -156,6 +173,7 @@ export class World implements WorldPort {
   #atEnd(ended: { outcome: Outcome; text: string }): Advance {
     if (!this.#endDigested) {
       this.#endDigested = true;
+      this.digestCount++;
       this.sink?.stateDigest?.(this.eventCount, this.insns());
     }
     return { kind: 'ended', ...ended };
@@ -165,6 +183,7 @@ export class World implements WorldPort {
   #step(): Advance | undefined {
     for (;;) {
       this.steps++;
+      this.#midSlice = false;
       this.#takeInputs();
       this.#fireDue();
       if (this.ended === undefined && this.nowNs() >= this.#lastNs) this.#endOfTime();
@@ -204,6 +223,7 @@ export class World implements WorldPort {
     for (;;) {
       const input = this.input.take(this.steps, this.nowNs());
       if (input === undefined) return;
+      this.inputsTaken++;
       if (input.kind === 'stop') {
         this.#emitWorld(EVENT.stopRequested, [this.steps]);
         this.end('quit', 'ended by the user');
@@ -269,15 +289,23 @@ export class World implements WorldPort {
     const cpu = vcpu.cpu;
     assert(cpu !== undefined, () => `d${vcpu.domain.domId}v${vcpu.vcpuId} has no processor`);
     const before = cpu.retired();
+    const sliceBefore = this.#sliceLeft;
+    let exit: CpuExit;
     if (this.profile === undefined) {
-      enterGuest(this.hv, vcpu);
-      this.#onExit(vcpu, cpu.run(budget));
-    } else this.#runProfiled(this.profile, vcpu, cpu, budget);
+      if (!this.#midSlice) enterGuest(this.hv, vcpu);
+      exit = cpu.run(budget);
+      this.#onExit(vcpu, exit);
+    } else exit = this.#runProfiled(this.profile, vcpu, cpu, budget);
     this.observers.quiescent?.();
     const ran = cpu.retired() - before;
+    const left = sliceBefore - ran;
+    this.#midSlice = exit.kind === 'budget' && left > 0;
+    if (this.#midSlice) {
+      this.#sliceLeft = left;
+      return;
+    }
     // What a slice ends at may have changed: a timer set nearer, a back end that is due.
     const deadline = this.queue.nextAtNs();
-    const left = this.#sliceLeft - ran;
     this.#sliceLeft = this.#sliceLeft === 0 || left <= 0 || this.nowNs() >= deadline ? 0 : Math.min(left, this.clock.insnsUntil(deadline, this.insns()));
   }
 
@@ -287,15 +315,16 @@ export class World implements WorldPort {
     if (handleExit(this.hv, vcpu, exit) !== 'run') this.#sliceLeft = 0;
   }
 
-  #runProfiled(profile: WorldProfile, vcpu: Vcpu, cpu: Cpu, budget: number): void {
+  #runProfiled(profile: WorldProfile, vcpu: Vcpu, cpu: Cpu, budget: number): CpuExit {
     const entering = profile.clock();
-    enterGuest(this.hv, vcpu);
+    if (!this.#midSlice) enterGuest(this.hv, vcpu);
     const running = profile.clock();
     const exit = cpu.run(budget);
     const leaving = profile.clock();
     this.#onExit(vcpu, exit);
     profile.processorMs += leaving - running;
     profile.hypervisorMs += running - entering + profile.clock() - leaving;
+    return exit;
   }
 
   end(outcome: Outcome, text: string): void {
@@ -354,6 +383,43 @@ export class World implements WorldPort {
       runnable: this.#runnable.map((vcpu) => [vcpu.domain.domId, vcpu.vcpuId]),
       current: this.#current === undefined ? null : [this.#current.domain.domId, this.#current.vcpuId],
     };
+  }
+
+  /**
+   * Everything that this class itself holds, for a checkpoint: a field is in here, or it is wiring that
+   * the next world of the same spec has too (WIRING in test/sim/snapshot.test.ts). vCPUs go by reference.
+   */
+  saveOwn(): Record<string, unknown> {
+    return {
+      eventCount: this.eventCount, steps: this.steps, ended: this.ended, digestCount: this.digestCount, inputsTaken: this.inputsTaken,
+      queue: this.queue.save(), idleNs: this.clock.idleNs, definedNames: this.#definedNames, servicePorts: this.#servicePorts,
+      current: this.#current, last: this.#last, runnable: this.#runnable, sliceLeft: this.#sliceLeft, midSlice: this.#midSlice,
+      otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt,
+      nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested,
+    };
+  }
+
+  restoreOwn(saved: Record<string, unknown>): void {
+    const own = saved as {
+      eventCount: number; steps: number; ended: World['ended']; digestCount: number; inputsTaken: number;
+      queue: ReturnType<EventQueue['save']>; idleNs: number; definedNames: Set<number>; servicePorts: Map<string, string>;
+      current: Vcpu | undefined; last: Vcpu | undefined; runnable: Vcpu[]; sliceLeft: number; midSlice: boolean;
+      otherInsns: number; workUnits: number; preemptAt: number; nextDigestInsns: number; endDigested: boolean;
+    };
+    ({ eventCount: this.eventCount, steps: this.steps, ended: this.ended, digestCount: this.digestCount, inputsTaken: this.inputsTaken } = own);
+    this.queue.restore(own.queue);
+    this.clock.idleNs = own.idleNs;
+    ({ definedNames: this.#definedNames, servicePorts: this.#servicePorts, current: this.#current, last: this.#last, runnable: this.#runnable } = own);
+    ({ sliceLeft: this.#sliceLeft, midSlice: this.#midSlice, otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt } = own);
+    ({ nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested } = own);
+  }
+
+  restoreServices(saved: unknown): void {
+    for (const [key, state] of saved as [string, unknown][]) {
+      const service = this.#services.get(key);
+      assert(service !== undefined, () => `there is no service ${key} to restore`);
+      service.restore(state);
+    }
   }
 
   /** A service asks to be run later. */

@@ -100,7 +100,8 @@ export interface Cpu {
 
   /** Architectural state (registers and TLB) as bytes, and back: checkpoints, digests. */
   saveState(): Uint8Array;
-  restoreState(bytes: Uint8Array): void;
+  /** `codeStands`: memory has changed by the machine's write door only, so that what was made from code is still good. */
+  restoreState(bytes: Uint8Array, codeStands?: boolean): void;
   /** One line per register that matters, for reports: stable names. */
   registers(): readonly { readonly name: string; readonly value: number | bigint }[];
   /** Disassembles up to `count` instructions at linear address (no side effects on TLB). */

@@ -355,11 +355,12 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   saveState(): Uint8Array {
     return saveState(this.core, this.#retired);
   }
-  restoreState(bytes: Uint8Array): void {
+  restoreState(bytes: Uint8Array, codeStands = false): void {
     this.#retired = restoreState(this.core, bytes);
-    this.#cache.clear();
     this.#page = undefined;
     this.#middle = -1;
+    if (codeStands) return;
+    this.#cache.clear();
     this.#translator?.reset();
   }
 }
