@@ -23,6 +23,7 @@ import { VirtualClock } from './clock.ts';
 import { EventQueue, type Agenda } from './event-queue.ts';
 import { FrameHashes } from './frame-hashes.ts';
 import type { InputSource } from './input.ts';
+import { outcomeOfSilence } from './silence.ts';
 import { SHUTDOWN_OUTCOME, type Outcome } from './outcome.ts';
 import type { WorldSpec } from './spec.ts';
 
@@ -199,7 +200,8 @@ export class World implements WorldPort {
       const untilNs = Math.min(this.queue.nextAtNs(), inputNs ?? Infinity);
       if (inputNs === undefined) return { kind: 'idle', untilNs };
       if (untilNs === Infinity) {
-        this.#endIdle();
+        const { outcome, text } = outcomeOfSilence(this.hv);
+        this.end(outcome, text);
         return undefined;
       }
       this.jumpTo(Math.min(untilNs, this.#lastNs));
@@ -332,17 +334,6 @@ export class World implements WorldPort {
     this.#sliceLeft = 0;
   }
 
-  #endIdle(): void {
-    const live = [...this.hv.domains.values()].filter((domain) => domain.life.kind === 'running');
-    const halted = live.every((domain) => domain.vcpus.every((vcpu) => !vcpu.online || vcpu.polling === undefined) && this.#eventsMasked(domain.vcpus));
-    if (halted) this.end('halted', 'every vCPU is blocked with events masked');
-    else this.end('stuck', 'every vCPU is blocked, no timer is set and no back end has anything to say');
-  }
-
-  #eventsMasked(vcpus: readonly Vcpu[]): boolean {
-    return vcpus.every((vcpu) => !vcpu.online || this.machine.readU8(vcpu.vcpuInfoMaddr + 1) !== 0);
-  }
-
   // -- services ------------------------------------------------------------------------------------
 
   /** `ports` of the domain lead to this service. */
@@ -389,29 +380,22 @@ export class World implements WorldPort {
    * Everything that this class itself holds, for a checkpoint: a field is in here, or it is wiring that
    * the next world of the same spec has too (WIRING in test/sim/snapshot.test.ts). vCPUs go by reference.
    */
-  saveOwn(): Record<string, unknown> {
+  saveOwn() {
     return {
       eventCount: this.eventCount, steps: this.steps, ended: this.ended, digestCount: this.digestCount, inputsTaken: this.inputsTaken,
       queue: this.queue.save(), idleNs: this.clock.idleNs, definedNames: this.#definedNames, servicePorts: this.#servicePorts,
       current: this.#current, last: this.#last, runnable: this.#runnable, sliceLeft: this.#sliceLeft, midSlice: this.#midSlice,
-      otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt,
-      nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested,
+      otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt, nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested,
     };
   }
 
-  restoreOwn(saved: Record<string, unknown>): void {
-    const own = saved as {
-      eventCount: number; steps: number; ended: World['ended']; digestCount: number; inputsTaken: number;
-      queue: ReturnType<EventQueue['save']>; idleNs: number; definedNames: Set<number>; servicePorts: Map<string, string>;
-      current: Vcpu | undefined; last: Vcpu | undefined; runnable: Vcpu[]; sliceLeft: number; midSlice: boolean;
-      otherInsns: number; workUnits: number; preemptAt: number; nextDigestInsns: number; endDigested: boolean;
-    };
-    ({ eventCount: this.eventCount, steps: this.steps, ended: this.ended, digestCount: this.digestCount, inputsTaken: this.inputsTaken } = own);
-    this.queue.restore(own.queue);
-    this.clock.idleNs = own.idleNs;
-    ({ definedNames: this.#definedNames, servicePorts: this.#servicePorts, current: this.#current, last: this.#last, runnable: this.#runnable } = own);
-    ({ sliceLeft: this.#sliceLeft, midSlice: this.#midSlice, otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt } = own);
-    ({ nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested } = own);
+  restoreOwn(saved: ReturnType<World['saveOwn']>): void {
+    ({ eventCount: this.eventCount, steps: this.steps, ended: this.ended, digestCount: this.digestCount, inputsTaken: this.inputsTaken } = saved);
+    this.queue.restore(saved.queue);
+    this.clock.idleNs = saved.idleNs;
+    ({ definedNames: this.#definedNames, servicePorts: this.#servicePorts, current: this.#current, last: this.#last, runnable: this.#runnable } = saved);
+    ({ sliceLeft: this.#sliceLeft, midSlice: this.#midSlice, otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt } = saved);
+    ({ nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested } = saved);
   }
 
   restoreServices(saved: unknown): void {
