@@ -28,6 +28,7 @@ function cannot(what: string): never {
 }
 
 export class ScriptCpu implements Cpu {
+  readonly restorable = false;
   readonly machine: MachineMemory;
   readonly stateBase = 0;
   readonly tlbBase = 0;

@@ -39,7 +39,10 @@ export interface Snapshot {
   readonly records: number;
 }
 
-/** Takes and restores snapshots of one world. */
+/** False: a guest of this world can only be run again from its start. */
+export const isRestorable = (world: World): boolean => [...world.hv.domains.values()].every(({ vcpus }) => vcpus.every(({ cpu }) => cpu === undefined || cpu.restorable));
+
+/** Takes and restores snapshots of one world, which must be restorable. */
 export class Snapshots {
   readonly store: ContentStore;
   readonly #world: World;
@@ -52,6 +55,7 @@ export class Snapshots {
   readonly #cpus: readonly { readonly domId: number; readonly vcpuId: number; readonly cpu: Cpu }[];
 
   constructor(world: World, store: ContentStore) {
+    assert(isRestorable(world), 'a snapshot is wanted of a world that cannot be restored');
     this.#world = world;
     this.store = store;
     this.#records = new WorldRecords(world);

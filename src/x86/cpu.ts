@@ -98,6 +98,8 @@ export interface Cpu {
   deliver(exception: Exception, software: boolean): CpuExit | undefined;
   completeIo(value: number): void;
 
+  /** False: restoreState() does not bring it back, it must be run again from its start (guests that are generators). */
+  readonly restorable: boolean;
   /** Architectural state (registers and TLB) as bytes, and back: checkpoints, digests. */
   saveState(): Uint8Array;
   /** `codeStands`: memory has changed by the machine's write door only, so that what was made from code is still good. */

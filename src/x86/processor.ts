@@ -33,6 +33,7 @@ const CS = STATE.seg + SEG.cs * SEG_SLOT_BYTES;
 
 export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   readonly core: Core;
+  readonly restorable: boolean = true;
   exit: CpuExit | undefined;
   readonly #options: CpuOptions;
   readonly #cache: CodeCache;

@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { PrngStream } from '../../src/base/prng.ts';
 import { bytesToHex } from '../../src/base/hash.ts';
 import { storedImage } from '../../src/node/image-store.ts';
-import { findScenario } from '../../src/node/scenario-files.ts';
+import { shippedScenarios, findScenario } from '../../src/node/scenario-files.ts';
 import { loadHashes } from '../../src/node/load-hashes.ts';
 import { buildWorld } from '../../src/sim/build-world.ts';
 import { SeededChoices } from '../../src/sim/choices.ts';
@@ -22,6 +22,8 @@ import { imagesOf } from '../replay/boots.ts';
 const long = process.env['REXEN_DEPTH'] === 'long';
 const GUESTS = ['pv-i386-pae', 'pv-i386-nopae'];
 const WITH_GRUB = storedImage('grub-i386') === undefined ? GUESTS : [...GUESTS, 'grub-i386'];
+/** Every scenario whose images are here and whose guests are machine code. */
+const RESTORABLE = (await shippedScenarios()).filter(({ needs, spec }) => needs.every((image) => storedImage(image) !== undefined) && spec.domains.every(({ model }) => model === undefined)).map(({ name }) => name);
 
 interface Run {
   readonly world: World;
@@ -73,7 +75,9 @@ describe.each(long ? WITH_GRUB : ['pv-i386-nopae'])('%s', (name) => {
 
 });
 
-describe.each(WITH_GRUB)('%s', (name) => {
+test('our guest is among the worlds to restore', () => expect(RESTORABLE).toEqual(expect.arrayContaining(GUESTS)));
+
+describe.each(RESTORABLE)('%s', (name) => {
   test('is restored at any instruction, in any order, into a used world and a fresh one, and goes on exactly', async () => {
     const straight = await start(name);
     const store = new MemoryStore();
@@ -117,7 +121,7 @@ describe('what a checkpoint holds', () => {
     const WIRING: Readonly<Record<string, string>> = {
       spec: 'a constant of the recording', machine: 'its bytes are saved by Snapshots', clock: 'idleNs is saved; the rest is of the spec', queue: 'saved as its entries',
       choices: 'a row of its own', observers: 'of the host', frameHashes: 'derived from memory', hv: 'a row of its own', sink: 'of the host', profile: 'of the host', input: 'a row of its own',
-      '#services': 'a row of its own',
+      '#services': 'a row of its own', '#lastNs': 'of the spec',
     };
     const source = readFileSync(join(import.meta.dirname, '../../src/sim/world.ts'), 'utf8');
     const body = source.slice(source.indexOf('export class World'));

@@ -52,6 +52,7 @@ interface Context {
 }
 
 export class ModelProcessor extends Processor {
+  override readonly restorable = false;
   readonly port: MachinePort;
   #code: GuestCode | undefined;
   readonly #idt: boolean;
