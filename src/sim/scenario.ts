@@ -18,6 +18,13 @@ export interface Scenario {
   readonly needs: readonly string[];
   readonly spec: WorldSpec;
   readonly expect: Expectation;
+  /** What is different when a person sits at the console (`--interactive`), where the script's keys are left out. */
+  readonly interactive?: InteractiveChange;
+}
+
+export interface InteractiveChange {
+  /** The first domain's command line. */
+  readonly cmdline: string;
 }
 
 export interface ScenarioInput extends Partial<Omit<WorldSpec, 'domains' | 'input'>> {
@@ -27,10 +34,11 @@ export interface ScenarioInput extends Partial<Omit<WorldSpec, 'domains' | 'inpu
   readonly domains: readonly DomainSpec[];
   readonly input?: readonly InputStep[];
   readonly expect?: Expectation;
+  readonly interactive?: InteractiveChange;
 }
 
 /** Fills in the defaults. */
 export function defineScenario(input: ScenarioInput): Scenario {
-  const { name, title, needs, expect, ...world } = input;
-  return { name, title, needs: needs ?? [], expect: expect ?? {}, spec: { ...SPEC_DEFAULTS, ...world } };
+  const { name, title, needs, expect, interactive, ...world } = input;
+  return { name, title, needs: needs ?? [], expect: expect ?? {}, spec: { ...SPEC_DEFAULTS, ...world }, ...(interactive === undefined ? {} : { interactive }) };
 }

@@ -87,7 +87,7 @@ const isImage = (value: unknown): boolean => isRecord(value) && isText(value['na
 const isDomain = (value: unknown): boolean =>
   isRecord(value) && isText(value['name']) && isText(value['cmdline']) && isImage(value['kernel']) && (value['ramdisk'] === undefined || isImage(value['ramdisk'])) && within(value['memoryMib'], 1, 4096);
 const isStep = (value: unknown): boolean =>
-  isRecord(value) && isText(value['domain']) && isText(value['after']) && isText(value['send']) && (value['delayNs'] === undefined || within(value['delayNs'], 0, Number.MAX_SAFE_INTEGER));
+  isRecord(value) && isText(value['domain']) && isText(value['after']) && (isText(value['send']) || isRecord(value['command'])) && (value['delayNs'] === undefined || within(value['delayNs'], 0, Number.MAX_SAFE_INTEGER));
 
 /** The spec that a recording carries, or undefined if it is none: whoever wrote the file may have written anything. */
 export function specFrom(value: unknown): WorldSpec | undefined {

@@ -81,7 +81,7 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
 function withOptions(scenario: Scenario, options: RunOptions): Scenario {
   const shorthands: [string, string | undefined][] = [
     ['memory', options.memory],
-    ['cmdline', options.cmdline],
+    ['cmdline', options.cmdline ?? (options.interactive === true ? scenario.interactive?.cmdline : undefined)],
     ['max-instructions', options.maxInstructions],
   ];
   const settings = shorthands.flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${value}`]));
