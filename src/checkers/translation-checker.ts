@@ -27,7 +27,7 @@ function checkTranslations(survey: Survey, report: Report): void {
   for (const domain of survey.hv.domains.values()) {
     // A domain that is gone runs no more: its processors' caches are never read again.
     if (domain.life.kind === 'destroyed') continue;
-    for (const vcpu of domain.vcpus) if (vcpu.cpu !== undefined && vcpu.cpu.tlbBase !== 0) checkVcpu(survey, report, domain, vcpu, vcpu.cpu.tlbBase);
+    for (const vcpu of domain.vcpus) for (const tlbBase of vcpu.cpu?.tlbBases ?? []) checkVcpu(survey, report, domain, vcpu, tlbBase);
   }
 }
 

@@ -31,7 +31,7 @@ export class ScriptCpu implements Cpu {
   readonly restorable = false;
   readonly machine: MachineMemory;
   readonly stateBase = 0;
-  readonly tlbBase = 0;
+  readonly tlbBases = [];
   readonly counters: CpuCounters = { evaluatedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
   readonly #vcpu: Vcpu;
   readonly #tlb = new Map<number, Translation>();
@@ -40,6 +40,7 @@ export class ScriptCpu implements Cpu {
   readonly #crs = new Map<number, number>();
   readonly #drs = new Map<number, number>();
   readonly #segments = new Map<number, SegmentState>();
+  #kernelGsBase = 0;
   #eip = 0;
   #eflags = EFLAGS_RESET;
   #efer = 0;
@@ -94,6 +95,9 @@ export class ScriptCpu implements Cpu {
     maddrs.forEach((maddr, i) => this.machine.writeU8(maddr, bytes[i] as number));
     return { ok: true };
   }
+  switchTables(_second: boolean, cr3: number): void {
+    this.setCr(3, cr3);
+  }
   flushTlb(_keepGlobal: boolean): void {
     this.#tlb.clear();
   }
@@ -118,6 +122,15 @@ export class ScriptCpu implements Cpu {
   setRegHigh(index: number, value: number): void {
     this.#highs[index] = value;
   }
+  reg64 = (index: number): bigint => (BigInt(this.regHigh(index) >>> 0) << 32n) | BigInt(this.reg(index) >>> 0);
+  setReg64(index: number, value: bigint): void {
+    this.#regs[index] = Number(value & 0xffff_ffffn);
+    this.#highs[index] = Number((value >> 32n) & 0xffff_ffffn);
+  }
+  rip = (): number => this.#eip;
+  setRip(vaddr: number): void {
+    this.#eip = vaddr;
+  }
   eip = (): number => this.#eip;
   setEip(value: number): void {
     this.#eip = value;
@@ -131,6 +144,15 @@ export class ScriptCpu implements Cpu {
   setSegment(index: number, state: SegmentState): void {
     this.#segments.set(index, state);
   }
+  setSegmentBase(index: number, base: number): void {
+    this.#segments.set(index, { ...this.segment(index), base });
+  }
+  kernelGsBase = (): number => this.#kernelGsBase;
+  setKernelGsBase(base: number): void {
+    this.#kernelGsBase = base;
+  }
+  msr = (_index: number): undefined => undefined;
+  setMsr = (_index: number, _value: bigint): boolean => false;
   ldtr = (): SegmentState => this.#ldtr;
   setLdtr(state: SegmentState): void {
     this.#ldtr = state;

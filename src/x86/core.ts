@@ -2,10 +2,11 @@
 // the last failed access left behind. Parts are plain functions over a Core (paging.ts, segments.ts,
 // system/, ...); the public face is processor.ts.
 import type { MachineMemory } from '../machine/memory.ts';
+import { fromHalves, highHalf } from './address.ts';
 import type { CpuOptions } from './cpu.ts';
 import type { Exception } from './exit.ts';
 import { EFLAGS, EXPLICIT, FLAG_BIT, FLAG_ROWS, STATUS_FLAGS, STATUS_MASK, flagOpOf } from './flags.ts';
-import { compileFlag } from './evaluate-expr.ts';
+import { compileFlag, type FlagGetter } from './evaluate-expr.ts';
 import { CS_FLAT, MODE, type ModeKey } from './mode.ts';
 import { ARCH_STATE_BYTES, MXCSR_RESET, SEG, SEG_SLOT_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
 import { TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
@@ -15,10 +16,11 @@ export const UNUSABLE = 0x10000;
 export const ACCESS = { typeMask: 0xf, accessed: 1, writable: 2, readable: 2, expandDown: 4, conforming: 4, code: 8, system: 0x10, dplShift: 5, present: 0x80, avl: 0x1000, long: 0x2000, big: 0x4000, granular: 0x8000 } as const;
 export const CR0 = { PE: 1, MP: 2, EM: 4, TS: 8, ET: 0x10, NE: 0x20, WP: 0x10000, AM: 0x40000, NW: 0x20000000, CD: 0x40000000, PG: 0x80000000 } as const;
 export const CR4 = { VME: 1, PVI: 2, TSD: 4, DE: 8, PSE: 0x10, PAE: 0x20, MCE: 0x40, PGE: 0x80, PCE: 0x100, OSFXSR: 0x200, OSXMMEXCPT: 0x400 } as const;
-export const EFER_NXE = 0x800;
+export const EFER = { SCE: 1, LME: 0x100, LMA: 0x400, NXE: 0x800 } as const;
 
-type FlagGetter = (a: number, b: number, r: number, aBig: bigint, bBig: bigint, rBig: bigint) => number;
 const flagGetters = new Map<number, FlagGetter>();
+
+const LONG_FLAT = (1 << (MODE.flatShift + SEG.es)) | (1 << (MODE.flatShift + SEG.cs)) | (1 << (MODE.flatShift + SEG.ss)) | (1 << (MODE.flatShift + SEG.ds));
 
 export class Core {
   readonly machine: MachineMemory;
@@ -28,8 +30,16 @@ export class Core {
   readonly view: DataView;
   /** Linear addresses. */
   readonly stateBase: number;
-  readonly tlbBase: number;
-  readonly tlbVpnBase: number;
+  readonly tlbBases: readonly [number, number];
+  readonly tlbVpnBases: readonly [number, number];
+  /** Of the set of translations in use. */
+  tlbBase: number;
+  tlbVpnBase: number;
+  /** The second set has been used: flushes have to look at it. */
+  secondUsed = false;
+  /** Long mode is active; 64-bit code runs. Both follow from EFER and CS (restoreMode). */
+  lma = false;
+  long = false;
   /** Word index of the state. */
   readonly s: number;
   /** Left behind by whatever returned "fault". */
@@ -46,8 +56,12 @@ export class Core {
     this.u8 = machine.u8;
     this.view = machine.view;
     this.stateBase = machine.reserve(STATE_BYTES, 64);
-    this.tlbBase = machine.reserve(TLB_ENTRIES * TLB_ENTRY_BYTES, 64);
-    this.tlbVpnBase = machine.reserve(TLB_ENTRIES * TLB_VPN_BYTES, 64);
+    const tlb = (): number => machine.reserve(TLB_ENTRIES * TLB_ENTRY_BYTES, 64);
+    const vpns = (): number => machine.reserve(TLB_ENTRIES * TLB_VPN_BYTES, 64);
+    this.tlbBases = [tlb(), tlb()];
+    this.tlbVpnBases = [vpns(), vpns()];
+    this.tlbBase = this.tlbBases[0];
+    this.tlbVpnBase = this.tlbVpnBases[0];
     this.s = this.stateBase >>> 2;
     this.reset();
   }
@@ -75,10 +89,33 @@ export class Core {
     this.u32[this.s + (at >> 2)] = value;
   }
 
+  /** An address slot: rip, a base, cr2 (address.ts). */
+  address(at: number): number {
+    const w = this.s + (at >> 2);
+    const high = this.u32[w + 1] as number;
+    return high === 0 ? (this.u32[w] as number) : fromHalves(this.u32[w] as number, high);
+  }
+  setAddress(at: number, vaddr: number): void {
+    const w = this.s + (at >> 2);
+    this.u32[w] = vaddr;
+    this.u32[w + 1] = highHalf(vaddr);
+  }
+  get rip(): number {
+    return this.address(STATE.rip);
+  }
+  set rip(vaddr: number) {
+    this.setAddress(STATE.rip, vaddr);
+  }
+  /** An address after arithmetic: outside long mode they wrap at 4 GiB. */
+  wrap(vaddr: number): number {
+    return this.lma ? vaddr : vaddr >>> 0;
+  }
+
   setSegmentSlot(at: number, selector: number, base: number, limit: number, access: number): void {
     const w = this.s + (at >> 2);
     this.u32[w] = selector;
     this.u32[w + 2] = base;
+    this.u32[w + 3] = highHalf(base);
     this.u32[w + 4] = limit;
     this.u32[w + 6] = access;
   }
@@ -90,12 +127,23 @@ export class Core {
     // Who crosses between user and supervisor fetches anew (law 1).
     if ((this.get32(STATE.mode) & MODE.user) !== before) this.dropFetchPage();
   }
-  /** STATE.mode as everything that it is made from says. */
+  /** STATE.mode and what else is derived, as everything that they are made from says. */
   restoreMode(): void {
     const { u32 } = this;
     const user = this.get32(STATE.cpl) === 3;
+    const second = this.get32(STATE.tables);
+    this.lma = (this.get32(STATE.efer) & EFER.LMA) !== 0;
+    this.long = this.lma && (this.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 24) & ACCESS.long) !== 0;
+    this.tlbBase = this.tlbBases[second as 0 | 1];
+    this.tlbVpnBase = this.tlbVpnBases[second as 0 | 1];
+    if (second !== 0) this.secondUsed = true;
     const align = user && (this.get32(STATE.cr0) & CR0.AM) !== 0 && (this.get32(STATE.eflagsRest) & EFLAGS.AC) !== 0;
-    let mode: ModeKey = align ? MODE.align : 0;
+    let mode: ModeKey = (align ? MODE.align : 0) | (user ? MODE.user : 0) | (this.lma ? MODE.lma : 0) | (second !== 0 ? MODE.second : 0);
+    if (this.long) {
+      // No limits; only FS and GS have bases, which are looked up.
+      this.set32(STATE.mode, mode | MODE.long | (align ? 0 : LONG_FLAT));
+      return;
+    }
     for (let seg = 0; seg < 6; seg++) {
       const w = this.s + ((STATE.seg + seg * SEG_SLOT_BYTES) >> 2);
       const access = u32[w + 6] as number;
@@ -115,7 +163,6 @@ export class Core {
     }
     if ((this.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 24) & ACCESS.big) !== 0) mode |= MODE.code32;
     if ((this.get32(STATE.seg + SEG.ss * SEG_SLOT_BYTES + 24) & ACCESS.big) !== 0) mode |= MODE.stack32;
-    if (user) mode |= MODE.user;
     this.set32(STATE.mode, mode);
   }
   get mode(): ModeKey {
@@ -145,9 +192,8 @@ export class Core {
       getter = compileFlag((FLAG_ROWS[op] as (typeof FLAG_ROWS)[string])[STATUS_FLAGS[index] as 'cf'], width);
       flagGetters.set(key, getter);
     }
-    if ((code & 3) !== 3) return getter(this.get32(STATE.flagA), this.get32(STATE.flagB), this.get32(STATE.flagR), 0n, 0n, 0n);
-    const v = this.view;
-    return getter(0, 0, 0, v.getBigUint64(this.stateBase + STATE.flagA, true), v.getBigUint64(this.stateBase + STATE.flagB, true), v.getBigUint64(this.stateBase + STATE.flagR, true));
+    if ((code & 3) !== 3) return getter(this.get32(STATE.flagA), this.get32(STATE.flagB), this.get32(STATE.flagR), 0, 0, 0);
+    return getter(this.get32(STATE.flagA), this.get32(STATE.flagB), this.get32(STATE.flagR), this.get32(STATE.flagA + 4), this.get32(STATE.flagB + 4), this.get32(STATE.flagR + 4));
   }
 
   /** The six status flags as in eflags. */

@@ -1,10 +1,16 @@
 // The public face of the processor; processor.ts implements it, create.ts is the door.
+//
+// Addresses (vaddr, rip, bases) are numbers: unsigned 32 bits outside long mode; in long mode (EFER.LMA) the signed
+// number that a canonical address is, so that 0xffffffff81000000 is -0x7f000000. address.ts has the conversions:
+// highHalf(v) and v >>> 0 are its halves, fromHalves() and addressOf() lead back, isCanonical(high) comes first.
+// cr2 of a #PF, SegmentState.base, GDTR and IDTR, readLinear and the like all speak of such numbers.
 import type { MachineMemory } from '../machine/memory.ts';
 import type { CpuExit, Exception } from './exit.ts';
 
 /** A segment register with its hidden part, or LDTR/TR. */
 export interface SegmentState {
   readonly selector: number;
+  /** An address: signed in long mode. Of FS and GS the one that FS_BASE and GS_BASE name. */
   readonly base: number;
   /** Inclusive, in bytes. */
   readonly limit: number;
@@ -34,7 +40,8 @@ export interface Cpu {
   readonly counters?: CpuCounters;
   /** Linear address of this vCPU's state (state-layout.ts) and TLB (tlb-layout.ts). */
   readonly stateBase: number;
-  readonly tlbBase: number;
+  /** Of both sets of translations (switchTables); the second is empty unless it was used. */
+  readonly tlbBases: readonly number[];
 
   /** Runs at most `budgetInsns` (1 <= n <= 2^30) instructions. Exact. */
   run(budgetInsns: number): CpuExit;
@@ -48,8 +55,15 @@ export interface Cpu {
   setReg(index: number, value: number): void;
   regHigh(index: number): number;
   setRegHigh(index: number, value: number): void;
+  /** All 64 bits, unsigned. */
+  reg64(index: number): bigint;
+  setReg64(index: number, value: bigint): void;
+  /** The low 32 bits of rip; setEip clears the upper half. */
   eip(): number;
   setEip(value: number): void;
+  /** As an address. setRip: the caller has made sure that it is canonical. */
+  rip(): number;
+  setRip(vaddr: number): void;
   /** The complete eflags image (bit 1 set). */
   eflags(): number;
   setEflags(value: number): void;
@@ -57,6 +71,15 @@ export interface Cpu {
   /** Loading CS also sets CPL from the selector's RPL... the caller has done all checks. */
   segment(index: number): SegmentState;
   setSegment(index: number, state: SegmentState): void;
+  /** Only the base: FS_BASE, GS_BASE and arch_prctl-like calls in long mode. Canonical. */
+  setSegmentBase(index: number, base: number): void;
+  /** KERNEL_GS_BASE, which SWAPGS exchanges with GS's base. A PV guest's is its GS base of the other mode. */
+  kernelGsBase(): number;
+  setKernelGsBase(base: number): void;
+  /** What RDMSR at CPL 0 would read: undefined where it raises #GP (long mode's only if CPUID 0x80000001 EDX bit 29 promises it). */
+  msr(index: number): bigint | undefined;
+  /** False where WRMSR at CPL 0 raises #GP. */
+  setMsr(index: number, value: bigint): boolean;
   ldtr(): SegmentState;
   setLdtr(state: SegmentState): void;
   tr(): SegmentState;
@@ -69,7 +92,10 @@ export interface Cpu {
   /** n in 0, 2, 3, 4. setCr3 flushes non-global entries as hardware does; setCr0/4 flush on relevant changes. No reserved-bit checks: those are the instruction's. */
   cr(n: 0 | 2 | 3 | 4): number;
   setCr(n: 0 | 2 | 3 | 4, value: number): void;
-  /** IA32_EFER, low 32 bits (NXE bit 11). */
+  /**
+   * IA32_EFER, low 32 bits: SCE 1, LME 0x100, LMA 0x400, NXE 0x800 (EFER in core.ts). setEfer takes LMA as given: with it paging has four
+   * levels (CR4.PAE and CR0.PG are the caller's to set), and code is 64-bit code where CS has access bit 0x2000 (L), else compatibility code.
+   */
   efer(): number;
   setEfer(value: number): void;
   dr(n: number): number;
@@ -81,6 +107,12 @@ export interface Cpu {
   /** Loads a data, stack or code segment register as MOV/POP/far transfers do, with all descriptor checks; undefined on success. */
   loadSegment(index: number, selector: number): Exception | undefined;
 
+  /**
+   * Loads CR3 and flushes nothing: the processor has two sets of translations, and this chooses one. For hosts that keep two base tables
+   * for one vCPU: a 64-bit PV guest's kernel (first) and user (second) tables. Whoever changes the tables flushes as ever: flushTlb,
+   * invlpg and setCr(3, ...) work on both sets, so a GLOBAL translation is forgotten in both, and survives flushTlb(true) in both.
+   */
+  switchTables(second: boolean, cr3: number): void;
   flushTlb(keepGlobal: boolean): void;
   invlpg(vaddr: number): void;
   /** Dirty tracking restarted: forget which pages are known dirty. Drops no translation. */

@@ -25,8 +25,10 @@ export interface MemOperand {
   readonly base: number;
   readonly index: number;
   readonly scale: 1 | 2 | 4 | 8;
-  /** Low 32 bits. */
-  readonly displacement: number;
+  /** Low 32 bits; in 64-bit code all 64, sign-extended (bigints only for MOV's absolute addresses beyond 2^53). */
+  readonly displacement: number | bigint;
+  /** `displacement` is the address that an operand relative to rip means at this place. */
+  readonly ripRelative?: true;
   readonly addressWidth: 16 | 32 | 64;
   /** Implicit string operand: DI or SI of the address width. */
   readonly string?: 'si' | 'di';
@@ -104,11 +106,32 @@ const STRING_KINDS: Readonly<Record<number, { string: 'si' | 'di'; width: 16 | 3
   [OpKind.MemoryESRDI]: { string: 'di', width: 64, es: true },
 };
 
+/** In 64-bit code the ES, CS, SS and DS prefixes mean nothing: the base register decides between DS and SS. */
+function memOperand64(instruction: Instruction): MemOperand {
+  const { memoryBase } = instruction;
+  const base = gprIndex(memoryBase);
+  const index = gprIndex(instruction.memoryIndex);
+  const rip = memoryBase === Register.RIP || memoryBase === Register.EIP;
+  const addressWidth = base?.width ?? index?.width ?? (memoryBase === Register.EIP || instruction.memoryDisplSize === 4 ? 32 : 64);
+  const displacement = instruction.memoryDisplacement;
+  const seg = SEGMENT_OF[instruction.memorySegment] ?? SEG.ds;
+  return {
+    seg: seg >= SEG.fs ? seg : base !== undefined && (base.index === 4 || base.index === 5) ? SEG.ss : SEG.ds,
+    base: base?.index ?? -1,
+    index: index?.index ?? -1,
+    scale: instruction.memoryIndexScale as 1 | 2 | 4 | 8,
+    displacement: addressWidth === 32 ? Number(BigInt.asUintN(32, displacement)) : Number.isSafeInteger(Number(displacement)) ? Number(displacement) : displacement,
+    addressWidth,
+    ...(rip ? { ripRelative: true } : {}),
+  };
+}
+
 function memOperand(instruction: Instruction, bitness: number): MemOperand {
+  if (bitness === 64) return memOperand64(instruction);
   const base = gprIndex(instruction.memoryBase);
   const index = gprIndex(instruction.memoryIndex);
   const displSize = instruction.memoryDisplSize;
-  const addressWidth = base?.width ?? index?.width ?? (displSize === 2 ? 16 : displSize === 8 ? 64 : bitness === 16 && displSize === 4 ? 32 : bitness === 64 ? 64 : displSize === 4 ? 32 : (bitness as 16 | 32));
+  const addressWidth = base?.width ?? index?.width ?? (displSize === 2 ? 16 : displSize === 4 ? 32 : (bitness as 16 | 32));
   return {
     seg: SEGMENT_OF[instruction.memorySegment] ?? SEG.ds,
     base: base?.index ?? -1,
@@ -133,14 +156,15 @@ function operandOf(instruction: Instruction, at: number, bitness: number): Opera
   if (kind === OpKind.FarBranch16) return { kind: 'far', selector: instruction.farBranchSelector, offset: instruction.farBranch16 };
   const string = STRING_KINDS[kind];
   if (string !== undefined) {
-    const seg = string.es ? SEG.es : (SEGMENT_OF[instruction.memorySegment] ?? SEG.ds);
+    const prefixed = SEGMENT_OF[instruction.memorySegment] ?? SEG.ds;
+    const seg = string.es ? SEG.es : bitness === 64 && prefixed < SEG.fs ? SEG.ds : prefixed;
     return { kind: 'mem', mem: { seg, base: string.string === 'si' ? 6 : 7, index: -1, scale: 1, displacement: 0, addressWidth: string.width, string: string.string } };
   }
   return { kind: 'other' };
 }
 
-/** F2/F3/F0/segment/66/67 prefix bytes in front of the opcode, for what iced leaves out. */
-function scanPrefixes(bytes: Uint8Array): { f2: boolean; f3: boolean; a67: boolean; opcodeAt: number } {
+/** F2/F3/F0/segment/66/67 (and REX) prefix bytes in front of the opcode, for what iced leaves out. */
+function scanPrefixes(bytes: Uint8Array, bitness: number): { f2: boolean; f3: boolean; a67: boolean; opcodeAt: number } {
   let f2 = false;
   let f3 = false;
   let a67 = false;
@@ -150,7 +174,7 @@ function scanPrefixes(bytes: Uint8Array): { f2: boolean; f3: boolean; a67: boole
     if (byte === 0xf2) [f2, f3] = [true, false];
     else if (byte === 0xf3) [f2, f3] = [false, true];
     else if (byte === 0x67) a67 = true;
-    else if (byte !== 0xf0 && byte !== 0x66 && byte !== 0x2e && byte !== 0x36 && byte !== 0x3e && byte !== 0x26 && byte !== 0x64 && byte !== 0x65) break;
+    else if (byte !== 0xf0 && byte !== 0x66 && byte !== 0x2e && byte !== 0x36 && byte !== 0x3e && byte !== 0x26 && byte !== 0x64 && byte !== 0x65 && !(bitness === 64 && (byte & 0xf0) === 0x40)) break;
     opcodeAt++;
   }
   return { f2, f3, a67, opcodeAt };
@@ -173,7 +197,7 @@ export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64):
       if (instruction.length >= MAX_INSN_BYTES) return { kind: 'tooLong' };
       return decoder.lastError === DecoderError.NoMoreBytes ? { kind: 'needMore' } : { kind: 'invalid' };
     }
-    const prefixes = scanPrefixes(window);
+    const prefixes = scanPrefixes(window, bitness);
     const operands: Operand[] = [];
     for (let at = 0; at < instruction.opCount; at++) operands.push(operandOf(instruction, at, bitness));
     const defaultAddress = bitness;

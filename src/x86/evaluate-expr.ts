@@ -1,15 +1,16 @@
-// Expressions to JavaScript closures: numbers (unsigned) up to 32 bits, bigints at 64.
+// Expressions to JavaScript closures: numbers (unsigned) up to 32 bits, pairs of them at 64 (evaluate-pair.ts).
 import { assert } from '../base/assert.ts';
 import { EFLAGS, STATUS_FLAGS, conditionOf } from './flags.ts';
+import { bigOf, PairCompiler, popcount, type PairFn, type PairTemps } from './evaluate-pair.ts';
 import { flag as flagExpr, widthOf } from './expr.ts';
 import type { Core } from './core.ts';
 import type { BinOp, CmpOp, Expr, Width } from './ir.ts';
 import { VectorCompiler, type VectorFn, Vectors } from './evaluate-vector.ts';
 import { SEG_SLOT_BYTES, STATE } from './state-layout.ts';
 
-export interface Temps {
+/** Temporaries: `n` up to 32 bits, `lo` and `hi` at 64. */
+export interface Temps extends PairTemps {
   readonly n: Float64Array;
-  readonly big: bigint[];
   readonly vectors: Vectors;
 }
 export type NumberFn = () => number;
@@ -17,23 +18,36 @@ export type BigFn = () => bigint;
 
 const MASK32: Readonly<Record<number, number>> = { 1: 1, 8: 0xff, 16: 0xffff };
 const signed = (value: number, width: Width): number => (width === 32 ? value | 0 : width === 16 ? (value << 16) >> 16 : width === 8 ? (value << 24) >> 24 : value);
-const M64 = 0xffff_ffff_ffff_ffffn;
 
 /** Closures for one instruction of one core. */
 export class ExprCompiler {
   readonly #core: Core;
   readonly #temps: Temps;
   readonly #vectors: VectorCompiler;
+  readonly #pairs: PairCompiler;
 
   constructor(core: Core, temps: Temps) {
     this.#core = core;
     this.#temps = temps;
     this.#vectors = new VectorCompiler(core, temps.vectors, this);
+    this.#pairs = new PairCompiler(core, temps, this);
   }
 
   /** Width 128. */
   vector(expr: Expr): VectorFn {
     return this.#vectors.vector(expr);
+  }
+  /** Width 64. */
+  pair(expr: Expr): PairFn {
+    return this.#pairs.pair(expr);
+  }
+  /** Width 64, for what is rare. */
+  big(expr: Expr): BigFn {
+    return bigOf(this.pair(expr));
+  }
+  /** 64 bits of a vector. */
+  lane64(index: number, a: Expr): BigFn {
+    return this.#vectors.lane64(index, a);
   }
 
   /** Width up to 32. */
@@ -56,7 +70,7 @@ export class ExprCompiler {
       case 'un':
         return this.#un(expr);
       case 'cmp':
-        return widthOf(expr.a) === 64 ? this.#cmp64(expr.op, expr.a, expr.b) : this.#cmp(expr.op, expr.a, expr.b);
+        return widthOf(expr.a) === 64 ? this.#pairs.compare(expr.op, expr.a, expr.b) : this.#cmp(expr.op, expr.a, expr.b);
       case 'select': {
         const cond = this.number(expr.cond);
         const then = this.number(expr.then);
@@ -75,8 +89,8 @@ export class ExprCompiler {
         const mask = MASK32[expr.width] ?? 0xffffffff;
         if (widthOf(expr.a) === 128) return this.#vectors.lane({ tag: 'lane', width: expr.width as 32, index: 0, a: expr.a });
         if (widthOf(expr.a) === 64) {
-          const a = this.big(expr.a);
-          return () => (Number(a() & 0xffffffffn) & mask) >>> 0;
+          const a = this.pair(expr.a);
+          return () => (a() & mask) >>> 0;
         }
         const a = this.number(expr.a);
         return () => (a() & mask) >>> 0;
@@ -107,69 +121,6 @@ export class ExprCompiler {
         return this.#vectors.signs(expr.lane, expr.a);
       default:
         return assert(false, `${expr.tag} is wider than a number`) as never;
-    }
-  }
-
-  big(expr: Expr): BigFn {
-    assert(widthOf(expr) === 64, `width ${widthOf(expr)} is not 64`);
-    const core = this.#core;
-    switch (expr.tag) {
-      case 'const': {
-        const value = BigInt(expr.value);
-        return () => value;
-      }
-      case 'temp': {
-        const { big } = this.#temps;
-        const { id } = expr;
-        return () => big[id] as bigint;
-      }
-      case 'reg': {
-        const at = core.stateBase + STATE.gpr + expr.index * 8;
-        const { view } = core;
-        return () => view.getBigUint64(at, true);
-      }
-      case 'bin': {
-        const a = this.big(expr.a);
-        const b = this.big(expr.b);
-        const op = BIG_OPS[expr.op];
-        return () => op(a(), b());
-      }
-      case 'un': {
-        const a = this.big(expr.a);
-        const op = BIG_UN[expr.op];
-        return () => op(a());
-      }
-      case 'select': {
-        const cond = this.number(expr.cond);
-        const then = this.big(expr.then);
-        const otherwise = this.big(expr.else);
-        return () => (cond() !== 0 ? then() : otherwise());
-      }
-      case 'zext': {
-        const a = this.number(expr.a);
-        return () => BigInt(a());
-      }
-      case 'sext': {
-        const a = this.number(expr.a);
-        const from = widthOf(expr.a);
-        return () => BigInt.asUintN(64, BigInt(signed(a(), from)));
-      }
-      case 'segBase': {
-        const at = core.stateBase + STATE.seg + expr.seg * SEG_SLOT_BYTES + 8;
-        const { view } = core;
-        return () => view.getBigUint64(at, true);
-      }
-      case 'mm': {
-        const at = core.stateBase + STATE.fpuReg + expr.index * 16;
-        const { view } = core;
-        return () => view.getBigUint64(at, true);
-      }
-      case 'lane':
-        return this.#vectors.lane64(expr.index, expr.a);
-      case 'trunc':
-        return this.#vectors.lane64(0, expr.a);
-      default:
-        return assert(false, `${expr.tag} has no 64-bit form`) as never;
     }
   }
 
@@ -266,26 +217,6 @@ export class ExprCompiler {
         return () => (signed(a(), width) <= signed(b(), width) ? 1 : 0);
     }
   }
-
-  #cmp64(op: CmpOp, left: Expr, right: Expr): NumberFn {
-    const a = this.big(left);
-    const b = this.big(right);
-    const s = (value: bigint): bigint => BigInt.asIntN(64, value);
-    switch (op) {
-      case 'eq':
-        return () => (a() === b() ? 1 : 0);
-      case 'ne':
-        return () => (a() !== b() ? 1 : 0);
-      case 'ltU':
-        return () => (a() < b() ? 1 : 0);
-      case 'leU':
-        return () => (a() <= b() ? 1 : 0);
-      case 'ltS':
-        return () => (s(a()) < s(b()) ? 1 : 0);
-      case 'leS':
-        return () => (s(a()) <= s(b()) ? 1 : 0);
-    }
-  }
 }
 
 function rotate(value: number, count: number, width: Width): number {
@@ -293,56 +224,28 @@ function rotate(value: number, count: number, width: Width): number {
   const mask = MASK32[width] ?? 0xffffffff;
   return (((value << count) | (value >>> (width - count))) & mask) >>> 0;
 }
-function popcount(value: number): number {
-  let v = value - ((value >>> 1) & 0x55555555);
-  v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
-  return (Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24) & 0x3f;
-}
-const s64 = (value: bigint): bigint => BigInt.asIntN(64, value);
-const u64 = (value: bigint): bigint => BigInt.asUintN(64, value);
-const BIG_OPS: Readonly<Record<BinOp, (a: bigint, b: bigint) => bigint>> = {
-  add: (a, b) => (a + b) & M64,
-  sub: (a, b) => u64(a - b),
-  mul: (a, b) => (a * b) & M64,
-  and: (a, b) => a & b,
-  or: (a, b) => a | b,
-  xor: (a, b) => a ^ b,
-  shl: (a, b) => (a << (b & 63n)) & M64,
-  shrU: (a, b) => a >> (b & 63n),
-  shrS: (a, b) => u64(s64(a) >> (b & 63n)),
-  rotl: (a, b) => ((a << b) | (a >> (64n - b))) & M64,
-  rotr: (a, b) => ((a >> b) | (a << (64n - b))) & M64,
-  divU: (a, b) => a / b,
-  remU: (a, b) => a % b,
-  divS: (a, b) => u64(s64(a) / s64(b)),
-  remS: (a, b) => u64(s64(a) % s64(b)),
-};
-const BIG_UN: Readonly<Record<'not' | 'neg' | 'clz' | 'ctz' | 'popcnt', (a: bigint) => bigint>> = {
-  not: (a) => ~a & M64,
-  neg: (a) => u64(-a),
-  clz: (a) => BigInt(64 - (a === 0n ? 0 : a.toString(2).length)),
-  ctz: (a) => (a === 0n ? 64n : BigInt((a & -a).toString(2).length - 1)),
-  popcnt: (a) => BigInt(a.toString(2).replaceAll('0', '').length),
-};
 
 const NO_VECTORS = new Vectors(0);
+/** Operands of a flag producer, their high halves last (width 64 only). */
+export type FlagGetter = (a: number, b: number, r: number, aHigh: number, bHigh: number, rHigh: number) => number;
 /** A flag row's rule as a function of the operands. */
-export function compileFlag(rule: (a: Expr, b: Expr, r: Expr) => Expr, width: Width): (a: number, b: number, r: number, aBig: bigint, bBig: bigint, rBig: bigint) => number {
-  const temps: Temps = { n: new Float64Array(3), big: [0n, 0n, 0n], vectors: NO_VECTORS };
+export function compileFlag(rule: (a: Expr, b: Expr, r: Expr) => Expr, width: Width): FlagGetter {
+  const n = new Float64Array(3);
+  const lo = new Int32Array(3);
+  const hi = new Int32Array(3);
   const operand = (id: number): Expr => ({ tag: 'temp', width, id });
-  const compiled = new ExprCompiler(undefined as never as Core, temps);
-  const run = compiledWithoutCore(compiled, rule(operand(0), operand(1), operand(2)));
-  return (a, b, r, aBig, bBig, rBig) => {
-    temps.n[0] = a;
-    temps.n[1] = b;
-    temps.n[2] = r;
-    temps.big[0] = aBig;
-    temps.big[1] = bBig;
-    temps.big[2] = rBig;
+  // Flag rules use operands only, so no core is touched.
+  const run = new ExprCompiler({ u32: new Uint32Array(0), s: 0 } as Core, { n, lo, hi, vectors: NO_VECTORS }).number(rule(operand(0), operand(1), operand(2)));
+  if (width === 64) {
+    return (a, b, r, aHigh, bHigh, rHigh) => {
+      [lo[0], lo[1], lo[2], hi[0], hi[1], hi[2]] = [a, b, r, aHigh, bHigh, rHigh];
+      return run();
+    };
+  }
+  return (a, b, r) => {
+    n[0] = a;
+    n[1] = b;
+    n[2] = r;
     return run();
   };
-}
-/** Flag rules use operands only, so no core is touched. */
-function compiledWithoutCore(compiler: ExprCompiler, expr: Expr): NumberFn {
-  return compiler.number(expr);
 }

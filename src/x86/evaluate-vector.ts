@@ -51,7 +51,7 @@ export class Vectors {
   /** A guest's 16 bytes, all of them or none; false with core.fault on a fault. The pages are looked up as those of any access. */
   load(core: Core, to: number, vaddr: number): boolean {
     for (let i = 0; i < 4; i++) {
-      const word = readLinear(core, (vaddr + 4 * i) >>> 0, 4, core.user);
+      const word = readLinear(core, core.wrap(vaddr + 4 * i), 4, core.user);
       if (word !== word) return false;
       this.u32[to * 4 + i] = word;
     }
@@ -59,7 +59,7 @@ export class Vectors {
   }
   /** The caller has probed. */
   store(core: Core, from: number, vaddr: number): boolean {
-    for (let i = 0; i < 4; i++) if (!writeLinear(core, (vaddr + 4 * i) >>> 0, 4, this.u32[from * 4 + i] as number, core.user)) return false;
+    for (let i = 0; i < 4; i++) if (!writeLinear(core, core.wrap(vaddr + 4 * i), 4, this.u32[from * 4 + i] as number, core.user)) return false;
     return true;
   }
 }

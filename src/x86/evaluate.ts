@@ -3,14 +3,16 @@
 import { assert } from '../base/assert.ts';
 import { unreachable } from '../base/assert.ts';
 import type { Core } from './core.ts';
-import { ExprCompiler, type Temps } from './evaluate-expr.ts';
+import { isCanonical } from './address.ts';
+import { ExprCompiler, type NumberFn, type Temps } from './evaluate-expr.ts';
+import { splitBig, upper } from './evaluate-pair.ts';
 import { VECTOR, type CpuExit } from './exit.ts';
 import { Vectors } from './evaluate-vector.ts';
 import { widthOf } from './expr.ts';
 import { EFLAGS, FLAG_BIT, flagOpCode } from './flags.ts';
 import type { Lowered } from './lower.ts';
-import type { Stmt, StatusFlag } from './ir.ts';
-import { read64, readLinear, vectorLinear, probeWrite, segmentLinear, write64, writeLinear } from './memory-access.ts';
+import type { Expr, MemRef, Stmt, StatusFlag } from './ir.ts';
+import { alignedVector, readLinear, probeWrite, segmentLinear, segmentLinear64, writeLinear, writePair } from './memory-access.ts';
 import { enterMmx, unitRefused } from './simd/unit.ts';
 import { STATE } from './state-layout.ts';
 import { SYSTEM_ROWS } from './system/index.ts';
@@ -28,7 +30,7 @@ export interface Evaluator {
 
 const MAX_TEMPS = 64;
 /** Temporaries live only within one instruction: all closures of a core share them. */
-export const newTemps = (): Temps => ({ n: new Float64Array(MAX_TEMPS), big: new Array<bigint>(MAX_TEMPS).fill(0n), vectors: new Vectors(MAX_TEMPS) });
+export const newTemps = (): Temps => ({ n: new Float64Array(MAX_TEMPS), lo: new Int32Array(MAX_TEMPS), hi: new Int32Array(MAX_TEMPS), vectors: new Vectors(MAX_TEMPS) });
 
 /** A function that runs the instruction (one iteration of a REP). rip is set for jumped; else the caller moves it. */
 export function compile(evaluator: Evaluator, temps: Temps, lowered: Lowered): () => Done {
@@ -43,14 +45,22 @@ function repeating(core: Core, lowered: Lowered, body: StmtFn): StmtFn {
   const { countWidth, whileZf } = lowered.rep as NonNullable<Lowered['rep']>;
   const at = core.s + ((STATE.gpr + 8) >> 2);
   const mask = countWidth === 16 ? 0xffff : 0xffffffff;
+  const { u32 } = core;
   return () => {
-    const count = (core.u32[at] as number) & mask;
-    if (count === 0) return DONE.next;
+    const low = ((u32[at] as number) & mask) >>> 0;
+    const high = countWidth === 64 ? (u32[at + 1] as number) : 0;
+    if (low === 0 && high === 0) return DONE.next;
     const done = body();
     if (done !== DONE.next) return done;
-    const left = (count - 1) & mask;
-    core.u32[at] = countWidth === 16 ? (((core.u32[at] as number) & ~mask) | left) >>> 0 : left >>> 0;
-    if (left === 0) return DONE.next;
+    const left = ((low - 1) & mask) >>> 0;
+    if (countWidth === 64) {
+      u32[at] = left;
+      if (low === 0) u32[at + 1] = high - 1;
+    } else if (countWidth === 32) {
+      u32[at] = left;
+      u32[at + 1] = 0;
+    } else u32[at] = (((u32[at] as number) & ~mask) | left) >>> 0;
+    if (left === 0 && (countWidth !== 64 || u32[at + 1] === 0)) return DONE.next;
     if (whileZf !== undefined && core.flag(3) !== whileZf) return DONE.next;
     return DONE.repeat;
   };
@@ -92,16 +102,46 @@ class StmtCompiler {
     const last = stmts.at(-1);
     if (last?.do !== 'jump' && last?.do !== 'branch') return this.sequence(stmts);
     const effect = stmts.findIndex((stmt) => stmt.do === 'store' || stmt.do === 'setReg' || stmt.do === 'jump' || stmt.do === 'branch');
+    const check = widthOf(last.target) === 64 ? this.#canonicalTarget(last) : this.#targetInLimit(last);
+    const all = stmts.map((stmt) => this.#stmt(stmt));
+    return inOrder([...all.slice(0, effect), check, ...all.slice(effect)]);
+  }
+
+  #targetInLimit(last: Extract<Stmt, { do: 'jump' | 'branch' }>): StmtFn {
     const core = this.#core;
     const target = this.#expr.number(last.target);
     const taken = last.do === 'branch' ? this.#expr.number(last.cond) : undefined;
-    const check = (): Done => {
+    return () => {
       if (core.csFlat || target() <= core.get32(STATE.seg + 32 + 16) || taken?.() === 0) return DONE.next;
       core.fault = { vector: VECTOR.GP, errorCode: 0 };
       return DONE.fault;
     };
-    const all = stmts.map((stmt) => this.#stmt(stmt));
-    return inOrder([...all.slice(0, effect), check, ...all.slice(effect)]);
+  }
+  #canonicalTarget(last: Extract<Stmt, { do: 'jump' | 'branch' }>): StmtFn {
+    const core = this.#core;
+    const target = this.#expr.pair(last.target);
+    const taken = last.do === 'branch' ? this.#expr.number(last.cond) : undefined;
+    return () => {
+      target();
+      if (isCanonical(upper.half) || taken?.() === 0) return DONE.next;
+      core.fault = { vector: VECTOR.GP, errorCode: 0 };
+      return DONE.fault;
+    };
+  }
+
+  /** The linear address of an access, or NaN. */
+  #linear(mem: MemRef, bytes: number, write: boolean): NumberFn {
+    const core = this.#core;
+    const { seg } = mem;
+    if (widthOf(mem.offset) !== 64) {
+      const offset = this.#expr.number(mem.offset);
+      return () => segmentLinear(core, seg, offset(), bytes, write);
+    }
+    const offset = this.#expr.pair(mem.offset);
+    return () => {
+      const low = offset();
+      return segmentLinear64(core, seg, low, upper.half, bytes);
+    };
   }
 
   sequence(stmts: readonly Stmt[]): StmtFn {
@@ -109,7 +149,7 @@ class StmtCompiler {
   }
   #stmt(stmt: Stmt): StmtFn {
     const core = this.#core;
-    const { n, big } = this.#temps;
+    const { n, lo, hi } = this.#temps;
     switch (stmt.do) {
       case 'let': {
         const { id } = stmt;
@@ -123,9 +163,10 @@ class StmtCompiler {
           };
         }
         if (widthOf(stmt.value) === 64) {
-          const value = this.#expr.big(stmt.value);
+          const value = this.#expr.pair(stmt.value);
           return () => {
-            big[id] = value();
+            lo[id] = value();
+            hi[id] = upper.half;
             return DONE.next;
           };
         }
@@ -140,12 +181,11 @@ class StmtCompiler {
       case 'store':
         return this.#store(stmt);
       case 'probe': {
-        const offset = this.#expr.number(stmt.mem.offset);
-        const { seg } = stmt.mem;
         const bytes = stmt.width / 8;
+        const linear = this.#linear(stmt.mem, bytes, true);
         return () => {
-          const vaddr = segmentLinear(core, seg, offset(), bytes, true);
-          return vaddr < 0 || !probeWrite(core, vaddr, bytes, core.user) ? DONE.fault : DONE.next;
+          const vaddr = linear();
+          return vaddr !== vaddr || !probeWrite(core, vaddr, bytes, core.user) ? DONE.fault : DONE.next;
         };
       }
       case 'setReg':
@@ -189,14 +229,14 @@ class StmtCompiler {
           return DONE.fault;
         };
       }
-      case 'jump': {
-        const target = this.#expr.number(stmt.target);
-        return () => this.#jump(target());
-      }
+      case 'divideWide':
+        return this.#divideWide(stmt);
+      case 'jump':
+        return this.#jump(stmt.target);
       case 'branch': {
         const cond = this.#expr.number(stmt.cond);
-        const target = this.#expr.number(stmt.target);
-        return () => (cond() === 0 ? DONE.next : this.#jump(target()));
+        const jump = this.#jump(stmt.target);
+        return () => (cond() === 0 ? DONE.next : jump());
       }
       case 'if': {
         const cond = this.#expr.number(stmt.cond);
@@ -232,40 +272,77 @@ class StmtCompiler {
     }
   }
 
-  #jump(target: number): Done {
-    this.#core.set32(STATE.rip, target);
-    return DONE.jumped;
+  #divideWide({ signed, ...stmt }: Extract<Stmt, { do: 'divideWide' }>): StmtFn {
+    const core = this.#core;
+    const { lo, hi } = this.#temps;
+    const [high, low, by] = [this.#expr.big(stmt.high), this.#expr.big(stmt.low), this.#expr.big(stmt.by)];
+    const value = (bits: bigint): bigint => (signed ? BigInt.asIntN(64, bits) : bits);
+    return () => {
+      const divisor = value(by());
+      const dividend = value(high()) * 0x1_0000_0000_0000_0000n + low();
+      const quotient = divisor === 0n ? 0n : dividend / divisor;
+      if (divisor === 0n || quotient !== (signed ? BigInt.asIntN(64, quotient) : BigInt.asUintN(64, quotient))) {
+        core.fault = { vector: VECTOR.DE };
+        return DONE.fault;
+      }
+      lo[stmt.quotient] = splitBig(quotient);
+      hi[stmt.quotient] = upper.half;
+      lo[stmt.remainder] = splitBig(dividend % divisor);
+      hi[stmt.remainder] = upper.half;
+      return DONE.next;
+    };
+  }
+
+  #jump(to: Expr): StmtFn {
+    const core = this.#core;
+    const at = core.s + (STATE.rip >> 2);
+    const { u32 } = core;
+    if (widthOf(to) === 64) {
+      const target = this.#expr.pair(to);
+      return () => {
+        u32[at] = target();
+        u32[at + 1] = upper.half;
+        return DONE.jumped;
+      };
+    }
+    const target = this.#expr.number(to);
+    return () => {
+      u32[at] = target();
+      return DONE.jumped;
+    };
   }
 
   #load(stmt: Extract<Stmt, { do: 'load' }>): StmtFn {
     const core = this.#core;
-    const { n, big } = this.#temps;
-    const offset = this.#expr.number(stmt.mem.offset);
-    const { seg } = stmt.mem;
+    const { n, lo, hi } = this.#temps;
     const { id } = stmt;
     const forWrite = stmt.forWrite === true;
     const bytes = stmt.width / 8;
+    const linear = this.#linear(stmt.mem, bytes, forWrite);
     if (bytes === 16) {
       const { vectors } = this.#temps;
       const aligned = stmt.aligned === true;
       return () => {
-        const vaddr = vectorLinear(core, seg, offset(), false, aligned);
-        return vaddr >= 0 && vectors.load(core, id, vaddr) ? DONE.next : DONE.fault;
+        const vaddr = alignedVector(core, linear(), aligned);
+        return vaddr === vaddr && vectors.load(core, id, vaddr) ? DONE.next : DONE.fault;
       };
     }
     if (bytes === 8) {
       return () => {
-        const vaddr = segmentLinear(core, seg, offset(), 8, forWrite);
-        if (vaddr < 0 || (forWrite && !probeWrite(core, vaddr, 8, core.user))) return DONE.fault;
-        const value = read64(core, vaddr, core.user);
-        if (value === undefined) return DONE.fault;
-        big[id] = value;
+        const vaddr = linear();
+        if (vaddr !== vaddr || (forWrite && !probeWrite(core, vaddr, 8, core.user))) return DONE.fault;
+        const low = readLinear(core, vaddr, 4, core.user);
+        if (low !== low) return DONE.fault;
+        const high = readLinear(core, core.wrap(vaddr + 4), 4, core.user);
+        if (high !== high) return DONE.fault;
+        lo[id] = low;
+        hi[id] = high;
         return DONE.next;
       };
     }
     return () => {
-      const vaddr = segmentLinear(core, seg, offset(), bytes, forWrite);
-      if (vaddr < 0 || (forWrite && !probeWrite(core, vaddr, bytes, core.user))) return DONE.fault;
+      const vaddr = linear();
+      if (vaddr !== vaddr || (forWrite && !probeWrite(core, vaddr, bytes, core.user))) return DONE.fault;
       const value = readLinear(core, vaddr, bytes, core.user);
       if (value !== value) return DONE.fault;
       n[id] = value;
@@ -275,31 +352,32 @@ class StmtCompiler {
 
   #store(stmt: Extract<Stmt, { do: 'store' }>): StmtFn {
     const core = this.#core;
-    const offset = this.#expr.number(stmt.mem.offset);
-    const { seg } = stmt.mem;
     const bytes = stmt.width / 8;
+    const linear = this.#linear(stmt.mem, bytes, true);
     if (bytes === 16) {
       const value = this.#expr.vector(stmt.value);
       const { vectors } = this.#temps;
       const aligned = stmt.aligned === true;
       return () => {
-        const vaddr = vectorLinear(core, seg, offset(), true, aligned);
-        if (vaddr < 0 || !probeWrite(core, vaddr, 16, core.user)) return DONE.fault;
+        const vaddr = alignedVector(core, linear(), aligned);
+        if (vaddr !== vaddr || !probeWrite(core, vaddr, 16, core.user)) return DONE.fault;
         value.run();
         return vectors.store(core, value.at, vaddr) ? DONE.next : DONE.fault;
       };
     }
     if (bytes === 8) {
-      const value = this.#expr.big(stmt.value);
+      const value = this.#expr.pair(stmt.value);
       return () => {
-        const vaddr = segmentLinear(core, seg, offset(), 8, true);
-        return vaddr < 0 || !write64(core, vaddr, value(), core.user) ? DONE.fault : DONE.next;
+        const vaddr = linear();
+        if (vaddr !== vaddr) return DONE.fault;
+        const low = value();
+        return writePair(core, vaddr, low, upper.half, core.user) ? DONE.next : DONE.fault;
       };
     }
     const value = this.#expr.number(stmt.value);
     return () => {
-      const vaddr = segmentLinear(core, seg, offset(), bytes, true);
-      return vaddr < 0 || !writeLinear(core, vaddr, bytes, value(), core.user) ? DONE.fault : DONE.next;
+      const vaddr = linear();
+      return vaddr !== vaddr || !writeLinear(core, vaddr, bytes, value(), core.user) ? DONE.fault : DONE.next;
     };
   }
 
@@ -345,10 +423,10 @@ class StmtCompiler {
     const { u32 } = core;
     const at = core.s + ((STATE.gpr + stmt.index * 8) >> 2);
     if (stmt.width === 64) {
-      const value = this.#expr.big(stmt.value);
-      const byte = at * 4;
+      const value = this.#expr.pair(stmt.value);
       return () => {
-        core.view.setBigUint64(byte, value(), true);
+        u32[at] = value();
+        u32[at + 1] = upper.half;
         return DONE.next;
       };
     }
@@ -386,15 +464,23 @@ class StmtCompiler {
     const core = this.#core;
     const code = flagOpCode(stmt.op, stmt.width);
     if (stmt.width === 64) {
-      const a = this.#expr.big(stmt.a);
-      const b = this.#expr.big(stmt.b);
-      const r = this.#expr.big(stmt.r);
+      const a = this.#expr.pair(stmt.a);
+      const b = this.#expr.pair(stmt.b);
+      const r = this.#expr.pair(stmt.r);
+      const { u32 } = core;
+      const at = core.s + (STATE.flagA >> 2);
       return () => {
-        const [va, vb, vr] = [a(), b(), r()];
+        const al = a();
+        const ah = upper.half;
+        const bl = b();
+        const bh = upper.half;
+        u32[at + 4] = r();
+        u32[at + 5] = upper.half;
         core.set32(STATE.flagOp, code);
-        core.view.setBigUint64(core.stateBase + STATE.flagA, va, true);
-        core.view.setBigUint64(core.stateBase + STATE.flagB, vb, true);
-        core.view.setBigUint64(core.stateBase + STATE.flagR, vr, true);
+        u32[at] = al;
+        u32[at + 1] = ah;
+        u32[at + 2] = bl;
+        u32[at + 3] = bh;
         return DONE.next;
       };
     }

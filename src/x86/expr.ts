@@ -72,3 +72,14 @@ export const lanes = (op: LaneOp, lane: LaneWidth, a: Expr, b: Expr): Expr => ({
 export const shuffle = (bytes: readonly number[], a: Expr, b: Expr): Expr => ({ tag: 'shuffle', bytes, a, b });
 export const lane = (width: LaneWidth, index: number, a: Expr): Expr => ({ tag: 'lane', width, index, a });
 export const setLane = (width: LaneWidth, index: number, a: Expr, value: Expr): Expr => ({ tag: 'setLane', lane: width, index, a, value });
+/** Bits 64..127 of a product; `keep` is told of values that are used twice, so that rows can put them into temporaries. */
+export function mulHigh64(signed: boolean, a: Expr, b: Expr, keep: (value: Expr) => Expr): Expr {
+  const low = (x: Expr): Expr => and(x, constant(64, 0xffffffff));
+  const high = (x: Expr): Expr => shrU(x, constant(64, 32));
+  const [a0, a1, b0, b1] = [low(a), high(a), low(b), high(b)];
+  const u = keep(add(mul(a1, b0), high(mul(a0, b0))));
+  const v = add(mul(a0, b1), low(u));
+  const unsigned = add(add(mul(a1, b1), high(u)), high(v));
+  const top = constant(64, 63);
+  return signed ? sub(sub(unsigned, and(shrS(a, top), b)), and(shrS(b, top), a)) : unsigned;
+}

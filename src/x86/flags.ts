@@ -6,7 +6,7 @@
 // own definition (a comparison instead of SF != OF); the tests hold them against the definition.
 // Source: Intel SDM vol. 2, the "Flags Affected" of each instruction; AMD APM vol. 3 likewise.
 import { assert } from '../base/assert.ts';
-import { and, bit, bool, cmp, constant, eq, isZero, ltU, ne, not, not1, or, or1, signBit, trunc, un, xor, xor1, widthOf } from './expr.ts';
+import { and, bit, bool, cmp, constant, eq, isZero, ltU, mul, mulHigh64, ne, not, not1, or, or1, sext, shrS, signBit, trunc, un, xor, xor1, widthOf } from './expr.ts';
 import type { Expr, StatusFlag, Width } from './ir.ts';
 
 export const STATUS_FLAGS = ['cf', 'pf', 'af', 'zf', 'sf', 'of'] as const satisfies readonly StatusFlag[];
@@ -34,6 +34,13 @@ const ofResult = { zf: resultZero, sf: resultSign, pf: resultParity };
 const minOf = (r: Expr): Expr => constant(widthOf(r), 1n << BigInt(widthOf(r) - 1));
 const maxOf = (r: Expr): Expr => constant(widthOf(r), (1n << BigInt(widthOf(r) - 1)) - 1n);
 
+const productOverflow: Rule = (a, b, r) => {
+  const width = widthOf(r);
+  if (width === 64) return ne(mulHigh64(true, a, b, (value) => value), shrS(r, constant(64, 63)));
+  const wide = (width * 2) as Width;
+  return ne(sext(wide, r), mul(sext(wide, a), sext(wide, b)));
+};
+
 /** Append only: the position is the producer's number in STATE.flagOp. */
 export const FLAG_ROWS: Readonly<Record<string, FlagRow>> = {
   /** r is the image of the status bits as in eflags. */
@@ -54,6 +61,8 @@ export const FLAG_ROWS: Readonly<Record<string, FlagRow>> = {
   dec: { ...ofResult, cf: lowBit((_a, b) => b), af: nibbleIs(15), of: (_a, _b, r) => eq(r, maxOf(r)) },
   /** Shifts and multiplications: a is CF, b is OF (both in bit 0), AF is 0. */
   given: { ...ofResult, cf: lowBit((a) => a), af: zero, of: lowBit((_a, b) => b) },
+  /** Signed multiplication to one register: does the product differ from its lower half? */
+  imul: { ...ofResult, cf: productOverflow, af: zero, of: productOverflow },
 };
 export const FLAG_OPS: readonly string[] = Object.keys(FLAG_ROWS);
 

@@ -1,5 +1,6 @@
 // Disassembly for reports, by iced-x86's formatter.
 import { Decoder, DecoderOptions, Formatter, FormatterSyntax } from 'iced-x86';
+import { bitsOf } from './address.ts';
 
 const HEX = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
 
@@ -9,12 +10,12 @@ export function formatAt(bytes: Uint8Array, vaddr: number, count: number, bitnes
   if (bytes.length === 0) return lines;
   const decoder = new Decoder(bitness, bytes, DecoderOptions.None);
   const formatter = new Formatter(FormatterSyntax.Nasm);
-  decoder.ip = BigInt(vaddr >>> 0);
+  decoder.ip = bitness === 64 ? bitsOf(vaddr) : BigInt(vaddr >>> 0);
   let at = 0;
   while (lines.length < count && decoder.canDecode) {
     const instruction = decoder.decode();
     const { length } = instruction;
-    lines.push({ vaddr: (vaddr + at) >>> 0, bytes: HEX(bytes.subarray(at, at + length)), text: formatter.format(instruction) });
+    lines.push({ vaddr: bitness === 64 ? vaddr + at : (vaddr + at) >>> 0, bytes: HEX(bytes.subarray(at, at + length)), text: formatter.format(instruction) });
     at += length;
     instruction.free();
   }

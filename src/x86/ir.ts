@@ -106,6 +106,8 @@ export type Stmt =
   | { readonly do: 'setEflags'; readonly value: Expr; readonly mask: Expr }
   /** Raises the exception if the condition holds. */
   | { readonly do: 'raiseIf'; readonly cond: Expr; readonly vector: number; readonly errorCode?: number }
+  /** 128 bits (high:low) by 64: #DE if `by` is zero or the quotient does not fit; else two temporaries. All values have width 64. */
+  | { readonly do: 'divideWide'; readonly signed: boolean; readonly high: Expr; readonly low: Expr; readonly by: Expr; readonly quotient: number; readonly remainder: number }
   /** rip := target (already truncated to the operand size); the CS limit check belongs to the target's fetch... */
   | { readonly do: 'jump'; readonly target: Expr; readonly how: 'direct' | 'indirect' | 'call' | 'ret' }
   /** If cond: rip := target, else falls through. */

@@ -79,6 +79,7 @@ export class Lowering {
 
   offset(mem: MemOperand, rspDelta = 0): Expr {
     const width = mem.addressWidth;
+    if (mem.ripRelative === true) this.positionFree = false;
     let sum: Expr | undefined;
     if (mem.base >= 0) sum = reg(width, mem.base);
     if (mem.base === RSP && rspDelta !== 0) sum = add(sum as Expr, constant(width, rspDelta));
@@ -89,7 +90,11 @@ export class Lowering {
     }
     if (sum === undefined) sum = constant(width, mem.displacement);
     else if (mem.displacement !== 0) sum = add(sum, constant(width, mem.displacement));
-    return width === 16 ? zext(32, sum) : sum;
+    return this.asOffset(sum);
+  }
+  /** An address-size value as wide as offsets are: 64 bits in 64-bit code, else 32. */
+  asOffset(value: Expr): Expr {
+    return this.bits === 64 ? zext(64, value) : widthOf(value) === 16 ? zext(32, value) : value;
   }
 
   /** Reads operand `at` at `width` (default: its own). Memory is loaded now. */
@@ -147,6 +152,11 @@ export class Lowering {
     this.stmts.push(aligned ? { do: 'load', id, width, mem, aligned } : { do: 'load', id, width, mem });
     return { tag: 'temp', width, id };
   }
+  loadForWrite(mem: MemRef, width: Width): Expr {
+    const id = this.#temps++;
+    this.stmts.push({ do: 'load', id, width, mem, forWrite: true });
+    return { tag: 'temp', width, id };
+  }
   store(mem: MemRef, value: Expr): void {
     this.stmts.push({ do: 'store', width: widthOf(value), mem, value });
   }
@@ -161,6 +171,12 @@ export class Lowering {
   }
   raiseIf(cond: Expr, vector: number, errorCode?: number): void {
     this.stmts.push(errorCode === undefined ? { do: 'raiseIf', cond, vector } : { do: 'raiseIf', cond, vector, errorCode });
+  }
+  /** high:low by `by`, all of width 64; #DE as division has it. */
+  divideWide(signed: boolean, high: Expr, low: Expr, by: Expr): { readonly quotient: Expr; readonly remainder: Expr } {
+    const [quotient, remainder] = [this.#temps++, this.#temps++];
+    this.stmts.push({ do: 'divideWide', signed, high, low, by, quotient, remainder });
+    return { quotient: { tag: 'temp', width: 64, id: quotient }, remainder: { tag: 'temp', width: 64, id: remainder } };
   }
   /** Collects the statements that `body` makes under a condition. */
   when(cond: Expr, body: () => void, otherwise?: () => void): void {
@@ -213,7 +229,7 @@ export class Lowering {
   /** Where the stack top is after moving it by `delta` bytes. */
   stackRef(delta: number): MemRef {
     const at = add(this.sp(), constant(this.stackWidth, delta));
-    return { seg: SEG.ss, offset: this.stackWidth === 16 ? zext(32, at) : at };
+    return { seg: SEG.ss, offset: this.asOffset(at) };
   }
   moveSp(delta: number): void {
     this.setReg(this.stackWidth, RSP, add(this.sp(), constant(this.stackWidth, delta)));

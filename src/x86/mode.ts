@@ -16,6 +16,10 @@ export const MODE = {
   codeUnitsShift: 16,
   /** Data accesses must be aligned (CPL 3, CR0.AM, EFLAGS.AC): then no segment counts as flat or plain, so that all take the checked path. */
   align: 1 << 27,
+  /** Long mode is active: paging has four levels, addresses have 64 bits. `long` says that the code is 64-bit code, else it is compatibility code. */
+  lma: 1 << 28,
+  /** The second set of translations is in use (Cpu.switchTables). */
+  second: 1 << 29,
 } as const;
 
 export interface ModeBits {

@@ -7,7 +7,8 @@
 // Not checked: protection keys, SMEP/SMAP (not exposed by CPUID).
 // Source: Intel SDM vol. 3, chapter 4.
 import { FRAME_FLAG, type MachineMemory } from '../machine/memory.ts';
-import { CR0, CR4, EFER_NXE, type Core } from './core.ts';
+import { highHalf, vpnHigh, vpnLow } from './address.ts';
+import { CR0, CR4, EFER, type Core } from './core.ts';
 import { PF_ERR, VECTOR } from './exit.ts';
 import { STATE } from './state-layout.ts';
 import { NO_TAG, TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
@@ -34,15 +35,15 @@ const walked: Walked = { maddr: 0, perm: 0 };
  */
 export function lookup(core: Core, vaddr: number, access: Access, user: boolean): number {
   const { u32 } = core;
-  const vpn = vaddr >>> 12;
+  const vpn = vpnLow(vaddr);
   const slot = vpn & (TLB_ENTRIES - 1);
   const e = (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2;
   const vpnWord = (core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2;
   const arch = u32[e + (TLB.arch >> 2)] as number;
-  if (!((arch & ARCH.valid) !== 0 && u32[vpnWord] === vpn && allows(arch, access, user))) {
+  if (!((arch & ARCH.valid) !== 0 && u32[vpnWord] === vpn && u32[vpnWord + 1] === vpnHigh(vaddr) && allows(arch, access, user))) {
     if (!walk(core, vaddr, access, user)) return -1;
     u32[vpnWord] = vpn;
-    u32[vpnWord + 1] = 0;
+    u32[vpnWord + 1] = vpnHigh(vaddr);
     u32[e + (TLB.arch >> 2)] = walked.perm;
     u32[e + (TLB.maddr >> 2)] = walked.maddr;
     setAddend(core, slot);
@@ -55,11 +56,10 @@ export function lookup(core: Core, vaddr: number, access: Access, user: boolean)
  * address or -1. For reports and debuggers.
  */
 export function peek(core: Core, vaddr: number, user: boolean): number {
-  const vpn = vaddr >>> 12;
-  const slot = vpn & (TLB_ENTRIES - 1);
+  const slot = vpnLow(vaddr) & (TLB_ENTRIES - 1);
   const e = (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2;
   const arch = core.u32[e + (TLB.arch >> 2)] as number;
-  if ((arch & ARCH.valid) !== 0 && core.u32[(core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2] === vpn && allows(arch, 'read', user)) {
+  if ((arch & ARCH.valid) !== 0 && holds(core, slot, vaddr) && allows(arch, 'read', user)) {
     if ((arch & ARCH.noRam) !== 0) return -1;
     walked.maddr = core.u32[e + (TLB.maddr >> 2)] as number;
   } else {
@@ -71,6 +71,12 @@ export function peek(core: Core, vaddr: number, user: boolean): number {
     if (!found) return -1;
   }
   return core.machine.contains(walked.maddr, 4096) ? core.machine.ramBase + walked.maddr + (vaddr & 0xfff) : -1;
+}
+
+/** Is the slot's vpn that of the address? */
+function holds(core: Core, slot: number, vaddr: number): boolean {
+  const at = (core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2;
+  return core.u32[at] === vpnLow(vaddr) && core.u32[at + 1] === vpnHigh(vaddr);
 }
 
 function allows(arch: number, access: Access, user: boolean): boolean {
@@ -101,15 +107,20 @@ function finishHit(core: Core, e: number, vaddr: number, access: Access): number
   const fastWrite = (arch & ARCH.dirty) !== 0 && (frame & FRAME_FLAG.dirty) !== 0 && (frame & FRAME_FLAG.code) === 0;
   const user = (arch & ARCH.user) !== 0;
   const writable = (arch & ARCH.writable) !== 0;
-  u32[e + (TLB.readSup >> 2)] = page;
-  u32[e + (TLB.writeSup >> 2)] = fastWrite && (writable || (arch & ARCH.wp) === 0) ? page : NO_TAG;
-  u32[e + (TLB.execSup >> 2)] = (arch & ARCH.executable) !== 0 ? page : NO_TAG;
-  u32[e + (TLB.readUser >> 2)] = user ? page : NO_TAG;
-  u32[e + (TLB.writeUser >> 2)] = user && fastWrite && writable ? page : NO_TAG;
-  u32[e + (TLB.execUser >> 2)] = user && (arch & ARCH.executable) !== 0 ? page : NO_TAG;
+  const high = highHalf(vaddr);
+  setTag(u32, e + (TLB.readSup >> 2), page, high);
+  setTag(u32, e + (TLB.writeSup >> 2), fastWrite && (writable || (arch & ARCH.wp) === 0) ? page : NO_TAG, high);
+  setTag(u32, e + (TLB.execSup >> 2), (arch & ARCH.executable) !== 0 ? page : NO_TAG, high);
+  setTag(u32, e + (TLB.readUser >> 2), user ? page : NO_TAG, high);
+  setTag(u32, e + (TLB.writeUser >> 2), user && fastWrite && writable ? page : NO_TAG, high);
+  setTag(u32, e + (TLB.execUser >> 2), user && (arch & ARCH.executable) !== 0 ? page : NO_TAG, high);
   return machine.ramBase + maddr + (vaddr & 0xfff);
 }
 
+function setTag(u32: Uint32Array, at: number, low: number, high: number): void {
+  u32[at] = low;
+  u32[at + 1] = high;
+}
 function clearTags(u32: Uint32Array, e: number): void {
   for (let i = 0; i < 12; i += 2) u32[e + i] = NO_TAG;
 }
@@ -125,9 +136,9 @@ export function reserveNoRamPages(machine: MachineMemory): void {
 const noRamAddress = (core: Core, access: Access): number => (noRamPages.get(core.machine) as number) + (access === 'write' ? 4096 : 0);
 
 function fault(core: Core, vaddr: number, code: number, access: Access, user: boolean): false {
-  const nx = (core.get32(STATE.efer) & EFER_NXE) !== 0 && (core.get32(STATE.cr4) & CR4.PAE) !== 0;
+  const nx = (core.get32(STATE.efer) & EFER.NXE) !== 0 && (core.get32(STATE.cr4) & CR4.PAE) !== 0;
   const errorCode = code | (access === 'write' ? PF_ERR.write : 0) | (user ? PF_ERR.user : 0) | (access === 'fetch' && nx ? PF_ERR.fetch : 0);
-  core.fault = { vector: VECTOR.PF, errorCode, cr2: vaddr >>> 0 };
+  core.fault = { vector: VECTOR.PF, errorCode, cr2: vaddr };
   return false;
 }
 
@@ -139,6 +150,7 @@ function walk(core: Core, vaddr: number, access: Access, user: boolean): boolean
     setWalked(core, (vaddr & ~0xfff) >>> 0, ARCH.valid | ARCH.user | ARCH.writable | ARCH.executable | ARCH.dirty | wp);
     return true;
   }
+  if (core.lma) return walkFourLevel(core, vaddr, access, user, wp);
   return (core.get32(STATE.cr4) & CR4.PAE) !== 0 ? walkPae(core, vaddr, access, user, wp) : walkTwoLevel(core, vaddr, access, user, wp);
 }
 
@@ -185,7 +197,7 @@ function walkTwoLevel(core: Core, vaddr: number, access: Access, user: boolean, 
 const frameOf = (lo: number, hi: number): number => (hi & 0xff) * 0x1_0000_0000 + ((lo & 0xfffff000) >>> 0);
 
 function walkPae(core: Core, vaddr: number, access: Access, user: boolean, wp: number): boolean {
-  const nxe = (core.get32(STATE.efer) & EFER_NXE) !== 0;
+  const nxe = (core.get32(STATE.efer) & EFER.NXE) !== 0;
   const reservedHi = (core.options.pdpteCached === true ? RESERVED_HI.native : RESERVED_HI.hosted) | (nxe ? 0 : NX_HI);
   let pdpteLo: number;
   let pdpteHi: number;
@@ -218,6 +230,41 @@ function walkPae(core: Core, vaddr: number, access: Access, user: boolean, wp: n
   return leaf(core, vaddr, access, user, wp, pteMaddr, pte, pde & pte, pdeNx || (nxe && (pteHi & NX_HI) !== 0), frameOf(pte, pteHi));
 }
 
+/**
+ * Long mode. Rights of all levels count; accessed bits are set in each. Bits 52..62 are ignored.
+ * Not there: large pages of 1 GiB, which CPUID does not promise (their bit is reserved, as in the top level).
+ */
+function walkFourLevel(core: Core, vaddr: number, access: Access, user: boolean, wp: number): boolean {
+  const nxe = (core.get32(STATE.efer) & EFER.NXE) !== 0;
+  const reservedHi = RESERVED_HI.hosted | (nxe ? 0 : NX_HI);
+  const high = highHalf(vaddr);
+  const index = [(high >>> 7) & 0x1ff, ((high << 2) | (vaddr >>> 30)) & 0x1ff, (vaddr >>> 21) & 0x1ff];
+  let table = (core.get32(STATE.cr3) & 0xfffff000) >>> 0;
+  let rights = PTE.RW | PTE.US;
+  let nx = false;
+  for (let level = 4; level > 1; level--) {
+    const at = table + (index[4 - level] as number) * 8;
+    const lo = readPhys(core, at);
+    const hi = readPhys(core, at + 4);
+    if ((lo & PTE.P) === 0) return fault(core, vaddr, 0, access, user);
+    if ((hi & reservedHi) !== 0 || (level > 2 && (lo & PTE.PS) !== 0)) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+    nx ||= nxe && (hi & NX_HI) !== 0;
+    if ((lo & PTE.PS) !== 0) {
+      if ((lo & 0x001fe000) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+      return leaf(core, vaddr, access, user, wp, at, lo, rights & lo, nx, frameOf(lo & 0xffe00000, hi) + (vaddr & 0x001ff000));
+    }
+    rights &= lo;
+    setBits(core, at, lo, PTE.A);
+    table = frameOf(lo, hi);
+  }
+  const at = table + ((vaddr >>> 12) & 0x1ff) * 8;
+  const lo = readPhys(core, at);
+  const hi = readPhys(core, at + 4);
+  if ((lo & PTE.P) === 0) return fault(core, vaddr, 0, access, user);
+  if ((hi & reservedHi) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+  return leaf(core, vaddr, access, user, wp, at, lo, rights & lo, nx || (nxe && (hi & NX_HI) !== 0), frameOf(lo, hi));
+}
+
 /** Loads the four PDPTEs for a cached-PDPTE machine; false if one has reserved bits set. */
 export function loadPdptes(core: Core, cr3: number): boolean {
   const base = (cr3 & 0xffffffe0) >>> 0;
@@ -230,14 +277,18 @@ export function loadPdptes(core: Core, cr3: number): boolean {
 
 // -- maintenance -----------------------------------------------------------------------------------
 
+/** The sets of translations that hold anything: [TLB, vpns] as word indices. */
+const sets = (core: Core): readonly (readonly [number, number])[] => (core.secondUsed ? [0, 1] : [0]).map((i) => [(core.tlbBases[i] as number) >>> 2, (core.tlbVpnBases[i] as number) >>> 2] as const);
+
+/** Both sets. */
 export function flushTlb(core: Core, keepGlobal: boolean): void {
   const { u32 } = core;
-  let e = core.tlbBase >>> 2;
-  let vpnWord = core.tlbVpnBase >>> 2;
-  for (let slot = 0; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2, vpnWord += 2) {
-    const arch = u32[e + (TLB.arch >> 2)] as number;
-    if ((arch & ARCH.valid) === 0 || (keepGlobal && (arch & ARCH.global) !== 0)) continue;
-    dropEntry(u32, e, vpnWord);
+  for (const [base, vpns] of sets(core)) {
+    for (let slot = 0, e = base, vpnWord = vpns; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2, vpnWord += 2) {
+      const arch = u32[e + (TLB.arch >> 2)] as number;
+      if ((arch & ARCH.valid) === 0 || (keepGlobal && (arch & ARCH.global) !== 0)) continue;
+      dropEntry(u32, e, vpnWord);
+    }
   }
   core.dropFetchPage();
 }
@@ -248,20 +299,24 @@ function dropEntry(u32: Uint32Array, e: number, vpnWord: number): void {
   u32[e + (TLB.addend >> 2)] = 0;
   u32[e + (TLB.maddr >> 2)] = 0;
   u32[vpnWord] = 0;
+  u32[vpnWord + 1] = 0;
 }
 
+/** In both sets: a global translation that one of them holds may be the other's too. */
 export function invlpg(core: Core, vaddr: number): void {
-  const vpn = vaddr >>> 12;
-  const slot = vpn & (TLB_ENTRIES - 1);
-  const vpnWord = (core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2;
-  if (core.u32[vpnWord] === vpn) dropEntry(core.u32, (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2, vpnWord);
-  if (core.get32(STATE.fetchVpn) === vpn) core.dropFetchPage();
+  const [low, high] = [vpnLow(vaddr), vpnHigh(vaddr)];
+  const slot = low & (TLB_ENTRIES - 1);
+  for (const [base, vpns] of sets(core)) {
+    const vpnWord = vpns + slot * (TLB_VPN_BYTES >> 2);
+    if (core.u32[vpnWord] === low && core.u32[vpnWord + 1] === high) dropEntry(core.u32, base + slot * (TLB_ENTRY_BYTES >> 2), vpnWord);
+  }
+  if (core.get32(STATE.fetchVpn) === low && core.get32(STATE.fetchVpn + 4) === high) core.dropFetchPage();
 }
 
 /** The addend of a slot whose maddr and vpn are set. */
-export function setAddend(core: Core, slot: number): void {
-  const e = (core.tlbBase + slot * TLB_ENTRY_BYTES) >>> 2;
-  const vpn = core.u32[(core.tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2] as number;
+export function setAddend(core: Core, slot: number, tlbBase = core.tlbBase, tlbVpnBase = core.tlbVpnBase): void {
+  const e = (tlbBase + slot * TLB_ENTRY_BYTES) >>> 2;
+  const vpn = core.u32[(tlbVpnBase + slot * TLB_VPN_BYTES) >>> 2] as number;
   const valid = ((core.u32[e + (TLB.arch >> 2)] as number) & ARCH.valid) !== 0;
   core.u32[e + (TLB.addend >> 2)] = valid ? (core.machine.ramBase + (core.u32[e + (TLB.maddr >> 2)] as number) - vpn * 4096) >>> 0 : 0;
 }
@@ -269,14 +324,16 @@ export function setAddend(core: Core, slot: number): void {
 /** Every write tag goes; translations stay. `mfn` < 0: of all frames. */
 export function dropWriteTags(core: Core, mfn: number): void {
   const { u32 } = core;
-  for (let slot = 0, e = core.tlbBase >>> 2; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2) {
-    if (mfn >= 0 && (u32[e + (TLB.maddr >> 2)] as number) >>> 12 !== mfn) continue;
-    u32[e + (TLB.writeSup >> 2)] = NO_TAG;
-    u32[e + (TLB.writeUser >> 2)] = NO_TAG;
+  for (const [base] of sets(core)) {
+    for (let slot = 0, e = base; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2) {
+      if (mfn >= 0 && (u32[e + (TLB.maddr >> 2)] as number) >>> 12 !== mfn) continue;
+      u32[e + (TLB.writeSup >> 2)] = NO_TAG;
+      u32[e + (TLB.writeUser >> 2)] = NO_TAG;
+    }
   }
 }
 
 /** Fast tags as after restoring a state: all slow, so that they are recomputed. */
 export function dropAllTags(core: Core): void {
-  for (let slot = 0, e = core.tlbBase >>> 2; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2) clearTags(core.u32, e);
+  for (const base of core.tlbBases) for (let slot = 0, e = base >>> 2; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2) clearTags(core.u32, e);
 }

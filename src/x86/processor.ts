@@ -7,6 +7,7 @@
 //     evaluator    one instruction; a fault or an exit ends the run
 import { assert } from '../base/assert.ts';
 import type { MachineMemory } from '../machine/memory.ts';
+import { highHalf, inCanonicalRange, pageOf, vpnHigh, vpnLow } from './address.ts';
 import { CodeCache, type CodePage, type Entry, type InsnEntry } from './code-cache.ts';
 import { codeChanged, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
 import { Core } from './core.ts';
@@ -22,7 +23,7 @@ import { isException } from './segments.ts';
 import { StateFace } from './state-face.ts';
 import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from './state-layout.ts';
 import { completeIo } from './system/misc.ts';
-import { combine, deliverThroughIdt, type Delivery } from './system/transfers.ts';
+import { combine, deliverThroughIdt, type Delivery } from './system/delivery.ts';
 import { createTranslator, type Translator, type TranslatorCounters } from './translate/translator.ts';
 import { translatorHost } from './translator-host.ts';
 
@@ -90,19 +91,19 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   #loop(): CpuExit {
     const { core } = this;
     const translator = this.#translator;
-    let atBoundary = core.get32(STATE.rip) !== this.#middle;
-    this.#middle = -1;
+    let atBoundary = core.rip !== this.#middle;
+    this.#middle = NaN;
     for (;;) {
       const budget = core.get32(STATE.budget);
-      const rip = core.get32(STATE.rip);
+      const { rip } = core;
       if (budget === 0) {
         if (!atBoundary) this.#middle = rip;
         return BUDGET_EXIT;
       }
       const flat = core.csFlat;
       const vaddr = flat ? rip : (rip + core.get32(CS + 8)) >>> 0;
-      const beyond = !flat && rip > core.get32(CS + 16);
-      if (beyond || core.get32(STATE.fetchVpn) !== vaddr >>> 12) {
+      const beyond = flat ? !inCanonicalRange(rip) : rip > core.get32(CS + 16);
+      if (beyond || core.get32(STATE.fetchVpn) !== vpnLow(vaddr) || core.get32(STATE.fetchVpn + 4) !== vpnHigh(vaddr)) {
         const problem = beyond ? GP0 : this.#enterPage(vaddr);
         if (problem !== undefined) {
           const exit = this.#raise(problem);
@@ -138,8 +139,8 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     }
   }
 
-  /** Where the last budget ended inside a block, or -1: such places must not look like entries to the translator. */
-  #middle = -1;
+  /** Where the last budget ended inside a block, or NaN: such places must not look like entries to the translator. */
+  #middle = NaN;
   /** Set when an exception was delivered: rip is somewhere else. */
   #broke = false;
 
@@ -148,7 +149,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
    * them changes mode, segments or traps. False: the last one faulted.
    */
   #straight(first: InsnEntry, from: number, limit: number): boolean {
-    const { u32, s } = this.core;
+    const { u32, s, long } = this.core;
     const page = this.#page as CodePage;
     const ripAt = s + (STATE.rip >> 2);
     const budgetAt = s + (STATE.budget >> 2);
@@ -161,7 +162,11 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
         this.#evaluated += limit - budget;
         return false;
       }
-      if (done === DONE.next) rip = (rip + entry.lengthBytes) >>> 0;
+      if (done === DONE.next) {
+        rip += entry.lengthBytes;
+        if (long) u32[ripAt + 1] = highHalf(rip);
+        else rip >>>= 0;
+      }
       u32[ripAt] = rip;
       u32[budgetAt] = --budget;
       if (budget === 0 || (rip ^ from) >>> 12 !== 0 || this.#page !== page) break;
@@ -178,7 +183,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     const done = (entry.run ?? this.#cache.compile(entry))();
     switch (done) {
       case DONE.next:
-        core.set32(STATE.rip, core.csFlat ? (rip + entry.lengthBytes) >>> 0 : this.#wrap(rip + entry.lengthBytes));
+        core.rip = core.csFlat ? core.wrap(rip + entry.lengthBytes) : this.#wrap(rip + entry.lengthBytes);
         break;
       case DONE.jumped:
         break;
@@ -211,24 +216,24 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   /** An exit of a system row: traps count one, refused and unfinished instructions none. */
   #leave(exit: CpuExit, budget: number): CpuExit | undefined {
     const { core } = this;
-    if (exit.kind === 'softint' || exit.kind === 'halt' || exit.kind === 'exception') {
+    if (exit.kind === 'softint' || exit.kind === 'syscall' || exit.kind === 'halt' || exit.kind === 'exception') {
       core.set32(STATE.budget, budget - 1);
       core.set32(STATE.shadow, SHADOW.none);
     }
     if (exit.kind === 'exception') return this.#raise(exit.exception);
     if (exit.kind !== 'softint' || this.#options.exceptions === 'exit') return exit;
-    const back = (core.get32(STATE.rip) - exit.insnBytes) >>> 0;
-    const result = deliverThroughIdt(core, { vector: exit.vector, software: true, returnOffset: core.get32(STATE.rip) });
+    const back = core.wrap(core.rip - exit.insnBytes);
+    const result = deliverThroughIdt(core, { vector: exit.vector, software: true, returnOffset: core.rip });
     this.#broke = true;
     if (result === 'jumped') return undefined;
-    core.set32(STATE.rip, back);
+    core.rip = back;
     core.set32(STATE.budget, budget);
     if (result === undefined || result === 'repeat') return undefined;
     return 'kind' in result ? result : this.#raise(result);
   }
 
   #raise(exception: Exception): CpuExit | undefined {
-    if (exception.vector === VECTOR.PF && exception.cr2 !== undefined) this.core.set32(STATE.cr2, exception.cr2);
+    if (exception.vector === VECTOR.PF && exception.cr2 !== undefined) this.core.setAddress(STATE.cr2, exception.cr2);
     if (this.#options.exceptions === 'exit') return { kind: 'exception', exception };
     this.#broke = true;
     return this.deliver(exception, false);
@@ -238,14 +243,14 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     const { core } = this;
     let current = exception;
     for (;;) {
-      const delivery: Delivery = { vector: current.vector, software, returnOffset: core.get32(STATE.rip), ...(current.errorCode === undefined ? {} : { errorCode: current.errorCode }) };
+      const delivery: Delivery = { vector: current.vector, software, returnOffset: core.rip, ...(current.errorCode === undefined ? {} : { errorCode: current.errorCode }) };
       const result = deliverThroughIdt(core, delivery);
       if (result === 'jumped' || result === undefined || result === 'repeat') {
         core.set32(STATE.shadow, 0);
         return undefined;
       }
       if ('kind' in result) return result;
-      if (result.vector === VECTOR.PF && result.cr2 !== undefined) core.set32(STATE.cr2, result.cr2);
+      if (result.vector === VECTOR.PF && result.cr2 !== undefined) core.setAddress(STATE.cr2, result.cr2);
       const next = combine(current.vector, result);
       if (next === 'triple') return { kind: 'tripleFault' };
       current = next;
@@ -264,7 +269,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     return found;
   }
   #linearRip(): number {
-    return (this.core.get32(STATE.rip) + this.core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0;
+    return this.core.long ? this.core.rip : (this.core.rip + this.core.get32(CS + 8)) >>> 0;
   }
 
   // -- fetching ------------------------------------------------------------------------------------
@@ -273,8 +278,8 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     const { core } = this;
     const at = lookup(core, vaddr, 'fetch', core.user);
     if (at < 0) return core.fault;
-    core.set32(STATE.fetchVpn, vaddr >>> 12);
-    core.set32(STATE.fetchVpn + 4, 0);
+    core.set32(STATE.fetchVpn, vpnLow(vaddr));
+    core.set32(STATE.fetchVpn + 4, vpnHigh(vaddr));
     core.set32(STATE.fetchMaddr, ((at - core.machine.ramBase) & ~0xfff) >>> 0);
     core.set32(STATE.fetchMaddr + 4, 0);
     return undefined;
@@ -282,10 +287,10 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
 
   #entryAt(vaddr: number, rip: number): InsnEntry | Exception {
     const { core } = this;
-    const vpn = vaddr >>> 12;
+    const vpn = pageOf(vaddr);
     const mfn = core.get32(STATE.fetchMaddr) >>> 12;
     const mode = loweringMode(core.mode);
-    const csBase = (vaddr - rip) >>> 0;
+    const csBase = core.wrap(vaddr - rip);
     let page = this.#page;
     if (page === undefined || page.vpn !== vpn || page.mfn !== mfn || page.mode !== mode || page.csBase !== csBase) page = this.#page = this.#cache.page(mfn, vpn, mode, csBase);
     const offset = vaddr & 0xfff;
@@ -318,7 +323,8 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   /** An instruction that goes on in the next page: that page is looked up each time (law 1), and what is there compared. */
   #crossing(page: CodePage, vaddr: number, rip: number, first: Uint8Array): Entry | Exception {
     const { core } = this;
-    const next = (((vaddr >>> 12) + 1) << 12) >>> 0;
+    const next = core.wrap((pageOf(vaddr) + 1) * 4096);
+    if (core.long && !inCanonicalRange(next)) return GP0;
     const at = lookup(core, next, 'fetch', core.user);
     if (at < 0) return core.fault as Exception;
     const bytes = new Uint8Array(MAX_INSN_BYTES);
@@ -359,7 +365,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   restoreState(bytes: Uint8Array, codeStands = false): void {
     this.#retired = restoreState(this.core, bytes);
     this.#page = undefined;
-    this.#middle = -1;
+    this.#middle = NaN;
     if (codeStands) return;
     this.#cache.clear();
     this.#translator?.reset();

@@ -1,5 +1,6 @@
 // Segment registers and descriptors: loads with all checks, descriptor look-ups, LAR/LSL/VERR/VERW's
 // view. Source: Intel SDM vol. 3, chapters 3 and 5; vol. 2, MOV, POP, LAR.
+import { fromHalves, isCanonical } from './address.ts';
 import { ACCESS, UNUSABLE, type Core } from './core.ts';
 import { VECTOR, type Exception } from './exit.ts';
 import { readLinear, writeLinear } from './memory-access.ts';
@@ -33,27 +34,36 @@ export function readDescriptor(core: Core, selector: number, vector: number = VE
   if (local) {
     const w = core.s + (STATE.ldtr >> 2);
     if (((core.u32[w + 6] as number) & UNUSABLE) !== 0) return exception(vector, selector);
-    base = core.u32[w + 2] as number;
+    base = core.address(STATE.ldtr + 8);
     limit = core.u32[w + 4] as number;
   } else {
-    base = core.get32(STATE.gdtrBase);
+    base = core.address(STATE.gdtrBase);
     limit = core.get32(STATE.gdtrLimit);
   }
   const offset = selector & 0xfff8;
   if (offset + 7 > limit) return exception(vector, selector);
-  const vaddr = (base + offset) >>> 0;
+  const vaddr = core.wrap(base + offset);
   const lo = readLinear(core, vaddr, 4, false);
   if (lo !== lo) return core.fault as Exception;
-  const hi = readLinear(core, (vaddr + 4) >>> 0, 4, false);
+  const hi = readLinear(core, core.wrap(vaddr + 4), 4, false);
   if (hi !== hi) return core.fault as Exception;
   return { lo, hi, vaddr };
+}
+/** Base of a system segment (LDT, TSS): in long mode its descriptor has 16 bytes and 64 bits of base. */
+export function systemBase(core: Core, selector: number, descriptor: Descriptor): number | Exception {
+  if (!core.lma) return descriptorBase(descriptor);
+  const rest = readDescriptor(core, (selector & 0xfff8) + 8 + (selector & 4));
+  // Beyond the table: the error names the selector that was asked for.
+  if (isException(rest)) return rest.vector === VECTOR.PF ? rest : gp(selector);
+  if ((rest.hi & 0x1f00) !== 0 || !isCanonical(rest.lo)) return gp(selector);
+  return fromHalves(descriptorBase(descriptor), rest.lo);
 }
 export const isException = (value: object): value is Exception => 'vector' in value;
 
 /** Sets the accessed bit of a code or data descriptor in memory, if it is clear. */
 export function markAccessed(core: Core, descriptor: Descriptor): Exception | undefined {
   if ((descriptor.hi & 0x100) !== 0) return undefined;
-  return writeLinear(core, (descriptor.vaddr + 4) >>> 0, 4, (descriptor.hi | 0x100) >>> 0, false) ? undefined : core.fault;
+  return writeLinear(core, core.wrap(descriptor.vaddr + 4), 4, (descriptor.hi | 0x100) >>> 0, false) ? undefined : core.fault;
 }
 
 export function setFromDescriptor(core: Core, seg: number, selector: number, descriptor: Descriptor): void {
@@ -68,7 +78,8 @@ export function loadDataSegment(core: Core, seg: number, selector: number): Exce
   const cpl = core.get32(STATE.cpl);
   const rpl = selector & 3;
   if ((selector & 0xfffc) === 0) {
-    if (seg === SEG.ss) return gp(0);
+    // 64-bit code in rings 0 to 2 may do without a stack segment.
+    if (seg === SEG.ss && (!core.long || cpl === 3 || rpl !== cpl)) return gp(0);
     setNull(core, seg, selector);
     core.updateMode();
     return undefined;

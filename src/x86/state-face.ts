@@ -1,6 +1,7 @@
 // The face of a processor's state: registers, segments, tables, guest memory, reports. All of it lives in
 // the Core; nothing here runs instructions.
 import { assert } from '../base/assert.ts';
+import { bitsOf } from './address.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 import type { Core } from './core.ts';
 import type { SegmentState } from './cpu.ts';
@@ -12,7 +13,8 @@ import { modeBits } from './mode.ts';
 import { dropWriteTags, flushTlb, invlpg, lookup, peek } from './paging.ts';
 import { loadDataSegment } from './segments.ts';
 import { GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, STATE } from './state-layout.ts';
-import { reloadPdptes, setCr0, setCr3, setCr4, tscOf } from './system/control-registers.ts';
+import { readMsr, reloadPdptes, setCr0, setCr3, setCr4, tscOf, writeMsr } from './system/control-registers.ts';
+import { gpr64, setGpr64 } from './system/row.ts';
 
 export abstract class StateFace {
   readonly machine: MachineMemory;
@@ -26,8 +28,8 @@ export abstract class StateFace {
   get stateBase(): number {
     return this.core.stateBase;
   }
-  get tlbBase(): number {
-    return this.core.tlbBase;
+  get tlbBases(): readonly number[] {
+    return this.core.tlbBases;
   }
 
   // -- registers -----------------------------------------------------------------------------------
@@ -44,11 +46,23 @@ export abstract class StateFace {
   setRegHigh(index: number, value: number): void {
     this.core.set32(STATE.gpr + index * 8 + 4, value);
   }
+  reg64(index: number): bigint {
+    return gpr64(this.core, index);
+  }
+  setReg64(index: number, value: bigint): void {
+    setGpr64(this.core, index, BigInt.asUintN(64, value));
+  }
   eip(): number {
     return this.core.get32(STATE.rip);
   }
   setEip(value: number): void {
-    this.core.set32(STATE.rip, value);
+    this.core.rip = value >>> 0;
+  }
+  rip(): number {
+    return this.core.rip;
+  }
+  setRip(vaddr: number): void {
+    this.core.rip = vaddr;
   }
   eflags(): number {
     return this.core.eflags();
@@ -60,7 +74,7 @@ export abstract class StateFace {
     return this.core.get32(STATE.cpl);
   }
   #slot(at: number): SegmentState {
-    return { selector: this.core.get32(at), base: this.core.get32(at + 8), limit: this.core.get32(at + 16), access: this.core.get32(at + 24) };
+    return { selector: this.core.get32(at), base: this.core.address(at + 8), limit: this.core.get32(at + 16), access: this.core.get32(at + 24) };
   }
   #setSlot(at: number, state: SegmentState): void {
     this.core.setSegmentSlot(at, state.selector, state.base, state.limit, state.access);
@@ -72,6 +86,22 @@ export abstract class StateFace {
     this.#setSlot(STATE.seg + index * SEG_SLOT_BYTES, state);
     if (index === SEG.cs) this.core.set32(STATE.cpl, state.selector & 3);
     this.core.updateMode();
+  }
+  setSegmentBase(index: number, base: number): void {
+    this.core.setAddress(STATE.seg + index * SEG_SLOT_BYTES + 8, base);
+    this.core.updateMode();
+  }
+  kernelGsBase(): number {
+    return this.core.address(STATE.kernelGsBase);
+  }
+  setKernelGsBase(base: number): void {
+    this.core.setAddress(STATE.kernelGsBase, base);
+  }
+  msr(index: number): bigint | undefined {
+    return readMsr(this.core, index);
+  }
+  setMsr(index: number, value: bigint): boolean {
+    return writeMsr(this.core, index, value);
   }
   ldtr(): SegmentState {
     return this.#slot(STATE.ldtr);
@@ -86,24 +116,24 @@ export abstract class StateFace {
     this.#setSlot(STATE.tr, state);
   }
   gdtr(): { base: number; limit: number } {
-    return { base: this.core.get32(STATE.gdtrBase), limit: this.core.get32(STATE.gdtrLimit) };
+    return { base: this.core.address(STATE.gdtrBase), limit: this.core.get32(STATE.gdtrLimit) };
   }
   setGdtr(base: number, limit: number): void {
-    this.core.set32(STATE.gdtrBase, base);
+    this.core.setAddress(STATE.gdtrBase, base);
     this.core.set32(STATE.gdtrLimit, limit);
   }
   idtr(): { base: number; limit: number } {
-    return { base: this.core.get32(STATE.idtrBase), limit: this.core.get32(STATE.idtrLimit) };
+    return { base: this.core.address(STATE.idtrBase), limit: this.core.get32(STATE.idtrLimit) };
   }
   setIdtr(base: number, limit: number): void {
-    this.core.set32(STATE.idtrBase, base);
+    this.core.setAddress(STATE.idtrBase, base);
     this.core.set32(STATE.idtrLimit, limit);
   }
   cr(n: 0 | 2 | 3 | 4): number {
-    return this.core.get32({ 0: STATE.cr0, 2: STATE.cr2, 3: STATE.cr3, 4: STATE.cr4 }[n]);
+    return n === 2 ? this.core.address(STATE.cr2) : this.core.get32({ 0: STATE.cr0, 3: STATE.cr3, 4: STATE.cr4 }[n]);
   }
   setCr(n: 0 | 2 | 3 | 4, value: number): void {
-    if (n === 2) this.core.set32(STATE.cr2, value);
+    if (n === 2) this.core.setAddress(STATE.cr2, value);
     else if (n === 0) setCr0(this.core, value);
     else if (n === 3) setCr3(this.core, value);
     else setCr4(this.core, value);
@@ -114,6 +144,7 @@ export abstract class StateFace {
   setEfer(value: number): void {
     if (this.core.get32(STATE.efer) !== value >>> 0) flushTlb(this.core, false);
     this.core.set32(STATE.efer, value);
+    this.core.updateMode();
   }
   dr(n: number): number {
     return this.core.get32(STATE.dr + n * 8);
@@ -138,36 +169,44 @@ export abstract class StateFace {
 
   // -- guest memory ---------------------------------------------------------------------------------
 
+  switchTables(second: boolean, cr3: number): void {
+    this.core.set32(STATE.tables, second ? 1 : 0);
+    this.core.set32(STATE.cr3, cr3);
+    this.core.dropFetchPage();
+    this.core.restoreMode();
+  }
   flushTlb(keepGlobal: boolean): void {
     // Hardware flushes by loading CR3.
     reloadPdptes(this.core);
     flushTlb(this.core, keepGlobal);
   }
   invlpg(vaddr: number): void {
-    invlpg(this.core, vaddr >>> 0);
+    invlpg(this.core, this.core.wrap(vaddr));
   }
   dropWriteFastPaths(): void {
     dropWriteTags(this.core, -1);
   }
   translate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): { ok: true; maddr: number } | { ok: false; exception: Exception } {
-    const at = lookup(this.core, vaddr >>> 0, access, user);
+    const at = lookup(this.core, this.core.wrap(vaddr), access, user);
     return at < 0 ? { ok: false, exception: this.core.fault as Exception } : { ok: true, maddr: at - this.machine.ramBase };
   }
   readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception } {
-    const bytes = readBytes(this.core, vaddr >>> 0, sizeBytes, user);
+    const bytes = readBytes(this.core, this.core.wrap(vaddr), sizeBytes, user);
     return bytes === undefined ? { ok: false, exception: this.core.fault as Exception } : { ok: true, bytes };
   }
   writeLinear(vaddr: number, bytes: Uint8Array, user: boolean): { ok: true } | { ok: false; exception: Exception } {
-    return writeBytes(this.core, vaddr >>> 0, bytes, user) ? { ok: true } : { ok: false, exception: this.core.fault as Exception };
+    return writeBytes(this.core, this.core.wrap(vaddr), bytes, user) ? { ok: true } : { ok: false, exception: this.core.fault as Exception };
   }
 
   // -- reports ---------------------------------------------------------------------------------------
 
   registers(): readonly { readonly name: string; readonly value: number | bigint }[] {
-    const rows: { name: string; value: number | bigint }[] = GPR_NAMES.slice(0, 8).map((name, i) => ({ name: name.replace('r', 'e'), value: this.reg(i) }));
-    rows.push({ name: 'eip', value: this.eip() }, { name: 'eflags', value: this.eflags() }, { name: 'cpl', value: this.cpl() });
+    const { long } = this.core;
+    const rows: { name: string; value: number | bigint }[] = GPR_NAMES.slice(0, long ? 16 : 8).map((name, i) => (long ? { name, value: this.reg64(i) } : { name: name.replace('r', 'e'), value: this.reg(i) }));
+    rows.push(long ? { name: 'rip', value: bitsOf(this.rip()) } : { name: 'eip', value: this.eip() }, { name: 'eflags', value: this.eflags() }, { name: 'cpl', value: this.cpl() });
     SEG_NAMES.forEach((name, i) => rows.push({ name, value: this.segment(i).selector }));
-    for (const n of [0, 2, 3, 4] as const) rows.push({ name: `cr${n}`, value: this.cr(n) });
+    if (long) for (const seg of [SEG.fs, SEG.gs]) rows.push({ name: `${SEG_NAMES[seg]}Base`, value: bitsOf(this.segment(seg).base) });
+    for (const n of [0, 2, 3, 4] as const) rows.push({ name: `cr${n}`, value: this.core.lma && n === 2 ? bitsOf(this.cr(2)) : this.cr(n) });
     rows.push({ name: 'retired', value: this.retired() });
     return rows;
   }
@@ -175,7 +214,7 @@ export abstract class StateFace {
   decodeAt(vaddr: number): Insn | undefined {
     const bytes = this.#peek(vaddr, MAX_INSN_BYTES);
     if (bytes.length === 0) return undefined;
-    const decoded = decode(bytes, (vaddr - this.core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0, modeBits(this.core.mode).codeWidth);
+    const decoded = decode(bytes, this.core.long ? vaddr : (vaddr - this.core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 8)) >>> 0, modeBits(this.core.mode).codeWidth);
     return decoded.kind === 'insn' ? decoded.insn : undefined;
   }
   disassemble(vaddr: number, count: number): readonly { readonly vaddr: number; readonly bytes: string; readonly text: string }[] {
@@ -186,7 +225,7 @@ export abstract class StateFace {
     const { core } = this;
     const bytes = new Uint8Array(sizeBytes);
     for (let done = 0; done < sizeBytes; ) {
-      const from = (vaddr + done) >>> 0;
+      const from = this.core.wrap(vaddr + done);
       const at = peek(core, from, core.user);
       if (at < 0) return bytes.subarray(0, done);
       const n = Math.min(sizeBytes - done, 4096 - (from & 0xfff));

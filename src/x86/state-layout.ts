@@ -1,6 +1,6 @@
 // One vCPU's processor state in linear memory: a table of slots that the evaluator, the translator,
-// checkpoints and digests all read. Slots are 8 bytes from the start, so long mode adds no layout.
-// 32-bit code uses the low halves; high halves of GPRs are zero in 32-bit mode.
+// checkpoints and digests all read. Slots are 8 bytes. 32-bit code uses the low halves; high halves of
+// GPRs are zero in 32-bit mode. Addresses as numbers: address.ts.
 
 export const GPR_NAMES = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'] as const;
 /** Segment registers in the encoding order of x86. */
@@ -54,14 +54,14 @@ export const STATE = {
   xmm: 864,
   /** Upper halves of fpuIp and fpuDp, in 64-bit mode. */
   fpuIpHigh: 1120, fpuDpHigh: 1124,
-  /** Scratch words for exits of generated code (reason, operand...): not architectural, not digested. */
-  exitReason: 1128, exitArg0: 1136, exitArg1: 1144, exitArg2: 1152,
+  /** Long mode's own registers. `tables`: 1 while the processor runs on the second set of translations (Cpu.switchTables). */
+  kernelGsBase: 1128, star: 1136, lstar: 1144, cstar: 1152, fmask: 1160, tscAux: 1168, cr8: 1176, tables: 1184,
 } as const;
 /** STATE.shadow: what holds back external interrupts (both) and single-step traps (SS only) until the next instruction has retired. `new`: set by the current one. */
 export const SHADOW = { none: 0, sti: 1, ss: 2, newSti: 3, newSs: 4 } as const;
 export const SEG_SLOT_BYTES = 32;
 export const STATE_BYTES = 1216;
 /** Bytes [0, ARCH_STATE_BYTES) are architectural and go into digests and checkpoints. */
-export const ARCH_STATE_BYTES = 1128;
+export const ARCH_STATE_BYTES = 1192;
 export const XMM_NAMES = Array.from({ length: 16 }, (_, i) => `xmm${i}`);
 export const MXCSR_RESET = 0x1f80;

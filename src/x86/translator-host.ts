@@ -5,7 +5,7 @@ import { hitsCode, markCode } from './code-frames.ts';
 import type { Core } from './core.ts';
 import { MAX_INSN_BYTES } from './decode.ts';
 import type { Lowered } from './lower.ts';
-import { codeLimitOf, isFlat, isPlain, modeBits } from './mode.ts';
+import { codeLimitOf, isFlat, isPlain, MODE, modeBits } from './mode.ts';
 import { lookup } from './paging.ts';
 import { SEG, SEG_NAMES } from './state-layout.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES } from './tlb-layout.ts';
@@ -76,5 +76,5 @@ function translatorMode(key: number): TranslatorMode {
   const bits = modeBits(key);
   const segments = SEG_NAMES.map((_, seg): SegmentKind => (isFlat(key, seg) ? 'flat' : seg !== SEG.cs && isPlain(key, seg) ? 'checked' : 'never'));
   const codeLimit = codeLimitOf(key);
-  return { translatable: bits.codeWidth === 32 && bits.stackWidth === 32 && codeLimit > 0, user: bits.user, long: false, codeLimit, segments };
+  return { translatable: (key & MODE.lma) === 0 && bits.codeWidth === 32 && bits.stackWidth === 32 && codeLimit > 0, user: bits.user, long: false, codeLimit, segments };
 }

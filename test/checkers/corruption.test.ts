@@ -48,7 +48,7 @@ const repoint = (maddr: number, mfn: number): void => set(maddr, (lo) => (lo & 0
 /** Fills the processor's cache by an access of d1's kernel; the word index of the TLB entry. */
 const cached = (access: 'read' | 'write' = 'write', vaddr = kernelVaddr): number => {
   expect(two.cpus[0].translate(vaddr, access, false).ok).toBe(true);
-  return (two.cpus[0].tlbBase + ((vaddr >>> 12) & 2047) * TLB_ENTRY_BYTES) >>> 2;
+  return ((two.cpus[0].tlbBases[0] as number) + ((vaddr >>> 12) & 2047) * TLB_ENTRY_BYTES) >>> 2;
 };
 /** A descriptor in a frame that is typed as a descriptor table and checked. */
 const descriptor = (hi: number, lo: number): void => {

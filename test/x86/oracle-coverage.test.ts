@@ -11,7 +11,7 @@ import { UNDEFINED_FLAGS } from '../oracle/undefined-flags.ts';
 
 /** Rows that no vector of 32-bit user code can meet, and why or where else they are asked. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(['Cdqe', 'Cqo', 'Movsq', 'Cmpsq', 'Stosq', 'Lodsq', 'Scasq', 'Jrcxz'].map((name) => [name, 'long mode'])),
+  ...Object.fromEntries(['Cdqe', 'Cqo', 'Movsq', 'Cmpsq', 'Stosq', 'Lodsq', 'Scasq', 'Jrcxz', 'Movsxd', 'Pushfq', 'Popfq', 'Iretq', 'Sysexitq', 'Sysret', 'Sysretq', 'Swapgs', 'Cmpxchg16b'].map((name) => [name, 'long mode'])),
   ...Object.fromEntries(['Smsw', 'Sgdt', 'Sidt', 'Int1'].map((name) => [name, 'image control'])),
   ...Object.fromEntries(['Sldt', 'Str'].map((name) => [name, 'image segments'])),
   ...Object.fromEntries(['Sysenter', 'Sysexit'].map((name) => [name, 'image tasks'])),

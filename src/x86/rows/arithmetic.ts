@@ -1,8 +1,9 @@
 // Integer arithmetic and logic. SDM vol. 2; each row reads as the manual's operation says.
 import { VECTOR } from '../exit.ts';
-import { add, and, bin, bool, cmp, constant, eq, flag, isZero, ltU, mul, ne, not, not1, or, or1, reg, select, sext, shl, shrU, signBit, sub, trunc, un, widthOf, xor, zext } from '../expr.ts';
+import { add, and, and1, bin, bool, cmp, constant, eq, flag, isZero, ltU, mul, mulHigh64, ne, nonZero, not, not1, or, or1, reg, select, sext, shl, shrS, shrU, signBit, sub, trunc, un, widthOf, xor, zext } from '../expr.ts';
 import type { Lowering, Row } from '../lower.ts';
-import type { Expr, Width } from '../ir.ts';
+import type { Expr, MemRef, Width } from '../ir.ts';
+import { SEG } from '../state-layout.ts';
 
 const zeroOf = (a: Expr): Expr => constant(widthOf(a), 0);
 
@@ -54,10 +55,30 @@ function readPair(l: Lowering, width: Width): Expr {
   return l.let(or(zext(wide, reg(width, 0)), shl(zext(wide, reg(width, 2)), constant(wide, width))));
 }
 
+const multiplyLong = (l: Lowering): void => {
+  const three = l.insn.operands.length === 3;
+  const a = l.let(three ? l.read(1, 64) : l.read(0));
+  const b = l.let(three ? l.read(2, 64) : l.read(1, 64));
+  const r = l.let(mul(a, b));
+  l.write(0, r);
+  l.flags('imul', a, b, r);
+};
+const multiplyPair = (l: Lowering, signed: boolean): void => {
+  const a = l.let(l.read(0));
+  const b = l.let(reg(64, 0));
+  const low = l.let(mul(a, b));
+  const high = l.let(mulHigh64(signed, a, b, (value) => l.let(value)));
+  const overflow = l.let(zext(64, signed ? ne(high, shrS(low, constant(64, 63))) : nonZero(high)));
+  l.setReg(64, 0, low);
+  l.setReg(64, 2, high);
+  l.flags('given', overflow, overflow, low);
+};
+
 const multiply = (signed: boolean): Row => (l) => {
   const extend = signed ? sext : zext;
   if (l.insn.operands.length > 1) {
     const width = l.width(0);
+    if (width === 64) return multiplyLong(l);
     const wide = double(width);
     const a = l.let(l.insn.operands.length === 3 ? l.read(1, width) : l.read(0));
     const b = l.let(l.insn.operands.length === 3 ? l.read(2, width) : l.read(1, width));
@@ -69,6 +90,7 @@ const multiply = (signed: boolean): Row => (l) => {
     return;
   }
   const width = l.width(0);
+  if (width === 64) return multiplyPair(l, signed);
   const wide = double(width);
   const product = l.let(mul(extend(wide, l.read(0)), extend(wide, reg(width, 0))));
   const low = l.let(trunc(width, product));
@@ -81,6 +103,12 @@ const divide = (signed: boolean): Row => (l) => {
   const width = l.width(0);
   const wide = double(width);
   const divisor = l.let(l.read(0));
+  if (width === 64) {
+    const { quotient, remainder } = l.divideWide(signed, reg(64, 2), reg(64, 0), divisor);
+    l.setReg(64, 0, quotient);
+    l.setReg(64, 2, remainder);
+    return;
+  }
   l.raiseIf(isZero(divisor), VECTOR.DE);
   const dividend = readPair(l, width);
   const wideDivisor = l.let((signed ? sext : zext)(wide, divisor));
@@ -191,6 +219,23 @@ export const ARITHMETIC_ROWS: Readonly<Record<string, Row>> = {
     l.when(not1(same), () => {
       l.setReg(32, 0, trunc(32, old));
       l.setReg(32, 2, trunc(32, shrU(old, constant(64, 32))));
+    });
+    l.flagBits({ zf: same });
+  },
+  Cmpxchg16b: (l) => {
+    const mem = l.ref(0);
+    const offset = l.let(mem.offset);
+    const at = (delta: number): MemRef => ({ seg: mem.seg, offset: add(offset, constant(64, delta)) });
+    const linear = mem.seg >= SEG.fs ? add(offset, { tag: 'segBase', width: 64, seg: mem.seg }) : offset;
+    l.raiseIf(nonZero(and(linear, constant(64, 15))), VECTOR.GP, 0);
+    const low = l.loadForWrite(at(0), 64);
+    const high = l.loadForWrite(at(8), 64);
+    const same = l.let(and1(eq(low, reg(64, 0)), eq(high, reg(64, 2))));
+    l.store(at(0), select(same, reg(64, 3), low));
+    l.store(at(8), select(same, reg(64, 1), high));
+    l.when(not1(same), () => {
+      l.setReg(64, 0, low);
+      l.setReg(64, 2, high);
     });
     l.flagBits({ zf: same });
   },

@@ -59,6 +59,7 @@ export const CONTROL_ROWS: Readonly<Record<string, Row>> = {
   Retf: (l) => l.system('retFar'),
   Iret: (l) => l.system('iret'),
   Iretd: (l) => l.system('iret'),
+  Iretq: (l) => l.system('iret'),
   ...Object.fromEntries(Object.entries(CONDITIONS).map(([name, cc]): [string, Row] => [name, (l) => l.branch(cond(cc), target(l))])),
   Loop: loop(undefined),
   Loope: loop(flag('zf')),
@@ -69,7 +70,7 @@ export const CONTROL_ROWS: Readonly<Record<string, Row>> = {
   Enter: (l) => l.system('enter'),
   ...system(
     'Int', 'Int1', 'Int3', 'Into', 'Ud0', 'Ud1', 'Ud2', 'Hlt', 'Cli', 'Sti', 'In', 'Out', 'Insb', 'Insw', 'Insd', 'Outsb', 'Outsw', 'Outsd', 'Cpuid', 'Rdtsc', 'Rdtscp', 'Rdmsr', 'Wrmsr', 'Rdpmc', 'Clts', 'Lmsw', 'Smsw',
-    'Lgdt', 'Lidt', 'Sgdt', 'Sidt', 'Lldt', 'Sldt', 'Ltr', 'Str', 'Lar', 'Lsl', 'Verr', 'Verw', 'Arpl', 'Lds', 'Les', 'Lfs', 'Lgs', 'Lss', 'Invlpg', 'Wbinvd', 'Invd', 'Sysenter', 'Sysexit',
+    'Lgdt', 'Lidt', 'Sgdt', 'Sidt', 'Lldt', 'Sldt', 'Ltr', 'Str', 'Lar', 'Lsl', 'Verr', 'Verw', 'Arpl', 'Lds', 'Les', 'Lfs', 'Lgs', 'Lss', 'Invlpg', 'Wbinvd', 'Invd', 'Sysenter', 'Sysexit', 'Sysexitq', 'Sysret', 'Sysretq', 'Swapgs',
     ...X87_NAMES, 'Rsm', 'Syscall', 'Vmcall', 'Vmmcall', 'Xgetbv',
   ),
 };

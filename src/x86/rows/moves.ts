@@ -45,11 +45,10 @@ const bitTest = (change: ((value: Expr, mask: Expr) => Expr) | undefined): Row =
       const element = bin('shrS', sext(widthOf(at) > width ? widthOf(at) : width, offset), constant(widthOf(at) > width ? widthOf(at) : width, Math.log2(width)));
       const bytes = shl(element, constant(widthOf(element), Math.log2(width / 8)));
       at = add(at, trunc(widthOf(at), bytes));
-      if (addressWidth === 16) at = and(at, constant(widthOf(at), 0xffff));
+      if (addressWidth < widthOf(at)) at = and(at, constant(widthOf(at), addressWidth === 16 ? 0xffff : 0xffff_ffff));
     }
     ref = { seg: mem.seg, offset: l.let(at) };
-    const id = loadInto(l, ref, width, change !== undefined);
-    value = id;
+    value = change === undefined ? l.load(ref, width) : l.loadForWrite(ref, width);
   } else value = l.let(l.read(0));
   const mask = shl(constant(width, 1), inElement);
   const carry = l.let(nonZero(and(value, mask)));
@@ -60,15 +59,6 @@ const bitTest = (change: ((value: Expr, mask: Expr) => Expr) | undefined): Row =
   }
   l.flagBits({ cf: carry });
 };
-function loadInto(l: Lowering, mem: MemRef, width: Width, forWrite: boolean): Expr {
-  const loaded = l.load(mem, width);
-  if (forWrite) {
-    const last = l.stmts.at(-1);
-    if (last?.do === 'load') l.stmts[l.stmts.length - 1] = { ...last, forWrite: true };
-  }
-  return loaded;
-}
-
 const xchg: Row = (l) => {
   // The memory operand, if any, is read for writing and written before the register.
   const at = l.isMem(1) ? 1 : 0;
@@ -109,6 +99,7 @@ export const MOVE_ROWS: Readonly<Record<string, Row>> = {
   },
   Movzx: (l) => l.write(0, zext(l.width(0), l.read(1))),
   Movsx: (l) => l.write(0, sext(l.width(0), l.read(1))),
+  Movsxd: (l) => l.write(0, sext(l.width(0), l.read(1))),
   Lea: (l) => {
     const width = l.width(0);
     const mem = l.mem(1);
@@ -119,9 +110,9 @@ export const MOVE_ROWS: Readonly<Record<string, Row>> = {
   Bswap: bswap,
   Xlatb: (l) => {
     const width = l.insn.addressWidth;
-    const at = and(add(reg(width, 3), zext(width, reg(8, 0))), constant(width, width === 16 ? 0xffff : 0xffff_ffff));
+    const at = add(reg(width, 3), zext(width, reg(8, 0)));
     const mem = l.mem(0);
-    l.setReg(8, 0, l.load({ seg: mem.seg, offset: width === 16 ? zext(32, at) : at }, 8));
+    l.setReg(8, 0, l.load({ seg: mem.seg, offset: l.asOffset(at) }, 8));
   },
   ...conditional('Set', (cc) => (l) => l.write(0, zext(8, cond(cc)))),
   ...conditional('Cmov', (cc) => (l) => {
@@ -157,6 +148,8 @@ export const MOVE_ROWS: Readonly<Record<string, Row>> = {
   Pushfd: (l) => l.system('pushf'),
   Popf: (l) => l.system('popf'),
   Popfd: (l) => l.system('popf'),
+  Pushfq: (l) => l.system('pushf'),
+  Popfq: (l) => l.system('popf'),
   Lahf: (l) => l.setReg(8, 0, or(and(trunc(8, { tag: 'eflags' }), constant(8, 0xd5)), constant(8, 2)), true),
   Sahf: (l) => {
     const image = l.let(reg(8, 0, true));
@@ -185,7 +178,7 @@ export const MOVE_ROWS: Readonly<Record<string, Row>> = {
   Leave: (l) => {
     const width = popWidthOfLeave(l);
     const frame = reg(l.stackWidth, 5);
-    const value = l.load({ seg: SEG.ss, offset: l.stackWidth === 16 ? zext(32, frame) : frame }, width);
+    const value = l.load({ seg: SEG.ss, offset: l.asOffset(frame) }, width);
     l.setReg(l.stackWidth, 4, add(frame, constant(l.stackWidth, width / 8)));
     l.setReg(width, 5, value);
   },

@@ -1,11 +1,12 @@
 // Control, debug and model-specific registers, descriptor-table registers, CPUID, time stamps.
-import { CR0, CR4, EFER_NXE, UNUSABLE, type Core } from '../core.ts';
+import { addressOf, bitsOf, inCanonicalRange } from '../address.ts';
+import { ACCESS, CR0, CR4, EFER, UNUSABLE, type Core } from '../core.ts';
 import { flushTlb, invlpg, loadPdptes } from '../paging.ts';
-import { descriptorAccess, descriptorBase, descriptorLimit, gp, isException, readDescriptor } from '../segments.ts';
-import { segmentLinear, writeLinear } from '../memory-access.ts';
-import { STATE } from '../state-layout.ts';
+import { descriptorAccess, descriptorLimit, gp, isException, readDescriptor, systemBase } from '../segments.ts';
+import { writeLinear } from '../memory-access.ts';
+import { SEG, SEG_SLOT_BYTES, STATE } from '../state-layout.ts';
 import { VECTOR, type Exception } from '../exit.ts';
-import { GP0, UD, gpr, loadMem, offsetOf, readRm16, setGpr, setGpr16, storeMem, type SystemRow } from './row.ts';
+import { GP0, UD, gpr, gpr64, loadMem, loadMem64, memLinear, offsetOf, readRm16, setGpr, setGpr16, setGpr64, storeMem, storeMem64, type SystemRow } from './row.ts';
 
 const cpl = (core: Core): number => core.get32(STATE.cpl);
 const fault = (core: Core): Exception => core.fault as Exception;
@@ -20,6 +21,13 @@ export const reloadPdptes = (core: Core): boolean => !nativePae(core, core.get32
 export function setCr0(core: Core, value: number): void {
   const old = core.get32(STATE.cr0);
   core.set32(STATE.cr0, (value | CR0.ET) >>> 0);
+  // Long mode is active while paging is on and EFER.LME set.
+  const efer = core.get32(STATE.efer);
+  const active = (value & CR0.PG) !== 0 && (efer & EFER.LME) !== 0;
+  if (active !== ((efer & EFER.LMA) !== 0)) {
+    core.set32(STATE.efer, efer ^ EFER.LMA);
+    core.updateMode();
+  }
   if (((old ^ value) & (CR0.PG | CR0.WP | CR0.PE)) !== 0) flushTlb(core, false);
   if (((old ^ value) & CR0.AM) !== 0) core.updateMode();
   if (((old ^ value) & CR0.PG) !== 0) reloadPdptes(core);
@@ -36,37 +44,61 @@ export function setCr4(core: Core, value: number): void {
   if (((old ^ value) & (CR4.PAE | CR4.PSE | CR4.PGE)) !== 0) reloadPdptes(core);
 }
 
+/** May CR0 become `value`? */
+function cr0Allowed(core: Core, value: number): boolean {
+  const old = core.get32(STATE.cr0);
+  if ((value & CR0_RESERVED) !== 0 || ((value & CR0.PG) !== 0 && (value & CR0.PE) === 0) || ((value & CR0.NW) !== 0 && (value & CR0.CD) === 0)) return false;
+  if (core.long && (value & CR0.PG) === 0) return false;
+  if ((old & CR0.PG) !== 0 || (value & CR0.PG) === 0) return true;
+  if ((core.get32(STATE.efer) & EFER.LME) !== 0) return (core.get32(STATE.cr4) & CR4.PAE) !== 0 && (core.get32(STATE.seg + SEG.cs * SEG_SLOT_BYTES + 24) & ACCESS.long) === 0;
+  return !nativePae(core, value, core.get32(STATE.cr4)) || loadPdptes(core, core.get32(STATE.cr3));
+}
+function cr4Allowed(core: Core, value: number): boolean {
+  if ((value & ~CR4_KNOWN) !== 0) return false;
+  const old = core.get32(STATE.cr4);
+  if (core.lma) return (value & CR4.PAE) !== 0;
+  return (old & CR4.PAE) !== 0 || !nativePae(core, core.get32(STATE.cr0), value) || loadPdptes(core, core.get32(STATE.cr3));
+}
+
 const movCr: SystemRow = (core, insn) => {
   const [to, from] = insn.operands;
   if (cpl(core) !== 0) return GP0;
   if (to?.kind === 'creg') {
     const value = from?.kind === 'reg' ? gpr(core, from.index) : 0;
+    const high = core.long && from?.kind === 'reg' ? Number(gpr64(core, from.index) >> 32n) : 0;
+    // RAM ends below 4 GiB: upper halves of CR3 have nothing to say, of the others they are reserved.
+    if (high !== 0 && to.index !== 2 && (to.index !== 3 || (high & 0x7fffff00) !== 0)) return GP0;
     switch (to.index) {
       case 0:
-        if ((value & CR0_RESERVED) !== 0 || ((value & CR0.PG) !== 0 && (value & CR0.PE) === 0) || ((value & CR0.NW) !== 0 && (value & CR0.CD) === 0)) return GP0;
-        if ((core.get32(STATE.cr0) & CR0.PG) === 0 && nativePae(core, value, core.get32(STATE.cr4)) && !loadPdptes(core, core.get32(STATE.cr3))) return GP0;
+        if (!cr0Allowed(core, value)) return GP0;
         setCr0(core, value);
         return undefined;
       case 2:
         core.set32(STATE.cr2, value);
+        core.set32(STATE.cr2 + 4, high);
         return undefined;
       case 3:
         if (nativePae(core, core.get32(STATE.cr0), core.get32(STATE.cr4)) && !loadPdptes(core, value)) return GP0;
         setCr3(core, value);
         return undefined;
       case 4:
-        if ((value & ~CR4_KNOWN) !== 0) return GP0;
-        if ((core.get32(STATE.cr4) & CR4.PAE) === 0 && nativePae(core, core.get32(STATE.cr0), value) && !loadPdptes(core, core.get32(STATE.cr3))) return GP0;
+        if (!cr4Allowed(core, value)) return GP0;
         setCr4(core, value);
+        return undefined;
+      case 8:
+        if (!core.long) return UD;
+        if (value > 15) return GP0;
+        core.set32(STATE.cr8, value);
         return undefined;
       default:
         return UD;
     }
   }
   if (from?.kind !== 'creg' || to?.kind !== 'reg') return UD;
-  const slot = { 0: STATE.cr0, 2: STATE.cr2, 3: STATE.cr3, 4: STATE.cr4 }[from.index];
+  const slot = { 0: STATE.cr0, 2: STATE.cr2, 3: STATE.cr3, 4: STATE.cr4, 8: core.long ? STATE.cr8 : undefined }[from.index];
   if (slot === undefined) return UD;
-  setGpr(core, to.index, core.get32(slot));
+  if (core.long) setGpr64(core, to.index, core.view.getBigUint64(core.stateBase + slot, true));
+  else setGpr(core, to.index, core.get32(slot));
   return undefined;
 };
 
@@ -81,17 +113,30 @@ const movDr: SystemRow = (core, insn) => {
   }
   if (real > 7) return UD;
   if ((core.get32(STATE.dr + 7 * 8) & 0x2000) !== 0) return { vector: VECTOR.DB };
+  const wide = core.long ? [to, from].find((operand) => operand?.kind === 'reg') : undefined;
+  if (to?.kind === 'dreg' && wide?.kind === 'reg' && real >= 6 && gpr64(core, wide.index) >> 32n !== 0n) return GP0;
   if (to?.kind === 'dreg') {
     let value = from?.kind === 'reg' ? gpr(core, from.index) : 0;
     if (real === 6) value = ((value & 0xe00f) | 0xffff0ff0) >>> 0;
     if (real === 7) value = ((value & 0xffff2bff) | 0x400) >>> 0;
     core.set32(STATE.dr + real * 8, value);
-  } else if (to?.kind === 'reg') setGpr(core, to.index, core.get32(STATE.dr + real * 8));
+    if (wide?.kind === 'reg') core.set32(STATE.dr + real * 8 + 4, Number(gpr64(core, wide.index) >> 32n));
+  } else if (to?.kind === 'reg') setGpr64(core, to.index, core.view.getBigUint64(core.stateBase + STATE.dr + real * 8, true));
   return undefined;
 };
 
-/** IA32 MSRs of this model: [read, write]. A write that answers false is #GP. */
-const MSRS: Readonly<Record<number, { read: (core: Core) => bigint; write: (core: Core, value: bigint) => boolean }>> = {
+interface Msr {
+  readonly read: (core: Core) => bigint;
+  /** False is #GP. */
+  readonly write: (core: Core, value: bigint) => boolean;
+  /** There only if CPUID promises long mode. */
+  readonly long?: true;
+}
+const CPUID_LM = 1 << 29;
+/** Asked of CPUID, which is pure. */
+export const hasLongMode = (core: Core): boolean => (core.options.cpuid(0x80000001, 0)[3] & CPUID_LM) !== 0;
+
+const MSRS: Readonly<Record<number, Msr>> = {
   0x10: { read: tscOf, write: (core, value) => (writeTsc(core, value), true) },
   0x174: slot64(STATE.sysenterCs),
   0x175: slot64(STATE.sysenterEsp),
@@ -99,15 +144,38 @@ const MSRS: Readonly<Record<number, { read: (core: Core) => bigint; write: (core
   0xc0000080: {
     read: (core) => BigInt(core.get32(STATE.efer)),
     write: (core, value) => {
-      if ((value & ~BigInt(EFER_NXE | 1)) !== 0n) return false;
+      const long = hasLongMode(core);
+      if ((value & ~BigInt(EFER.NXE | EFER.SCE | (long ? EFER.LME | EFER.LMA : 0))) !== 0n) return false;
       const old = core.get32(STATE.efer);
-      core.set32(STATE.efer, Number(value));
-      if (((old ^ Number(value)) & EFER_NXE) !== 0) flushTlb(core, false);
+      if (((old ^ Number(value)) & EFER.LME) !== 0 && (core.get32(STATE.cr0) & CR0.PG) !== 0) return false;
+      core.set32(STATE.efer, (Number(value) & ~EFER.LMA) | (old & EFER.LMA));
+      if (((old ^ Number(value)) & EFER.NXE) !== 0) flushTlb(core, false);
       return true;
     },
   },
+  0xc0000081: { ...slot64(STATE.star), long: true },
+  0xc0000082: { ...canonical64(STATE.lstar), long: true },
+  0xc0000083: { ...canonical64(STATE.cstar), long: true },
+  0xc0000084: { read: slot64(STATE.fmask).read, write: (core, value) => value >> 32n === 0n && slot64(STATE.fmask).write(core, value), long: true },
+  0xc0000100: { ...canonical64(STATE.seg + SEG.fs * SEG_SLOT_BYTES + 8), long: true },
+  0xc0000101: { ...canonical64(STATE.seg + SEG.gs * SEG_SLOT_BYTES + 8), long: true },
+  0xc0000102: { ...canonical64(STATE.kernelGsBase), long: true },
 };
-function slot64(at: number): { read: (core: Core) => bigint; write: (core: Core, value: bigint) => boolean } {
+/** A model-specific register as the processor reads it; undefined if there is none of that number. */
+export function readMsr(core: Core, index: number): bigint | undefined {
+  const msr = MSRS[index];
+  return msr === undefined || (msr.long === true && !hasLongMode(core)) ? undefined : msr.read(core);
+}
+/** False where WRMSR raises #GP. */
+export function writeMsr(core: Core, index: number, value: bigint): boolean {
+  const msr = MSRS[index];
+  return msr !== undefined && !(msr.long === true && !hasLongMode(core)) && msr.write(core, value);
+}
+function canonical64(at: number): Msr {
+  const { read, write } = slot64(at);
+  return { read, write: (core, value) => addressOf(value) !== undefined && write(core, value) };
+}
+function slot64(at: number): Msr {
   return {
     read: (core) => core.view.getBigUint64(core.stateBase + at, true),
     write: (core, value) => {
@@ -133,8 +201,8 @@ const tableStore = (base: number, limit: number): SystemRow => (core, insn) => {
   const operand = insn.operands[0];
   if (operand?.kind !== 'mem') return UD;
   // Limit and base are stored with one check of the whole operand first.
-  const vaddr = segmentLinear(core, operand.mem.seg, offsetOf(core, operand.mem), 6, true);
-  if (vaddr < 0) return fault(core);
+  if (Number.isNaN(memLinear(core, operand.mem, core.long ? 10 : 6, true))) return fault(core);
+  if (core.long) return storeMem64(core, operand.mem, bitsOf(core.address(base)), 2) && storeMem(core, operand.mem, 2, core.get32(limit)) ? undefined : fault(core);
   if (!storeMem(core, operand.mem, 4, core.get32(base), 2) || !storeMem(core, operand.mem, 2, core.get32(limit))) return fault(core);
   return undefined;
 };
@@ -144,10 +212,19 @@ const tableLoad = (base: number, limit: number): SystemRow => (core, insn) => {
   if (operand?.kind !== 'mem') return UD;
   const newLimit = loadMem(core, operand.mem, 2);
   if (newLimit === undefined) return fault(core);
+  if (core.long) {
+    const bits = loadMem64(core, operand.mem, 2);
+    if (bits === undefined) return fault(core);
+    const wide = addressOf(bits);
+    if (wide === undefined) return GP0;
+    core.set32(limit, newLimit);
+    core.setAddress(base, wide);
+    return undefined;
+  }
   const newBase = loadMem(core, operand.mem, 4, 2);
   if (newBase === undefined) return fault(core);
   core.set32(limit, newLimit);
-  core.set32(base, insn.code.endsWith('_16') ? newBase & 0xffffff : newBase);
+  core.setAddress(base, insn.code.endsWith('_16') ? newBase & 0xffffff : newBase);
   return undefined;
 };
 
@@ -177,8 +254,11 @@ const loadSystemSegment = (at: number, types: ReadonlySet<number>, busy: boolean
   const access = descriptorAccess(descriptor);
   if ((access & 0x10) !== 0 || !types.has(access & 0xf)) return gp(selector);
   if ((access & 0x80) === 0) return { vector: VECTOR.NP, errorCode: selector & 0xfffc };
-  if (busy && !writeLinear(core, (descriptor.vaddr + 4) >>> 0, 4, (descriptor.hi | 0x200) >>> 0, false)) return fault(core);
-  core.setSegmentSlot(at, selector, descriptorBase(descriptor), descriptorLimit(descriptor), busy ? access | 2 : access);
+  if (core.lma && (access & 0xf) === 1) return gp(selector);
+  const base = systemBase(core, selector, descriptor);
+  if (typeof base !== 'number') return base;
+  if (busy && !writeLinear(core, core.wrap(descriptor.vaddr + 4), 4, (descriptor.hi | 0x200) >>> 0, false)) return fault(core);
+  core.setSegmentSlot(at, selector, base, descriptorLimit(descriptor), busy ? access | 2 : access);
   return undefined;
 };
 
@@ -212,6 +292,14 @@ export const CONTROL_REGISTER_ROWS: Readonly<Record<string, SystemRow>> = {
     if (cpl(core) !== 0) return GP0;
     const operand = insn.operands[0];
     if (operand?.kind !== 'mem') return UD;
+    if (core.long) {
+      // Without a fault, whatever the address: one that is not canonical has no translation.
+      const { fault: before } = core;
+      const vaddr = memLinear(core, operand.mem, 1, false);
+      core.fault = before;
+      if (inCanonicalRange(vaddr)) invlpg(core, vaddr);
+      return undefined;
+    }
     const base = core.get32(STATE.seg + operand.mem.seg * 32 + 8);
     invlpg(core, (offsetOf(core, operand.mem) + base) >>> 0);
     return undefined;
@@ -235,16 +323,14 @@ export const CONTROL_REGISTER_ROWS: Readonly<Record<string, SystemRow>> = {
   Rdpmc: (core) => (cpl(core) !== 0 && (core.get32(STATE.cr4) & CR4.PCE) === 0 ? GP0 : UD),
   Rdmsr: (core) => {
     if (cpl(core) !== 0) return GP0;
-    const msr = MSRS[gpr(core, 1)];
-    if (msr === undefined) return GP0;
-    pair(core, msr.read(core));
+    const value = readMsr(core, gpr(core, 1));
+    if (value === undefined) return GP0;
+    pair(core, value);
     return undefined;
   },
   Wrmsr: (core) => {
     if (cpl(core) !== 0) return GP0;
-    const msr = MSRS[gpr(core, 1)];
-    if (msr === undefined || !msr.write(core, (BigInt(gpr(core, 2)) << 32n) | BigInt(gpr(core, 0)))) return GP0;
-    return undefined;
+    return writeMsr(core, gpr(core, 1), (BigInt(gpr(core, 2)) << 32n) | BigInt(gpr(core, 0))) ? undefined : GP0;
   },
   Xgetbv: () => UD,
 };

@@ -4,17 +4,17 @@ import { ACCESS, CR0, UNUSABLE, type Core } from '../core.ts';
 import type { Insn } from '../decode.ts';
 import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
-import { probeWrite, readLinear, segmentLinear } from '../memory-access.ts';
+import { probeWrite, read64, readLinear, segmentLinear, segmentLinear64, write64, writeLinear } from '../memory-access.ts';
 import { descriptorAccess, descriptorLimit, dplOf, isCode, isConforming, isData, isException, loadDataSegment, readDescriptor } from '../segments.ts';
 import { CPUID_EDX, unitRefused } from '../simd/unit.ts';
-import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from '../state-layout.ts';
-import { GP0, NM, UD, gpr, loadMem, nextOffset, peekStack, pokeStack, readRm16, setGpr, setGpr16, setSp, spValue, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
+import { SEG, SHADOW, STATE } from '../state-layout.ts';
+import { GP0, NM, UD, gpr, gpr64, loadMem, loadMem64, nextOffset, peekStack, pokeStack, readRm16, setGpr, setGpr16, setGpr64, setSp, spValue, spWidth, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
 
 const cpl = (core: Core): number => core.get32(STATE.cpl);
 const fault = (core: Core): Exception => core.fault as Exception;
 
 const softint = (vector: number): SystemRow => (core, insn) => {
-  core.set32(STATE.rip, nextOffset(core, insn));
+  core.rip = nextOffset(core, insn);
   return { kind: 'softint', vector, insnBytes: insn.lengthBytes };
 };
 
@@ -23,16 +23,16 @@ const softint = (vector: number): SystemRow => (core, insn) => {
 /** IOPL, or else the bitmap of a 32-bit TSS. */
 function portAllowed(core: Core, port: number, sizeBytes: number): boolean {
   if (cpl(core) <= core.iopl) return true;
-  const base = core.get32(STATE.tr + 8);
+  const base = core.address(STATE.tr + 8);
   const limit = core.get32(STATE.tr + 16);
   const access = core.get32(STATE.tr + 24);
   // TR as it is before the first LTR names no TSS: a PV guest never loads it.
   if ((core.get32(STATE.tr) & 0xfffc) === 0 || (access & UNUSABLE) !== 0 || (access & 8) === 0 || limit < 0x67) return false;
-  const bitmap = readLinear(core, (base + 0x66) >>> 0, 2, false);
+  const bitmap = readLinear(core, core.wrap(base + 0x66), 2, false);
   if (bitmap !== bitmap) return false;
   const at = bitmap + (port >> 3);
   if (at + 1 > limit) return false;
-  const bits = readLinear(core, (base + at) >>> 0, 2, false);
+  const bits = readLinear(core, core.wrap(base + at), 2, false);
   return bits === bits && ((bits >> (port & 7)) & ((1 << sizeBytes) - 1)) === 0;
 }
 /** By the accumulator, or for string I/O by the mnemonic's last letter. */
@@ -60,7 +60,7 @@ const stringIo = (direction: 'in' | 'out'): SystemRow => (core, insn): SystemRes
   if (!portAllowed(core, port, sizeBytes)) return GP0;
   const mem = insn.operands.find((operand) => operand.kind === 'mem');
   if (mem?.kind !== 'mem') return UD;
-  if ((insn.rep || insn.repne) && (insn.addressWidth === 16 ? gpr(core, 1) & 0xffff : gpr(core, 1)) === 0) return undefined;
+  if ((insn.rep || insn.repne) && countIsZero(core, insn)) return undefined;
   if (direction === 'out') {
     const value = loadMem(core, mem.mem, sizeBytes);
     if (value === undefined) return fault(core);
@@ -79,7 +79,7 @@ export function completeIo(core: Core, insn: Insn, value: number): boolean {
       else if (sizeBytes === 2) setGpr16(core, 0, value);
       else setGpr(core, 0, ((gpr(core, 0) & 0xffffff00) | (value & 0xff)) >>> 0);
     }
-    core.set32(STATE.rip, nextOffset(core, insn));
+    core.rip = nextOffset(core, insn);
     return true;
   }
   const sizeBytes = ioSize(insn);
@@ -92,33 +92,39 @@ export function completeIo(core: Core, insn: Insn, value: number): boolean {
   moveIndex(core, insn, register, step);
   if (insn.rep || insn.repne) {
     moveIndex(core, insn, 1, -1);
-    if ((insn.addressWidth === 16 ? gpr(core, 1) & 0xffff : gpr(core, 1)) !== 0) return true;
+    if (!countIsZero(core, insn)) return true;
   }
-  core.set32(STATE.rip, nextOffset(core, insn));
+  core.rip = nextOffset(core, insn);
   return true;
 }
+function countIsZero(core: Core, insn: Insn): boolean {
+  return BigInt.asUintN(insn.addressWidth, gpr64(core, 1)) === 0n;
+}
 function moveIndex(core: Core, insn: Insn, register: number, by: number): void {
-  if (insn.addressWidth === 16) setGpr16(core, register, gpr(core, register) + by);
+  if (insn.addressWidth === 64) setGpr64(core, register, gpr64(core, register) + BigInt(by));
+  else if (insn.addressWidth === 16) setGpr16(core, register, gpr(core, register) + by);
   else setGpr(core, register, (gpr(core, register) + by) >>> 0);
 }
 
 // -- flags -----------------------------------------------------------------------------------------
 
+const flagsSize = ({ code }: Insn): number => (code.endsWith('fw') ? 2 : code.endsWith('fq') ? 8 : 4);
 const pushf: SystemRow = (core, insn) => {
-  const size = insn.code === 'Pushfw' ? 2 : 4;
+  const size = flagsSize(insn);
   const image = core.eflags() & ~(EFLAGS.RF | EFLAGS.VM);
   if (!pokeStack(core, size, -size, size === 2 ? image & 0xffff : image >>> 0)) return fault(core);
   setSp(core, spValue(core) - size);
   return undefined;
 };
 const popf: SystemRow = (core, insn) => {
-  const size = insn.code === 'Popfw' ? 2 : 4;
-  const image = peekStack(core, size, 0);
-  if (image === undefined) return fault(core);
+  const size = flagsSize(insn);
+  // Of eight bytes the upper four are ignored.
+  const image = peekStack(core, Math.min(size, 4), 0);
+  if (image === undefined || (size === 8 && peekStack(core, 8, 0) === undefined)) return fault(core);
   let mask = 0x8d5 | EFLAGS.TF | EFLAGS.DF | EFLAGS.NT;
   if (cpl(core) <= core.iopl) mask |= EFLAGS.IF;
   if (cpl(core) === 0) mask |= EFLAGS.IOPL;
-  if (size === 4) mask |= EFLAGS.AC | EFLAGS.ID;
+  if (size !== 2) mask |= EFLAGS.AC | EFLAGS.ID;
   setSp(core, spValue(core) + size);
   core.setEflags((((core.eflags() & ~mask) | (image & mask)) & ~EFLAGS.RF) >>> 0);
   return undefined;
@@ -141,14 +147,15 @@ const movToSeg: SystemRow = (core, insn) => {
 const popSeg: SystemRow = (core, insn) => {
   const to = insn.operands[0];
   if (to?.kind !== 'sreg') return UD;
-  const size = insn.code.startsWith('Popw') ? 2 : 4;
+  const size = insn.stackDelta;
   const value = peekStack(core, size, 0);
   if (value === undefined) return fault(core);
   const wide = stackIs32(core);
   const sp = spValue(core);
-  const problem = loadDataSegment(core, to.index, value & 0xffff);
+  const problem = loadDataSegment(core, to.index, peekStack(core, 2, 0) as number);
   if (problem !== undefined) return problem;
-  if (wide) setGpr(core, 4, (sp + size) >>> 0);
+  if (core.long) setSp(core, sp + size);
+  else if (wide) setGpr(core, 4, (sp + size) >>> 0);
   else setGpr16(core, 4, sp + size);
   shadowOfSs(core, to.index);
   return undefined;
@@ -156,15 +163,15 @@ const popSeg: SystemRow = (core, insn) => {
 const loadFar = (seg: number): SystemRow => (core, insn) => {
   const [to, from] = insn.operands;
   if (to?.kind !== 'reg' || from?.kind !== 'mem') return UD;
-  const size = to.width === 16 ? 2 : 4;
-  const offset = loadMem(core, from.mem, size);
+  const size = to.width / 8;
+  const offset = size === 8 ? loadMem64(core, from.mem) : loadMem(core, from.mem, size);
   if (offset === undefined) return fault(core);
   const selector = loadMem(core, from.mem, 2, size);
   if (selector === undefined) return fault(core);
   const problem = loadDataSegment(core, seg, selector);
   if (problem !== undefined) return problem;
-  if (size === 2) setGpr16(core, to.index, offset);
-  else setGpr(core, to.index, offset);
+  if (size === 2) setGpr16(core, to.index, Number(offset));
+  else setGpr64(core, to.index, BigInt(offset));
   return undefined;
 };
 
@@ -172,6 +179,8 @@ const loadFar = (seg: number): SystemRow => (core, insn) => {
 
 const LAR_TYPES = new Set([1, 2, 3, 4, 5, 9, 11, 12]);
 const LSL_TYPES = new Set([1, 2, 3, 9, 11]);
+/** In long mode what has 16 bits, task gates and (for LSL) call gates are gone. */
+const LONG_TYPES = new Set([2, 9, 11, 12]);
 const setZf = (core: Core, on: boolean): void => core.setStatus(on ? core.status() | 0x40 : core.status() & ~0x40);
 
 /** The descriptor if the selector is one that LAR/LSL/VERR/VERW accept; undefined if not; an exception only for faults of the table itself. */
@@ -180,7 +189,7 @@ function inspect(core: Core, selector: number, types: ReadonlySet<number>): { ac
   const descriptor = readDescriptor(core, selector);
   if (isException(descriptor)) return descriptor.vector === VECTOR.PF ? descriptor : undefined;
   const access = descriptorAccess(descriptor);
-  if ((access & ACCESS.system) === 0 && !types.has(access & 0xf)) return undefined;
+  if ((access & ACCESS.system) === 0 && (!types.has(access & 0xf) || (core.lma && !LONG_TYPES.has(access & 0xf)))) return undefined;
   if (!isConforming(access) && (dplOf(access) < cpl(core) || dplOf(access) < (selector & 3))) return undefined;
   return { access, limit: descriptorLimit(descriptor), raw: descriptor.hi };
 }
@@ -227,49 +236,44 @@ const arpl: SystemRow = (core, insn) => {
 
 const enter: SystemRow = (core, insn) => {
   const [sizeOperand, levelOperand] = insn.operands;
-  const size = insn.code.startsWith('Enterw') ? 2 : 4;
+  const size = insn.code.startsWith('Enterw') ? 2 : core.long ? 8 : 4;
   const alloc = sizeOperand?.kind === 'imm' ? Number(sizeOperand.value) & 0xffff : 0;
   const level = levelOperand?.kind === 'imm' ? Number(levelOperand.value) & 31 : 0;
-  const mask = stackIs32(core) ? 0xffffffff : 0xffff;
-  const frame = size === 2 ? gpr(core, 5) & 0xffff : gpr(core, 5);
-  const words = [frame];
+  const width = spWidth(core);
+  const low = (value: bigint): bigint => BigInt.asUintN(width, value);
+  const part = (value: bigint): bigint => BigInt.asUintN(size * 8, value);
+  const stack = (sp: bigint, write: boolean): number => stackLinear(core, size, low(sp), write);
+  const [sp, bp] = [low(gpr64(core, 4)), gpr64(core, 5)];
+  const words = [part(bp)];
   // All of ESP, even when the stack has 16 bits and only SP moves (so does the real processor).
-  const frameTemp = ((gpr(core, 4) & ~mask) | ((spValue(core) - size) & mask)) >>> 0;
+  const frame = gpr64(core, 4) - sp + low(sp - BigInt(size));
   // The first push comes before the display is read: its fault goes first.
-  const first = segmentLinear(core, SEG.ss, (frameTemp & mask) >>> 0, size, true);
-  if (first < 0 || !probeWrite(core, first, size, core.user)) return fault(core);
+  const first = stack(frame, true);
+  if (first !== first || !probeWrite(core, first, size, core.user)) return fault(core);
   for (let i = 1; i < level; i++) {
-    const vaddr = segmentLinear(core, SEG.ss, ((gpr(core, 5) - i * size) & mask) >>> 0, size, false);
-    if (vaddr < 0) return fault(core);
-    const value = readLinear(core, vaddr, size, core.user);
-    if (value !== value) return fault(core);
-    words.push(value);
+    const vaddr = stack(bp - BigInt(i * size), false);
+    if (vaddr !== vaddr) return fault(core);
+    const value = size === 8 ? read64(core, vaddr, core.user) : readLinear(core, vaddr, size, core.user);
+    if (value === undefined || Number.isNaN(value)) return fault(core);
+    words.push(BigInt(value));
   }
-  if (level > 0) words.push(size === 2 ? frameTemp & 0xffff : frameTemp >>> 0);
-  const sp = spValue(core) - words.length * size - alloc;
-  for (let i = 0; i < words.length; i++) if (!pokeStack(core, size, -(i + 1) * size, words[i] as number)) return fault(core);
+  if (level > 0) words.push(part(frame));
+  for (const [i, word] of words.entries()) {
+    const vaddr = stack(sp - BigInt((i + 1) * size), true);
+    if (vaddr !== vaddr) return fault(core);
+    if (!(size === 8 ? write64(core, vaddr, word, core.user) : writeLinear(core, vaddr, size, Number(word), core.user))) return fault(core);
+  }
   // The final stack top is probed for writing (SDM: ENTER, the last check).
-  const probe = segmentLinear(core, SEG.ss, (sp & mask) >>> 0, size, true);
-  if (probe < 0) return fault(core);
-  if (!probeWrite(core, probe, size, core.user)) return fault(core);
-  if (size === 2) setGpr16(core, 5, frameTemp);
-  else setGpr(core, 5, frameTemp);
-  setSp(core, sp & mask);
+  const end = low(sp - BigInt(words.length * size + alloc));
+  const probe = stack(end, true);
+  if (probe !== probe || !probeWrite(core, probe, size, core.user)) return fault(core);
+  if (size === 2) setGpr16(core, 5, Number(frame & 0xffffn));
+  else setGpr64(core, 5, part(frame));
+  setGpr64(core, 4, gpr64(core, 4) - sp + end);
   return undefined;
 };
-
-// -- SYSENTER, SYSEXIT -----------------------------------------------------------------------------
-
-/** Flat CS and the SS behind it, without a look at the descriptor table. */
-function enterFlat(core: Core, selector: number, ring: 0 | 3, ip: number, sp: number): void {
-  const rights = 0xc090 | (ring << ACCESS.dplShift);
-  core.setSegmentSlot(STATE.seg + SEG.cs * SEG_SLOT_BYTES, selector | ring, 0, 0xffffffff, rights | 0xb);
-  core.setSegmentSlot(STATE.seg + SEG.ss * SEG_SLOT_BYTES, (selector + 8) | ring, 0, 0xffffffff, rights | 3);
-  core.set32(STATE.cpl, ring);
-  core.updateMode();
-  core.set32(STATE.rip, ip);
-  setGpr(core, 4, sp);
-}
+const stackLinear = (core: Core, sizeBytes: number, sp: bigint, write: boolean): number =>
+  core.long ? segmentLinear64(core, SEG.ss, Number(sp & 0xffffffffn), Number(sp >> 32n), sizeBytes) : segmentLinear(core, SEG.ss, Number(sp), sizeBytes, write);
 
 // -- x87, as far as it is not in x87.ts -------------------------------------------------------------
 
@@ -279,7 +283,7 @@ const fpu = (perform: (core: Core, insn: Insn) => SystemResult): SystemRow => (c
 const unimplemented = (insn: Insn): CpuExit => ({ kind: 'unimplemented', text: insn.code });
 const hlt: SystemRow = (core, insn) => {
   if (cpl(core) !== 0) return GP0;
-  core.set32(STATE.rip, nextOffset(core, insn));
+  core.rip = nextOffset(core, insn);
   return { kind: 'halt' };
 };
 const interruptFlag = (on: boolean): SystemRow => (core) => {
@@ -304,12 +308,12 @@ export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   },
   // A #DB like that of a single step: no gate's DPL is asked (SDM vol. 2, INT1).
   Int1: (core, insn) => {
-    core.set32(STATE.rip, nextOffset(core, insn));
+    core.rip = nextOffset(core, insn);
     return { kind: 'exception', exception: { vector: VECTOR.DB } };
   },
   Int3: softint(VECTOR.BP),
   Into: (core, insn) => (core.flag(5) === 1 ? softint(VECTOR.OF)(core, insn) : undefined),
-  Ud0: ud, Ud1: ud, Ud2: ud, Rsm: ud, Syscall: ud, Vmcall: ud, Vmmcall: ud,
+  Ud0: ud, Ud1: ud, Ud2: ud, Rsm: ud, Vmcall: ud, Vmmcall: ud,
   missingX87: fpu((_core, insn) => unimplemented(insn)),
   missingMmx: missingMmx(CPUID_EDX.mmx, false),
   missingSse: missingMmx(CPUID_EDX.sse, true),
@@ -326,17 +330,4 @@ export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   Lar: inspected(LAR_TYPES, ({ raw }) => raw & 0x00ffff00),
   Lsl: inspected(LSL_TYPES, ({ limit }) => limit),
   Verr: verify(false), Verw: verify(true), Arpl: arpl,
-  Sysenter: (core) => {
-    const selector = core.get32(STATE.sysenterCs) & 0xfffc;
-    if (selector === 0) return GP0;
-    core.setEflags((core.eflags() & ~(EFLAGS.VM | EFLAGS.IF | EFLAGS.RF)) >>> 0);
-    enterFlat(core, selector, 0, core.get32(STATE.sysenterEip), core.get32(STATE.sysenterEsp));
-    return 'jumped';
-  },
-  Sysexit: (core) => {
-    const selector = core.get32(STATE.sysenterCs) & 0xfffc;
-    if (cpl(core) !== 0 || selector === 0) return GP0;
-    enterFlat(core, selector + 16, 3, gpr(core, 2), gpr(core, 1));
-    return 'jumped';
-  },
 };

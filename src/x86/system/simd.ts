@@ -2,12 +2,12 @@
 // Sources: SDM vol. 1, 10.2.3 and 10.5; vol. 2, the instructions.
 import { CR0, CR4, type Core } from '../core.ts';
 import type { Insn, MemOperand, Operand } from '../decode.ts';
-import { probeWrite, readBytes, segmentLinear, vectorLinear, writeBytes, writeLinear } from '../memory-access.ts';
+import { alignedVector, probeWrite, readBytes, segmentLinear, writeBytes, writeLinear } from '../memory-access.ts';
 import { MODE } from '../mode.ts';
 import { STATE } from '../state-layout.ts';
 import { enterMmx, unitRefused } from '../simd/unit.ts';
 import { registerAt, setRegisterAt, summarise, topOf } from '../x87/unit.ts';
-import { GP0, gpr, loadMem, NM, offsetOf, storeMem, type SystemRow, UD } from './row.ts';
+import { GP0, gpr, loadMem, memLinear, NM, storeMem, type SystemRow, UD } from './row.ts';
 import { fault, memOf } from './x87-memory.ts';
 
 /** Bits of MXCSR that exist; FXSAVE says so. */
@@ -45,18 +45,17 @@ const imageEnd = (core: Core): number => AT.xmm + 16 * xmmCount(core);
 const xmmCount = (core: Core): number => ((core.mode & MODE.long) !== 0 ? 16 : 8);
 const savesXmm = (core: Core): boolean => (core.get32(STATE.cr4) & CR4.OSFXSR) !== 0;
 
-/** The linear address of the image, or -1 with core.fault. */
+/** The linear address of the image, or NaN with core.fault. */
 function imageLinear(core: Core, insn: Insn, write: boolean): number {
   const mem = memOf(insn) as MemOperand;
-  const offset = offsetOf(core, mem);
-  const vaddr = vectorLinear(core, mem.seg, offset, write, true);
-  return vaddr < 0 ? -1 : segmentLinear(core, mem.seg, (offset + IMAGE_BYTES - 16) >>> 0, 16, write) < 0 ? -1 : vaddr;
+  const vaddr = alignedVector(core, memLinear(core, mem, 16, write), true);
+  return vaddr !== vaddr || Number.isNaN(memLinear(core, mem, 16, write, IMAGE_BYTES - 16)) ? NaN : vaddr;
 }
 
 const fxsave = (wide: boolean): SystemRow => (core, insn) => {
   if ((core.get32(STATE.cr0) & (CR0.EM | CR0.TS)) !== 0) return NM;
   const vaddr = imageLinear(core, insn, true);
-  if (vaddr < 0) return fault(core);
+  if (vaddr !== vaddr) return fault(core);
   const end = savesXmm(core) ? imageEnd(core) : AT.xmm;
   if (!probeWrite(core, vaddr, IMAGE_BYTES, core.user)) return fault(core);
   const old = readBytes(core, vaddr, IMAGE_BYTES, core.user);
@@ -87,7 +86,7 @@ const fxsave = (wide: boolean): SystemRow => (core, insn) => {
 const fxrstor = (wide: boolean): SystemRow => (core, insn) => {
   if ((core.get32(STATE.cr0) & (CR0.EM | CR0.TS)) !== 0) return NM;
   const vaddr = imageLinear(core, insn, false);
-  if (vaddr < 0) return fault(core);
+  if (vaddr !== vaddr) return fault(core);
   const bytes = readBytes(core, vaddr, IMAGE_BYTES, core.user);
   if (bytes === undefined) return fault(core);
   const view = new DataView(bytes.buffer);
@@ -133,8 +132,8 @@ const maskedMove = (unit: 'mmx' | 'sse'): SystemRow => (core, insn) => {
   for (let i = 0; i < value.length; i++) {
     if ((chosen[i] as number) < 0x80) continue;
     const at = where.mem.addressWidth === 16 ? (offset + i) & 0xffff : (offset + i) >>> 0;
-    const vaddr = segmentLinear(core, where.mem.seg, at, 1, true);
-    if (vaddr < 0 || !probeWrite(core, vaddr, 1, core.user)) return fault(core);
+    const vaddr = core.long ? memLinear(core, where.mem, 1, true, i) : segmentLinear(core, where.mem.seg, at, 1, true);
+    if (vaddr !== vaddr || !probeWrite(core, vaddr, 1, core.user)) return fault(core);
     places.push({ vaddr, byte: value[i] as number });
   }
   for (const { vaddr, byte } of places) if (!writeLinear(core, vaddr, 1, byte, core.user)) return fault(core);

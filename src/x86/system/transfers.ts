@@ -2,41 +2,51 @@
 // interrupts through the IDT (bare machines; a hypervisor's guests leave with an exit instead).
 // Task gates and TSS selectors go to task-switch.ts. Not there: virtual-8086 mode ('unimplemented').
 // Source: Intel SDM vol. 2 (the operations of each), vol. 3 chapters 5 to 7.
+import { addressOf, inCanonicalRange } from '../address.ts';
 import { ACCESS, type Core } from '../core.ts';
 import type { Insn } from '../decode.ts';
 import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
 import { probeWrite, readLinear, writeLinear } from '../memory-access.ts';
-import { descriptorAccess, dplOf, dropInnerSegments, enterCodeSegment, gp, isCode, isConforming, isData, isException, markAccessed, readDescriptor, setFromDescriptor, descriptorBase, descriptorLimit, type Descriptor } from '../segments.ts';
+import { descriptorAccess, dplOf, dropInnerSegments, enterCodeSegment, gp, isCode, isConforming, isData, isException, markAccessed, readDescriptor, setFromDescriptor, setNull, descriptorBase, descriptorLimit, type Descriptor } from '../segments.ts';
 import { SEG, STATE } from '../state-layout.ts';
-import { GP0, gpr, loadMem, nextOffset, peekStack, pokeStack, probeStack, setGpr, setSp, spValue, stackIs32, type SystemResult, type SystemRow } from './row.ts';
+import { GP0, gpr, loadMem, loadMem64, nextOffset, peekStack, pokeStack, probeStack, setGpr, setGpr64, setSp, spValue, stackIs32, type SystemResult, type SystemRow } from './row.ts';
+import { throughCallGate } from './long-gates.ts';
 import { switchTask } from './task-switch.ts';
 
 const cplOf = (core: Core): number => core.get32(STATE.cpl);
 const fault = (core: Core): Exception => core.fault as Exception;
 const np = (selector: number): Exception => ({ vector: VECTOR.NP, errorCode: selector & 0xfffc });
 const unimplemented = (text: string): CpuExit => ({ kind: 'unimplemented', text });
-const GATE = { task: 5, tss16: 1, tss32: 9, call16: 4, call32: 12, int16: 6, trap16: 7, int32: 14, trap32: 15 } as const;
-const gateOffset = (d: Descriptor, is32: boolean): number => (is32 ? ((d.lo & 0xffff) | (d.hi & 0xffff0000)) >>> 0 : d.lo & 0xffff);
+export const GATE = { task: 5, tss16: 1, tss32: 9, call16: 4, call32: 12, int16: 6, trap16: 7, int32: 14, trap32: 15 } as const;
+export const gateOffset = (d: Descriptor, is32: boolean): number => (is32 ? ((d.lo & 0xffff) | (d.hi & 0xffff0000)) >>> 0 : d.lo & 0xffff);
 
 /** Checks a code segment as the direct target of JMP or CALL. */
 function directTarget(core: Core, selector: number, descriptor: Descriptor): Exception | undefined {
   const access = descriptorAccess(descriptor);
   const cpl = cplOf(core);
+  if (isImpossible(core, access)) return gp(selector);
   if (isConforming(access) ? dplOf(access) > cpl : (selector & 3) > cpl || dplOf(access) !== cpl) return gp(selector);
   return (access & ACCESS.present) === 0 ? np(selector) : undefined;
 }
 
-function farPointer(core: Core, insn: Insn): { selector: number; offset: number; is32: boolean } | undefined {
+/** `size`: bytes of the offset. One of eight bytes that is not canonical is NaN. */
+function farPointer(core: Core, insn: Insn): { selector: number; offset: number; size: number } | undefined {
   const operand = insn.operands[0];
-  const is32 = insn.code.endsWith('1632');
-  if (operand?.kind === 'far') return { selector: operand.selector, offset: operand.offset, is32 };
+  const size = insn.code.endsWith('1664') ? 8 : insn.code.endsWith('1632') ? 4 : 2;
+  if (operand?.kind === 'far') return { selector: operand.selector, offset: operand.offset, size };
   if (operand?.kind !== 'mem') return undefined;
-  const offset = loadMem(core, operand.mem, is32 ? 4 : 2);
-  if (offset === undefined) return undefined;
-  const selector = loadMem(core, operand.mem, 2, is32 ? 4 : 2);
-  return selector === undefined ? undefined : { selector, offset, is32 };
+  const bits = size === 8 ? loadMem64(core, operand.mem) : loadMem(core, operand.mem, size);
+  if (bits === undefined) return undefined;
+  const selector = loadMem(core, operand.mem, 2, size);
+  return selector === undefined ? undefined : { selector, offset: typeof bits === 'number' ? bits : (addressOf(bits) ?? NaN), size };
 }
+/** May execution go on at that offset of the code segment? */
+export function reaches(core: Core, descriptor: Descriptor, offset: number): boolean {
+  return core.lma && (descriptorAccess(descriptor) & ACCESS.long) !== 0 ? inCanonicalRange(offset) : offset <= descriptorLimit(descriptor);
+}
+/** In long mode a code segment cannot be 64-bit and 32-bit at once. */
+export const isImpossible = (core: Core, access: number): boolean => core.lma && (access & ACCESS.long) !== 0 && (access & ACCESS.big) !== 0;
 
 /** Reads the target and either enters it directly or hands over a gate. */
 function target(core: Core, selector: number): Descriptor | Exception {
@@ -52,6 +62,7 @@ const jmpFar: SystemRow = (core, insn) => {
   if (isCode(access)) return jumpTo(core, pointer.selector, descriptor, pointer.offset);
   if ((access & ACCESS.system) !== 0) return gp(pointer.selector);
   const type = access & 0xf;
+  if (core.lma) return throughCallGate(core, pointer.selector, descriptor, undefined);
   if (type !== GATE.call16 && type !== GATE.call32) return toTask(core, insn, pointer.selector, descriptor, 'jmp');
   const gate = checkGate(core, pointer.selector, access);
   if (gate !== undefined) return gate;
@@ -79,18 +90,18 @@ function jumpTo(core: Core, selector: number, descriptor: Descriptor, offset: nu
   return enter(core, selector, descriptor, offset, cplOf(core));
 }
 function enter(core: Core, selector: number, descriptor: Descriptor, offset: number, cpl: number): SystemResult {
-  if (offset > descriptorLimit(descriptor)) return GP0;
+  if (!reaches(core, descriptor, offset)) return GP0;
   const marked = markAccessed(core, descriptor);
   if (marked !== undefined) return marked;
   enterCodeSegment(core, selector, descriptor, cpl);
-  core.set32(STATE.rip, offset);
+  core.rip = offset;
   return 'jumped';
 }
-function checkGate(core: Core, selector: number, access: number): Exception | undefined {
+export function checkGate(core: Core, selector: number, access: number): Exception | undefined {
   if (dplOf(access) < cplOf(core) || dplOf(access) < (selector & 3)) return gp(selector);
   return (access & ACCESS.present) === 0 ? np(selector) : undefined;
 }
-function gateCode(core: Core, gate: Descriptor): { selector: number; descriptor: Descriptor } | Exception {
+export function gateCode(core: Core, gate: Descriptor): { selector: number; descriptor: Descriptor } | Exception {
   const selector = gate.lo >>> 16;
   const descriptor = target(core, selector);
   if (isException(descriptor)) return descriptor;
@@ -108,9 +119,10 @@ const callFar: SystemRow = (core, insn) => {
   if (isCode(access)) {
     const problem = directTarget(core, pointer.selector, descriptor);
     if (problem !== undefined) return problem;
-    return pushAndEnter(core, pointer.is32 ? 4 : 2, oldCs, back, pointer.selector, descriptor, pointer.offset);
+    return pushAndEnter(core, pointer.size, oldCs, back, pointer.selector, descriptor, pointer.offset);
   }
   if ((access & ACCESS.system) !== 0) return gp(pointer.selector);
+  if (core.lma) return throughCallGate(core, pointer.selector, descriptor, nextOffset(core, insn));
   const type = access & 0xf;
   if (type !== GATE.call16 && type !== GATE.call32) return toTask(core, insn, pointer.selector, descriptor, 'call');
   const problem = checkGate(core, pointer.selector, access);
@@ -128,7 +140,7 @@ const callFar: SystemRow = (core, insn) => {
 };
 
 function pushAndEnter(core: Core, size: number, oldCs: number, back: number, selector: number, descriptor: Descriptor, offset: number): SystemResult {
-  if (offset > descriptorLimit(descriptor)) return GP0;
+  if (!reaches(core, descriptor, offset)) return GP0;
   if (!probeStack(core, size, -size) || !probeStack(core, size, -2 * size)) return fault(core);
   const marked = markAccessed(core, descriptor);
   if (marked !== undefined) return marked;
@@ -136,7 +148,7 @@ function pushAndEnter(core: Core, size: number, oldCs: number, back: number, sel
   pokeStack(core, size, -2 * size, size === 2 ? back & 0xffff : back);
   setSp(core, spValue(core) - 2 * size);
   enterCodeSegment(core, selector, descriptor, cplOf(core));
-  core.set32(STATE.rip, offset);
+  core.rip = offset;
   return 'jumped';
 }
 
@@ -145,7 +157,7 @@ function callInner(core: Core, size: number, parameters: number, oldCs: number, 
   const cpl = dplOf(descriptorAccess(descriptor));
   const stack = innerStack(core, cpl);
   if (isException(stack)) return stack;
-  if (offset > descriptorLimit(descriptor)) return GP0;
+  if (!reaches(core, descriptor, offset)) return GP0;
   const copied: number[] = [];
   for (let i = 0; i < parameters; i++) {
     const value = peekStack(core, size, i * size);
@@ -159,7 +171,7 @@ function callInner(core: Core, size: number, parameters: number, oldCs: number, 
   return enterInner(core, stack, frame.length * size, selector, descriptor, offset, cpl);
 }
 
-interface InnerStack {
+export interface InnerStack {
   readonly selector: number;
   readonly descriptor: Descriptor;
   readonly sp: number;
@@ -167,7 +179,7 @@ interface InnerStack {
 }
 
 /** SSn:ESPn of the current TSS, checked as #TS demands. */
-function innerStack(core: Core, cpl: number): InnerStack | Exception {
+export function innerStack(core: Core, cpl: number): InnerStack | Exception {
   const tr = core.get32(STATE.tr);
   const base = core.get32(STATE.tr + 8);
   const limit = core.get32(STATE.tr + 16);
@@ -189,7 +201,7 @@ function innerStack(core: Core, cpl: number): InnerStack | Exception {
 }
 
 /** Stores words below an inner stack's top, first word lowest, as supervisor. */
-function storeFrame(core: Core, stack: InnerStack, words: readonly number[], size: number): Exception | undefined {
+export function storeFrame(core: Core, stack: InnerStack, words: readonly number[], size: number): Exception | undefined {
   const base = descriptorBase(stack.descriptor);
   const limit = descriptorLimit(stack.descriptor);
   const mask = stack.is32 ? 0xffffffff : 0xffff;
@@ -208,7 +220,7 @@ function storeFrame(core: Core, stack: InnerStack, words: readonly number[], siz
   return undefined;
 }
 
-function enterInner(core: Core, stack: InnerStack, bytes: number, selector: number, descriptor: Descriptor, offset: number, cpl: number): SystemResult {
+export function enterInner(core: Core, stack: InnerStack, bytes: number, selector: number, descriptor: Descriptor, offset: number, cpl: number): SystemResult {
   const marked = markAccessed(core, descriptor) ?? markAccessed(core, stack.descriptor);
   if (marked !== undefined) return marked;
   enterCodeSegment(core, selector, descriptor, cpl);
@@ -217,7 +229,7 @@ function enterInner(core: Core, stack: InnerStack, bytes: number, selector: numb
   const sp = (stack.sp - bytes) >>> 0;
   if (stack.is32) setGpr(core, 4, sp);
   else setSp(core, sp & 0xffff);
-  core.set32(STATE.rip, offset);
+  core.rip = offset;
   return 'jumped';
 }
 
@@ -231,7 +243,7 @@ function returnTarget(core: Core, selector: number): Descriptor | Exception {
   if (isException(descriptor)) return descriptor;
   const access = descriptorAccess(descriptor);
   const rpl = selector & 3;
-  if (!isCode(access) || rpl < cpl || (isConforming(access) ? dplOf(access) > rpl : dplOf(access) !== rpl)) return gp(selector);
+  if (!isCode(access) || isImpossible(core, access) || rpl < cpl || (isConforming(access) ? dplOf(access) > rpl : dplOf(access) !== rpl)) return gp(selector);
   return (access & ACCESS.present) === 0 ? np(selector) : descriptor;
 }
 
@@ -246,44 +258,55 @@ function outerStack(core: Core, selector: number, rpl: number): Descriptor | Exc
 }
 
 const retFar: SystemRow = (core, insn) => {
-  const size = insn.code.startsWith('Retfw') ? 2 : 4;
+  const size = insn.code.startsWith('Retfw') ? 2 : insn.code.startsWith('Retfq') ? 8 : 4;
   const operand = insn.operands[0];
   const extra = operand?.kind === 'imm' ? Number(operand.value) : 0;
   const offset = peekStack(core, size, 0);
   if (offset === undefined) return fault(core);
-  const selectorWord = peekStack(core, size, size);
-  if (selectorWord === undefined) return fault(core);
-  const selector = selectorWord & 0xffff;
+  if (peekStack(core, size, size) === undefined) return fault(core);
+  const selector = peekStack(core, 2, size) as number;
   const descriptor = returnTarget(core, selector);
   if (isException(descriptor)) return descriptor;
   if ((selector & 3) === cplOf(core)) {
-    if (offset > descriptorLimit(descriptor)) return GP0;
+    if (!reaches(core, descriptor, offset)) return GP0;
     const marked = markAccessed(core, descriptor);
     if (marked !== undefined) return marked;
     setSp(core, spValue(core) + 2 * size + extra);
     enterCodeSegment(core, selector, descriptor, cplOf(core));
-    core.set32(STATE.rip, offset);
+    core.rip = offset;
     return 'jumped';
   }
-  const sp = peekStack(core, size, 2 * size + extra);
+  const sp = peekBits(core, size, 2 * size + extra);
   if (sp === undefined) return fault(core);
-  const ssWord = peekStack(core, size, 3 * size + extra);
-  if (ssWord === undefined) return fault(core);
-  return toOuter(core, selector, descriptor, offset, ssWord & 0xffff, sp, extra);
+  if (peekStack(core, size, 3 * size + extra) === undefined) return fault(core);
+  return toOuter(core, selector, descriptor, offset, peekStack(core, 2, 3 * size + extra) as number, sp, extra);
 };
+/** A word of the stack with all its bits. */
+function peekBits(core: Core, size: number, delta: number): bigint | undefined {
+  const low = peekStack(core, Math.min(size, 4), delta);
+  if (low === undefined) return undefined;
+  if (size < 8) return BigInt(low);
+  const high = peekStack(core, 4, delta + 4);
+  return high === undefined ? undefined : (BigInt(high) << 32n) | BigInt(low);
+}
 
-function toOuter(core: Core, selector: number, descriptor: Descriptor, offset: number, ss: number, sp: number, extra: number): SystemResult {
+function toOuter(core: Core, selector: number, descriptor: Descriptor, offset: number, ss: number, sp: bigint, extra: number): SystemResult {
   const rpl = selector & 3;
-  const stack = outerStack(core, ss, rpl);
-  if (isException(stack)) return stack;
-  if (offset > descriptorLimit(descriptor)) return GP0;
-  const marked = markAccessed(core, descriptor) ?? markAccessed(core, stack);
+  // 64-bit code outside ring 3 may return to none.
+  const none = core.long && (ss & 0xfffc) === 0 && rpl !== 3 && (ss & 3) === rpl && (descriptorAccess(descriptor) & ACCESS.long) !== 0;
+  const stack = none ? undefined : outerStack(core, ss, rpl);
+  if (stack !== undefined && isException(stack)) return stack;
+  if (!reaches(core, descriptor, offset)) return GP0;
+  const marked = markAccessed(core, descriptor) ?? (stack === undefined ? undefined : markAccessed(core, stack));
   if (marked !== undefined) return marked;
   enterCodeSegment(core, selector, descriptor, rpl);
-  setFromDescriptor(core, SEG.ss, ss, stack);
+  if (stack === undefined) setNull(core, SEG.ss, ss);
+  else setFromDescriptor(core, SEG.ss, ss, stack);
   core.updateMode();
-  setSp(core, stackIs32(core) ? sp + extra : (sp + extra) & 0xffff);
-  core.set32(STATE.rip, offset);
+  const top = sp + BigInt(extra);
+  if (core.long || stackIs32(core)) setGpr64(core, 4, BigInt.asUintN(core.long ? 64 : 32, top));
+  else setSp(core, Number(BigInt.asUintN(16, top)));
+  core.rip = offset;
   dropInnerSegments(core);
   return 'jumped';
 }
@@ -294,7 +317,7 @@ function iretMask(core: Core, size: number): number {
   const cpl = cplOf(core);
   if (cpl <= core.iopl) mask |= EFLAGS.IF;
   if (cpl === 0) mask |= EFLAGS.IOPL;
-  if (size === 4) {
+  if (size !== 2) {
     mask |= EFLAGS.RF | EFLAGS.AC | EFLAGS.ID;
     if (cpl === 0) mask |= EFLAGS.VIF | EFLAGS.VIP;
   }
@@ -302,123 +325,40 @@ function iretMask(core: Core, size: number): number {
 }
 
 const iret: SystemRow = (core, insn) => {
-  const size = insn.code === 'Iretw' ? 2 : 4;
+  const size = insn.code === 'Iretw' ? 2 : insn.code === 'Iretq' ? 8 : 4;
   if ((core.eflags() & EFLAGS.NT) !== 0) {
+    if (core.lma) return GP0;
     const link = readLinear(core, core.get32(STATE.tr + 8), 2, false);
     return link !== link ? fault(core) : switchTask(core, link, 'iret', nextOffset(core, insn), 0);
   }
   const offset = peekStack(core, size, 0);
   if (offset === undefined) return fault(core);
-  const selectorWord = peekStack(core, size, size);
-  if (selectorWord === undefined) return fault(core);
-  const image = peekStack(core, size, 2 * size);
-  if (image === undefined) return fault(core);
-  if (size === 4 && (image & EFLAGS.VM) !== 0 && cplOf(core) === 0) return unimplemented('IRET to virtual-8086 mode');
-  const selector = selectorWord & 0xffff;
+  if (peekStack(core, size, size) === undefined) return fault(core);
+  const selector = peekStack(core, 2, size) as number;
+  if (peekStack(core, size, 2 * size) === undefined) return fault(core);
+  const image = peekStack(core, Math.min(size, 4), 2 * size) as number;
+  if (!core.lma && size === 4 && (image & EFLAGS.VM) !== 0 && cplOf(core) === 0) return unimplemented('IRET to virtual-8086 mode');
   const descriptor = returnTarget(core, selector);
   if (isException(descriptor)) return descriptor;
   const mask = iretMask(core, size);
   const flags = ((core.eflags() & ~mask) | (image & mask)) >>> 0;
-  if ((selector & 3) === cplOf(core)) {
-    if (offset > descriptorLimit(descriptor)) return GP0;
+  // 64-bit code restores its stack always.
+  if ((selector & 3) === cplOf(core) && !core.long) {
+    if (!reaches(core, descriptor, offset)) return GP0;
     const marked = markAccessed(core, descriptor);
     if (marked !== undefined) return marked;
     setSp(core, spValue(core) + 3 * size);
     enterCodeSegment(core, selector, descriptor, cplOf(core));
-    core.set32(STATE.rip, offset);
+    core.rip = offset;
     core.setEflags(flags);
     return 'jumped';
   }
-  const sp = peekStack(core, size, 3 * size);
+  const sp = peekBits(core, size, 3 * size);
   if (sp === undefined) return fault(core);
-  const ssWord = peekStack(core, size, 4 * size);
-  if (ssWord === undefined) return fault(core);
-  const result = toOuter(core, selector, descriptor, offset, ssWord & 0xffff, sp, 0);
+  if (peekStack(core, size, 4 * size) === undefined) return fault(core);
+  const result = toOuter(core, selector, descriptor, offset, peekStack(core, 2, 4 * size) as number, sp, 0);
   if (result === 'jumped') core.setEflags(flags);
   return result;
 };
-
-// -- delivery through the IDT ----------------------------------------------------------------------
-
-export interface Delivery {
-  readonly vector: number;
-  readonly errorCode?: number;
-  /** INT n, INT3, INTO: the gate's DPL is checked. */
-  readonly software: boolean;
-  /** Where the handler returns to. */
-  readonly returnOffset: number;
-}
-
-/** Calls the handler; an exception if that fails, 'jumped' on success. */
-export function deliverThroughIdt(core: Core, delivery: Delivery): SystemResult {
-  const { vector, software } = delivery;
-  const ext = software ? 0 : 1;
-  const idtError = (number: number): Exception => ({ vector: number, errorCode: (vector * 8 + 2) | ext });
-  if (vector * 8 + 7 > core.get32(STATE.idtrLimit)) return idtError(VECTOR.GP);
-  const vaddr = (core.get32(STATE.idtrBase) + vector * 8) >>> 0;
-  const lo = readLinear(core, vaddr, 4, false);
-  if (lo !== lo) return fault(core);
-  const hi = readLinear(core, (vaddr + 4) >>> 0, 4, false);
-  if (hi !== hi) return fault(core);
-  const gate: Descriptor = { lo, hi, vaddr };
-  const access = descriptorAccess(gate);
-  const type = access & 0x1f;
-  const known: readonly number[] = [GATE.task, GATE.int16, GATE.trap16, GATE.int32, GATE.trap32];
-  if (!known.includes(type) || (software && dplOf(access) < cplOf(core))) return idtError(VECTOR.GP);
-  if ((access & ACCESS.present) === 0) return idtError(VECTOR.NP);
-  if (type === GATE.task) return switchTask(core, lo >>> 16, 'int', delivery.returnOffset, ext, delivery.errorCode);
-  return throughGate(core, delivery, gate, type, ext);
-}
-
-function throughGate(core: Core, delivery: Delivery, gate: Descriptor, type: number, ext: number): SystemResult {
-  const selector = gate.lo >>> 16;
-  if ((selector & 0xfffc) === 0) return { vector: VECTOR.GP, errorCode: ext };
-  const withExt = (e: Exception): Exception => (e.vector === VECTOR.PF || e.errorCode === undefined ? e : { ...e, errorCode: e.errorCode | ext });
-  const descriptor = readDescriptor(core, selector);
-  if (isException(descriptor)) return withExt(descriptor);
-  const access = descriptorAccess(descriptor);
-  if (!isCode(access) || dplOf(access) > cplOf(core)) return withExt(gp(selector));
-  if ((access & ACCESS.present) === 0) return withExt(np(selector));
-  const is32 = type === GATE.int32 || type === GATE.trap32;
-  const size = is32 ? 4 : 2;
-  const offset = gateOffset(gate, is32);
-  const flags = core.eflags();
-  const frame = [delivery.returnOffset, core.get32(STATE.seg + SEG.cs * 32), flags];
-  if (delivery.errorCode !== undefined) frame.unshift(delivery.errorCode);
-  let result: SystemResult;
-  if (isConforming(access) || dplOf(access) === cplOf(core)) {
-    if (offset > descriptorLimit(descriptor)) return { vector: VECTOR.GP, errorCode: ext };
-    const below = (i: number): number => -(frame.length - i) * size;
-    for (let i = frame.length - 1; i >= 0; i--) if (!probeStack(core, size, below(i))) return withExt(fault(core));
-    const marked = markAccessed(core, descriptor);
-    if (marked !== undefined) return withExt(marked);
-    for (let i = frame.length - 1; i >= 0; i--) pokeStack(core, size, below(i), size === 2 ? (frame[i] as number) & 0xffff : (frame[i] as number));
-    setSp(core, spValue(core) - frame.length * size);
-    enterCodeSegment(core, selector, descriptor, cplOf(core));
-    core.set32(STATE.rip, offset);
-    result = 'jumped';
-  } else {
-    const cpl = dplOf(access);
-    const stack = innerStack(core, cpl);
-    if (isException(stack)) return withExt(stack);
-    if (offset > descriptorLimit(descriptor)) return { vector: VECTOR.GP, errorCode: ext };
-    frame.push(gpr(core, 4), core.get32(STATE.seg + SEG.ss * 32));
-    const problem = storeFrame(core, stack, frame, size);
-    if (problem !== undefined) return withExt(problem);
-    result = enterInner(core, stack, frame.length * size, selector, descriptor, offset, cpl);
-  }
-  if (result !== 'jumped') return result;
-  const isInterrupt = type === GATE.int16 || type === GATE.int32;
-  core.setEflags((flags & ~(EFLAGS.TF | EFLAGS.NT | EFLAGS.RF | EFLAGS.VM | (isInterrupt ? EFLAGS.IF : 0))) >>> 0);
-  return 'jumped';
-}
-
-/** Exceptions that turn a second one into a double fault (SDM vol. 3, table 6-5). */
-const CONTRIBUTORY = new Set<number>([VECTOR.DE, VECTOR.TS, VECTOR.NP, VECTOR.SS, VECTOR.GP]);
-export function combine(first: number, second: Exception): Exception | 'triple' {
-  if (first === VECTOR.DF) return 'triple';
-  const double = (CONTRIBUTORY.has(first) && CONTRIBUTORY.has(second.vector)) || (first === VECTOR.PF && (second.vector === VECTOR.PF || CONTRIBUTORY.has(second.vector)));
-  return double ? { vector: VECTOR.DF, errorCode: 0 } : second;
-}
 
 export const TRANSFER_ROWS: Readonly<Record<string, SystemRow>> = { jmpFar, callFar, retFar, iret };

@@ -3,10 +3,10 @@
 import { CR0, type Core } from '../core.ts';
 import type { Insn, MemOperand } from '../decode.ts';
 import { type Exception, VECTOR } from '../exit.ts';
-import { probeWrite, readLinear, segmentLinear, writeLinear } from '../memory-access.ts';
+import { probeWrite, readLinear, writeLinear } from '../memory-access.ts';
 import { SEG_SLOT_BYTES, STATE } from '../state-layout.ts';
 import { isPending } from '../x87/unit.ts';
-import { NM, offsetOf, type SystemRow } from './row.ts';
+import { memLinear, NM, offset64, offsetOf, type SystemRow } from './row.ts';
 
 /** #NM if CR0 says so. */
 export const gate = (core: Core): Exception | undefined => ((core.get32(STATE.cr0) & (CR0.EM | CR0.TS)) !== 0 ? NM : undefined);
@@ -22,18 +22,17 @@ function* pieces(sizeBytes: number): Generator<readonly [at: number, size: numbe
 }
 /** The linear address of an operand: of ten bytes eight are what alignment is asked of, two within a saved state (at > 0). */
 function linear(core: Core, mem: MemOperand, at: number, sizeBytes: number, write: boolean): number {
-  const offset = (offsetOf(core, mem) + at) >>> 0;
-  if (sizeBytes <= 8) return segmentLinear(core, mem.seg, offset, sizeBytes, write);
-  const start = segmentLinear(core, mem.seg, offset, at > 0 ? 2 : 8, write);
-  return start < 0 || segmentLinear(core, mem.seg, (offset + 8) >>> 0, sizeBytes - 8, write) < 0 ? -1 : start;
+  if (sizeBytes <= 8) return memLinear(core, mem, sizeBytes, write, at);
+  const start = memLinear(core, mem, at > 0 ? 2 : 8, write, at);
+  return start !== start || Number.isNaN(memLinear(core, mem, sizeBytes - 8, write, at + 8)) ? NaN : start;
 }
 /** Undefined with core.fault on a fault. */
 export function readOperand(core: Core, mem: MemOperand, sizeBytes: number, at = 0): bigint | undefined {
   const start = linear(core, mem, at, sizeBytes, false);
-  if (start < 0) return undefined;
+  if (start !== start) return undefined;
   let value = 0n;
   for (const [delta, size] of pieces(sizeBytes)) {
-    const word = readLinear(core, (start + delta) >>> 0, size, core.user);
+    const word = readLinear(core, core.wrap(start + delta), size, core.user);
     if (word !== word) return undefined;
     value |= BigInt(word) << BigInt(8 * delta);
   }
@@ -42,23 +41,23 @@ export function readOperand(core: Core, mem: MemOperand, sizeBytes: number, at =
 /** Would a store succeed? If not, core.fault says why. */
 export function canWrite(core: Core, mem: MemOperand, sizeBytes: number): boolean {
   const start = linear(core, mem, 0, sizeBytes, true);
-  return start >= 0 && probeWrite(core, start, sizeBytes, core.user);
+  return start === start && probeWrite(core, start, sizeBytes, core.user);
 }
 /** All or nothing. */
 export function writeOperand(core: Core, mem: MemOperand, sizeBytes: number, value: bigint, at = 0): boolean {
   const start = linear(core, mem, at, sizeBytes, true);
-  if (start < 0 || !probeWrite(core, start, sizeBytes, core.user)) return false;
+  if (start !== start || !probeWrite(core, start, sizeBytes, core.user)) return false;
   for (const [delta, size] of pieces(sizeBytes)) {
     const word = Number((value >> BigInt(8 * delta)) & 0xffffffffn);
-    if (!writeLinear(core, (start + delta) >>> 0, size, word, core.user)) return false;
+    if (!writeLinear(core, core.wrap(start + delta), size, word, core.user)) return false;
   }
   return true;
 }
 /** Would all of an image be stored? */
 export function probeOperand(core: Core, mem: MemOperand, sizeBytes: number): boolean {
   for (let at = 0; at < sizeBytes; at += 2) {
-    const start = segmentLinear(core, mem.seg, (offsetOf(core, mem) + at) >>> 0, 2, true);
-    if (start < 0 || !probeWrite(core, start, 2, core.user)) return false;
+    const start = memLinear(core, mem, 2, true, at);
+    if (start !== start || !probeWrite(core, start, 2, core.user)) return false;
   }
   return true;
 }
@@ -71,10 +70,13 @@ export const memOf = (insn: Insn): MemOperand | undefined => {
 export function rememberPointers(core: Core, insn: Insn): void {
   core.set32(STATE.fpuOpcode, insn.fpuOpcode);
   core.set32(STATE.fpuIp, core.get32(STATE.rip));
+  core.set32(STATE.fpuIpHigh, core.get32(STATE.rip + 4));
   core.set32(STATE.fpuCs, core.get32(STATE.seg + SEG_SLOT_BYTES));
   const mem = memOf(insn);
   if (mem === undefined) return;
-  core.set32(STATE.fpuDp, offsetOf(core, mem));
+  const offset = core.long ? offset64(core, mem) : BigInt(offsetOf(core, mem));
+  core.set32(STATE.fpuDp, Number(offset & 0xffffffffn));
+  core.set32(STATE.fpuDpHigh, Number(offset >> 32n));
   core.set32(STATE.fpuDs, core.get32(STATE.seg + mem.seg * SEG_SLOT_BYTES));
 }
 export const fault = (core: Core): Exception => core.fault as Exception;

@@ -124,6 +124,8 @@ export class StatementEmitter implements Reads {
         f.exitTo(f.stopDepth, this.#stop.vaddr, this.#stop.giveBack);
         f.close();
         return;
+      case 'divideWide':
+        return this.#divideWide(s);
       case 'if': {
         this.expr(s.cond);
         f.open(OP.if);
@@ -158,6 +160,49 @@ export class StatementEmitter implements Reads {
         return;
       default:
         return unreachable(s);
+    }
+  }
+
+  /** By the machine's own division where the dividend has 64 bits; else, and for every #DE, the evaluator. */
+  #divideWide({ signed, high, low, by, quotient, remainder }: Extract<Stmt, { do: 'divideWide' }>): void {
+    const { f } = this;
+    const { c } = f;
+    const [dividend, divisor] = [f.temp(TYPE.i64), f.temp(TYPE.i64)];
+    this.expr(low);
+    c.set(dividend);
+    this.expr(by);
+    c.tee(divisor);
+    c.byte(OP.i64_eqz);
+    this.expr(high);
+    if (signed) {
+      c.get(dividend);
+      c.const64(63n);
+      c.byte(OP.i64_shr_s);
+      c.byte(OP.i64_ne);
+      c.byte(OP.i32_or);
+      // The quotient that does not fit: the least number by -1.
+      c.get(divisor);
+      c.const64(-1n);
+      c.byte(OP.i64_eq);
+      c.get(dividend);
+      c.const64(-(2n ** 63n));
+      c.byte(OP.i64_eq);
+      c.byte(OP.i32_and);
+    } else {
+      c.byte(OP.i64_eqz);
+      c.byte(OP.i32_eqz);
+    }
+    c.byte(OP.i32_or);
+    f.open(OP.if);
+    f.exitTo(f.stopDepth, this.#stop.vaddr, this.#stop.giveBack);
+    f.close();
+    for (const [id, op] of [[quotient, signed ? OP.i64_div_s : OP.i64_div_u], [remainder, signed ? OP.i64_rem_s : OP.i64_rem_u]] as const) {
+      const local = f.temp(TYPE.i64);
+      c.get(dividend);
+      c.get(divisor);
+      c.byte(op);
+      c.set(local);
+      this.#temps.set(id, local);
     }
   }
 
