@@ -10,6 +10,7 @@ import { VECTOR, type CpuExit } from './exit.ts';
 import { Vectors } from './evaluate-vector.ts';
 import { widthOf } from './expr.ts';
 import { EFLAGS, FLAG_BIT, flagOpCode } from './flags.ts';
+import { repeating } from './evaluate-repeat.ts';
 import type { Lowered } from './lower.ts';
 import type { Expr, MemRef, Stmt, StatusFlag } from './ir.ts';
 import { alignedVector, readLinear, probeWrite, segmentLinear, segmentLinear64, writeLinear, writePair } from './memory-access.ts';
@@ -20,7 +21,7 @@ import { SYSTEM_ROWS } from './system/index.ts';
 /** How an instruction ended. */
 export const DONE = { next: 0, jumped: 1, fault: 2, exit: 3, repeat: 4 } as const;
 export type Done = (typeof DONE)[keyof typeof DONE];
-type StmtFn = () => Done;
+export type StmtFn = () => Done;
 
 export interface Evaluator {
   readonly core: Core;
@@ -38,32 +39,6 @@ export function compile(evaluator: Evaluator, temps: Temps, lowered: Lowered): (
   const compiler = new StmtCompiler(evaluator, temps, lowered);
   const body = lowered.kind === 'transfer' ? compiler.transfer(lowered.stmts) : compiler.sequence(lowered.stmts);
   return lowered.rep === undefined ? body : repeating(evaluator.core, lowered, body);
-}
-
-/** One iteration, the count, and whether it goes on. */
-function repeating(core: Core, lowered: Lowered, body: StmtFn): StmtFn {
-  const { countWidth, whileZf } = lowered.rep as NonNullable<Lowered['rep']>;
-  const at = core.s + ((STATE.gpr + 8) >> 2);
-  const mask = countWidth === 16 ? 0xffff : 0xffffffff;
-  const { u32 } = core;
-  return () => {
-    const low = ((u32[at] as number) & mask) >>> 0;
-    const high = countWidth === 64 ? (u32[at + 1] as number) : 0;
-    if (low === 0 && high === 0) return DONE.next;
-    const done = body();
-    if (done !== DONE.next) return done;
-    const left = ((low - 1) & mask) >>> 0;
-    if (countWidth === 64) {
-      u32[at] = left;
-      if (low === 0) u32[at + 1] = high - 1;
-    } else if (countWidth === 32) {
-      u32[at] = left;
-      u32[at + 1] = 0;
-    } else u32[at] = (((u32[at] as number) & ~mask) | left) >>> 0;
-    if (left === 0 && (countWidth !== 64 || u32[at + 1] === 0)) return DONE.next;
-    if (whileZf !== undefined && core.flag(3) !== whileZf) return DONE.next;
-    return DONE.repeat;
-  };
 }
 
 function inOrder(fns: readonly StmtFn[]): StmtFn {
