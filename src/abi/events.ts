@@ -70,7 +70,11 @@ export const EMULATED = [
   'cli', 'sti', 'hlt', 'in', 'out', 'ins', 'outs', 'cpuid', 'rdtsc', 'rdtscp', 'rdmsr', 'wrmsr', 'read_cr', 'write_cr', 'read_dr', 'write_dr',
   'clts', 'lmsw', 'invlpg', 'wbinvd', 'pushf', 'popf', 'iret', 'pte_write', 'ud2a_cpuid', 'xsetbv', 'rdpmc', 'other',
 ] as const;
-export const DEVICE = ['console', 'xenstore', 'vbd', 'vif', 'other'] as const;
+/** vif is the ring that a network interface sends by, vifRx the one that it receives by. */
+export const DEVICE = ['console', 'xenstore', 'vbd', 'vif', 'other', 'vifRx'] as const;
+export const FRAME_WAY = ['fromGuest', 'toGuest'] as const;
+export const CHECKSUM_STATE = ['none', 'blank', 'validated'] as const;
+export const GSO_TYPE = ['none', 'tcpv4', 'tcpv6'] as const;
 /** xen/include/public/io/xenbus.h; the values are the indices. */
 export const XENBUS_STATE_NAME = ['unknown', 'initialising', 'initWait', 'initialised', 'connected', 'closing', 'closed', 'reconfiguring', 'reconfigured'] as const;
 
@@ -168,6 +172,8 @@ export const EVENT_ROWS = [
   { kind: 63, name: 'note', role: 'derived', about: 'A remark of the scenario.', fields: [], bytes: { name: 'text', show: 'text' } },
   { kind: 64, name: 'command', role: 'input', about: 'The toolstack was told to do something with this domain, as JSON; it entered at the start of this step of the run loop.', fields: [uint('step')], bytes: { name: 'json', show: 'text' } },
   { kind: 65, name: 'deviceState', role: 'derived', about: 'A back end changed its state in xenstore (XenbusState).', fields: [oneOf('device', DEVICE), uint('deviceId'), oneOf('state', XENBUS_STATE_NAME)] },
+  { kind: 66, name: 'netFrame', role: 'derived', about: 'A frame passed a network interface of this domain; what was left open (checksum, segmentation) is said, not done.', fields: [uint('deviceId'), oneOf('way', FRAME_WAY), oneOf('checksum', CHECKSUM_STATE), oneOf('gso', GSO_TYPE), uint('gsoSize')], bytes: { name: 'frame', show: 'hex' } },
+  { kind: 67, name: 'backendNote', role: 'derived', about: 'What a back end of this domain has to say, as to the kernel log of dom0.', fields: [oneOf('device', DEVICE), uint('deviceId')], bytes: { name: 'text', show: 'text' } },
 ] as const satisfies readonly EventRow[];
 
 export type EventName = (typeof EVENT_ROWS)[number]['name'];

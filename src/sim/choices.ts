@@ -16,6 +16,8 @@ export const CHOICE_NAMES = [
   'scheduler.next',
   /** How late a timer fires, as on a busy host. */
   'timer.slack',
+  /** How long a frame is under way on a quiet wire. */
+  'net.latency',
 ] as const;
 export type ChoiceName = (typeof CHOICE_NAMES)[number];
 

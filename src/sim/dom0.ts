@@ -18,7 +18,9 @@ import { Xenstored } from '../dom0/xenstored.ts';
 import type { BuiltDomain } from '../hypervisor/build/build-domain.ts';
 import { connectBackend } from '../hypervisor/event-channels.ts';
 import { devicePort, ringPort, watchToken } from './device-port.ts';
+import type { Network } from '../dom0/net/network.ts';
 import { createDriver } from './device-drivers.ts';
+import { createNetwork } from './network-service.ts';
 import type { DomainSpec } from './spec.ts';
 import { DOM0_SERVICE, type Service, type World } from './world.ts';
 
@@ -46,6 +48,7 @@ export const deviceService = ({ deviceClass, deviceId }: Pick<DeviceConfig, 'dev
 export class Dom0 {
   readonly store = new Xenstored();
   readonly toolstack: Toolstack;
+  readonly network: Network;
   readonly #world: World;
   readonly #tenants = new Map<number, Tenant>();
   #devices: RunningDevice[] = [];
@@ -54,6 +57,7 @@ export class Dom0 {
   constructor(world: World) {
     this.#world = world;
     this.toolstack = new Toolstack(this.store, this.#toolstackPort());
+    this.network = createNetwork(world);
     this.store.onDom0Event = (_path, token) => this.#watchFired(token);
     world.addService(0, {
       name: DOM0_SERVICE,
@@ -158,7 +162,7 @@ export class Dom0 {
     const tenant = this.#tenants.get(domId);
     assert(tenant !== undefined, () => `domain ${domId} is unknown to dom0`);
     const image = config.deviceClass === 'vbd' ? tenant.disks[(tenant.spec.disks ?? []).indexOf(config.disk as never)] : undefined;
-    return createDriver({ world: this.#world, config, port, image });
+    return createDriver({ world: this.#world, config, port, network: this.network, image });
   }
 
   #deviceService({ service, backend }: RunningDevice): Service {

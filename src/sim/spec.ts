@@ -1,6 +1,7 @@
 // A world as data. Everything that decides how a run goes is in here or in the seed: a recording
 // carries the spec in its header, so that a replay needs no scenario file.
 import type { DiskConfig, VifConfig } from '../dom0/device-spec.ts';
+import type { BridgeSpec } from '../dom0/net/network-spec.ts';
 import type { ToolstackCommand } from '../dom0/toolstack.ts';
 
 import type { ModelGuest } from '../guest/index.ts';
@@ -50,6 +51,8 @@ export interface InputStep {
 export interface WorldSpec {
   readonly domains: readonly DomainSpec[];
   readonly input: readonly InputStep[];
+  /** Switches and their own hosts; a bridge that only an interface names needs no entry. */
+  readonly bridges?: readonly BridgeSpec[];
   /** World time per retired instruction, a rational: ns = insns * num / den. */
   readonly nsPerInsn: { readonly num: number; readonly den: number };
   /** Instructions a vCPU runs at most before the scheduler looks again. */

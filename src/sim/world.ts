@@ -369,6 +369,12 @@ export class World implements WorldPort {
     this.queue.add(this.nowNs() + delayNs, { kind: 'backend', domId, service });
   }
 
+  /** Replaces whatever the service has asked for; undefined: it wants nothing. */
+  scheduleOnly(domId: number, service: string, atNs: number | undefined): void {
+    this.queue.cancel((what) => what.kind === 'backend' && what.domId === domId && what.service === service);
+    if (atNs !== undefined) this.queue.add(Math.max(atNs, this.nowNs()), { kind: 'backend', domId, service });
+  }
+
   // -- WorldPort -----------------------------------------------------------------------------------
 
   nowNs(): number {

@@ -70,6 +70,14 @@ export class DeviceHost {
     return true;
   }
 
+  /** The back end is made anew from its saved state, as after a checkpoint. */
+  restart(): void {
+    const saved = JSON.parse(JSON.stringify(this.backend?.save()));
+    const port = this.port();
+    this.backend = new DeviceBackend(this.device, port, this.#makeDriver(port, this.device));
+    this.backend.restore(saved);
+  }
+
   #schedule(work: 'device' | 'toolstack', delayNs: number): void {
     this.#agenda.push({ atNs: this.nowNs + delayNs, seq: this.#seq++, work });
     this.#agenda.sort((a, b) => a.atNs - b.atNs || a.seq - b.seq);

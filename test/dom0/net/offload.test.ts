@@ -2,45 +2,12 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { sameBytes } from '../../../src/base/hash.ts';
 import { checkPacket, completed, fit, NO_OFFLOADS } from '../../../src/dom0/net/offload.ts';
-import { ETHERTYPE, ethernetFrame, putU16, putU32, u16At, u32At, type Packet } from '../../../src/dom0/net/packet.ts';
-import { checksumAt, checksumHolds, findTransport, foldSum, internetChecksum, pseudoHeaderSum, writeIpv4HeaderChecksum } from '../../../src/dom0/net/transport.ts';
+import { putU16, u16At, u32At, type Packet } from '../../../src/dom0/net/packet.ts';
+import { checksumAt, checksumHolds, findTransport, internetChecksum } from '../../../src/dom0/net/transport.ts';
+import { tcpPacket } from './frames.ts';
 import { noise } from './lan.ts';
 
 const ALL = { blankIpv4: true, blankIpv6: true, gsoTcpv4: true, gsoTcpv6: true };
-
-interface Shape {
-  readonly version: 4 | 6;
-  readonly tcpOptionWords: number;
-  readonly payload: number;
-  readonly flags: number;
-  readonly seq: number;
-}
-
-/** A TCP packet with a blank checksum, as a guest with offloads hands it over. */
-function tcpPacket({ version, tcpOptionWords, payload, flags, seq }: Shape): Uint8Array {
-  const ipBytes = version === 4 ? 20 : 40;
-  const tcpBytes = 20 + tcpOptionWords * 4;
-  const ipPart = noise(ipBytes + tcpBytes + payload, seq);
-  if (version === 4) {
-    ipPart[0] = 0x45;
-    putU16(ipPart, 2, ipPart.length);
-    putU16(ipPart, 6, 0x4000);
-    ipPart[9] = 6;
-    writeIpv4HeaderChecksum(ipPart, 0);
-  } else {
-    ipPart[0] = 0x60;
-    putU16(ipPart, 4, ipPart.length - 40);
-    ipPart[6] = 6;
-  }
-  putU32(ipPart, ipBytes + 4, seq);
-  ipPart[ipBytes + 12] = (tcpBytes / 4) << 4;
-  ipPart[ipBytes + 13] = flags;
-  const frame = ethernetFrame(2, 4, version === 4 ? ETHERTYPE.ipv4 : ETHERTYPE.ipv6, ipPart);
-  const transport = findTransport(frame);
-  if (transport === undefined) throw new Error('no transport');
-  putU16(frame, transport.at + 16, foldSum(pseudoHeaderSum(frame, transport, transport.end - transport.at)));
-  return frame;
-}
 
 const shapes = fc.record({
   version: fc.constantFrom<4 | 6>(4, 6), tcpOptionWords: fc.integer({ min: 0, max: 10 }), payload: fc.integer({ min: 0, max: 9000 }), flags: fc.integer({ min: 0, max: 255 }),
