@@ -50,6 +50,8 @@ export interface ChunkHead {
   readonly landmarks: readonly number[];
   readonly rawBytes: number;
   readonly eventsDigest: Uint8Array;
+  /** 0: the payload is not in columns. */
+  readonly columnBytes: number;
 }
 export interface StateDigest {
   /** So many events had happened. */

@@ -11,6 +11,7 @@ import { EVENT, EVENT_VOCABULARY, eventRow } from '../abi/events.ts';
 import { assert } from '../base/assert.ts';
 import { blake3, bytesToHex, sameBytes } from '../base/hash.ts';
 import { fflateCodec, type Codec } from './codec.ts';
+import { fromColumns } from './columns.ts';
 import { EventsDigest, recordingDigest } from './digest.ts';
 import { decodeEvent, eventEnd, eventKind, type DecodedEvent } from './event-decoder.ts';
 import type { TextContext } from './event-text.ts';
@@ -135,11 +136,17 @@ export class Recording {
     const chunk = this.chunks[index];
     assert(chunk !== undefined, `chunk ${index} of ${this.chunks.length}`);
     const payload = this.source.read(chunk.payloadOffset, chunk.payloadBytes);
-    const bytes = chunk.compressed ? this.#codec.inflate(payload, chunk.rawBytes) : payload;
+    const bytes = chunk.compressed ? this.#expand(chunk, payload) : payload;
     if (bytes === undefined || bytes.length !== chunk.rawBytes) throw this.damaged(chunk.payloadOffset, `the events from ${chunk.firstEvent} on do not inflate to ${chunk.rawBytes} bytes`);
     this.#cachedIndex = index;
     this.#cachedBytes = bytes;
     return bytes;
+  }
+
+  #expand(chunk: ScannedChunk, payload: Uint8Array): Uint8Array | undefined {
+    if (chunk.columnBytes === 0) return this.#codec.inflate(payload, chunk.rawBytes);
+    const columns = this.#codec.inflate(payload, chunk.columnBytes);
+    return columns === undefined ? undefined : fromColumns(columns, chunk.rawBytes);
   }
 
   /** The chunk that holds an event; -1 if none does. */

@@ -150,8 +150,8 @@ function endsInTrailer(source: ByteSource): boolean {
 
 // -- bodies --------------------------------------------------------------------------------------
 
-/** A message whose last field is one of two byte strings: what stands before it, and where it is. */
-function splitPayload(place: Place, fields: { readonly raw: number; readonly deflated: number }): (Payload & { readonly head: Uint8Array }) | undefined {
+/** A message whose last field is one of some byte strings: what stands before it, and where it is. */
+function splitPayload(place: Place, fields: { readonly raw: number; readonly deflated: readonly number[] }): (Payload & { readonly field: number; readonly head: Uint8Array }) | undefined {
   const { message } = place.packet;
   let at = 0;
   while (at < message.length) {
@@ -165,31 +165,37 @@ function splitPayload(place: Place, fields: { readonly raw: number; readonly def
     if ((tag & 7) !== 2) return undefined;
     const end = at + varint.lo;
     const field = tag >>> 3;
-    if (field === fields.raw || field === fields.deflated) {
+    if (field === fields.raw || fields.deflated.includes(field)) {
       if (end !== message.length) return undefined;
-      return { head: message.subarray(0, fieldAt), payloadOffset: place.messageOffset + at, payloadBytes: varint.lo, compressed: field === fields.deflated };
+      return { field, head: message.subarray(0, fieldAt), payloadOffset: place.messageOffset + at, payloadBytes: varint.lo, compressed: field !== fields.raw };
     }
     at = end;
   }
   return undefined;
 }
 
+const COLUMNS_FIELD = 13;
+/** Columns are hardly ever longer than the events in a row: what claims to be is damage, and is not waited for. */
+const MOST_COLUMN_BYTES = 4;
+
 function readChunk(place: Place, previous: ScannedChunk | undefined): ScannedChunk {
-  const payload = splitPayload(place, { deflated: 14, raw: 15 });
+  const payload = splitPayload(place, { deflated: [COLUMNS_FIELD, 14], raw: 15 });
   const head = payload && decodeMessage<ChunkHead>('Chunk', payload.head);
   if (payload === undefined || head === undefined) throw damaged(place, 'a chunk cannot be decoded');
   const expected = previous === undefined ? 0 : previous.firstEvent + previous.eventCount;
   if (head.firstEvent !== expected) throw damaged(place, `a chunk begins at event ${head.firstEvent} where ${expected} is next`);
   if (head.eventCount < 1 || head.rawBytes < head.eventCount || head.rawBytes > MAX_PACKET_BYTES) throw damaged(place, `a chunk claims ${head.eventCount} events in ${head.rawBytes} bytes`);
+  const inColumns = payload.field === COLUMNS_FIELD;
+  if (inColumns !== (head.columnBytes > 0) || head.columnBytes > head.rawBytes * MOST_COLUMN_BYTES) throw damaged(place, `a chunk claims ${head.columnBytes} bytes of columns`);
   if (!payload.compressed && payload.payloadBytes !== head.rawBytes) throw damaged(place, 'a chunk has another size than it claims');
   return {
     firstEvent: head.firstEvent, eventCount: head.eventCount, nowNs: head.nowNs, vcpus: head.vcpus, landmarks: head.landmarks, rawBytes: head.rawBytes,
-    eventsDigest: head.eventsDigest.slice(), offset: place.offset, payloadOffset: payload.payloadOffset, payloadBytes: payload.payloadBytes, compressed: payload.compressed,
+    eventsDigest: head.eventsDigest.slice(), offset: place.offset, payloadOffset: payload.payloadOffset, payloadBytes: payload.payloadBytes, compressed: payload.compressed, columnBytes: head.columnBytes,
   };
 }
 
 function readImage(place: Place): ScannedImage {
-  const payload = splitPayload(place, { raw: 2, deflated: 3 });
+  const payload = splitPayload(place, { raw: 2, deflated: [3] });
   const head = payload && decodeMessage<{ blake3: Uint8Array }>('Image', payload.head);
   if (payload === undefined || head === undefined) throw damaged(place, 'an embedded image cannot be decoded');
   return { blake3: head.blake3.slice(), payloadOffset: payload.payloadOffset, payloadBytes: payload.payloadBytes, compressed: payload.compressed };

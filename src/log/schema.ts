@@ -111,8 +111,12 @@ message Chunk {
   uint32 raw_bytes = 6;
   // BLAKE3 of the encoded Events of this and all chunks before, joined.
   bytes events_digest = 7;
+  // Bytes of the columns before compression, if the payload is in columns.
+  uint32 column_bytes = 8;
   // Must be last.
   oneof payload {
+    // RFC 1951; inflates to columns, which src/log/columns.ts turns into the bytes of Events.
+    bytes columns = 13;
     // RFC 1951, without a header; inflates to the bytes of a message Events.
     bytes deflated = 14;
     Events events = 15;

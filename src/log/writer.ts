@@ -7,6 +7,7 @@ import { ENGINE_REVISION } from '../abi/revision.ts';
 import { assert } from '../base/assert.ts';
 import type { Codec, Compression } from './codec.ts';
 import { fflateCodec } from './codec.ts';
+import { toColumns } from './columns.ts';
 import { EventsDigest, recordingDigest } from './digest.ts';
 import type { ChunkSink, RawChunk } from './event-encoder.ts';
 import { encodeMessage, framePacket, type BodyName, type Named, type RunEnd, type StateDigest, type World } from './packets.ts';
@@ -74,7 +75,7 @@ export interface WriterState {
   readonly lastStateDigestAt: number;
 }
 
-const PAYLOAD_TAG = { deflated: (14 << 3) | 2, events: (15 << 3) | 2 };
+const PAYLOAD_TAG = { columns: (13 << 3) | 2, deflated: (14 << 3) | 2, events: (15 << 3) | 2 };
 
 /** A byte field: tag, length, then the bytes themselves as the next part. */
 function fieldHead(tag: number, length: number): Uint8Array {
@@ -133,6 +134,10 @@ export class RecordingWriter implements ChunkSink {
     this.#rawBytes += chunk.bytes.length;
     const eventsDigest = this.#digest.add(chunk.bytes);
     this.#places.push({ offset: this.#offset, firstEvent: chunk.firstEvent, eventsDigest });
+    const deflate = this.#compression === 'deflate';
+    // A short recording is one chunk, and its size is all there is; in a long one nobody notices.
+    const small = this.#small || chunk.firstEvent === 0;
+    const columns = deflate && small ? toColumns(chunk.bytes) : undefined;
     const head = encodeMessage('Chunk', {
       firstEvent: chunk.firstEvent,
       eventCount: chunk.eventCount,
@@ -141,12 +146,11 @@ export class RecordingWriter implements ChunkSink {
       landmarks: chunk.landmarks,
       rawBytes: chunk.bytes.length,
       eventsDigest,
+      columnBytes: columns?.length ?? 0,
     });
-    const deflate = this.#compression === 'deflate';
-    // A short recording is one chunk, and its size is all there is; in a long one nobody notices.
-    const small = this.#small || chunk.firstEvent === 0;
-    const payload = deflate ? this.#codec.deflate(chunk.bytes, small) : chunk.bytes;
-    this.#write('chunk', [head, fieldHead(deflate ? PAYLOAD_TAG.deflated : PAYLOAD_TAG.events, payload.length), payload]);
+    const payload = deflate ? this.#codec.deflate(columns ?? chunk.bytes, small) : chunk.bytes;
+    const form = columns !== undefined ? 'columns' : deflate ? 'deflated' : 'events';
+    this.#write('chunk', [head, fieldHead(PAYLOAD_TAG[form], payload.length), payload]);
   }
 
   /** What the state hashed to after `digest.atEvent` events; those may still be in the encoder. */
