@@ -6,6 +6,15 @@ import { createCpu } from '../../src/x86/create.ts';
 const cpuid = (): [number, number, number, number] => [0, 0, 0, 0];
 const newMachine = (): MachineMemory => new MachineMemory({ frameCount: 32, arenaBytes: 4 * 1024 * 1024 });
 
+test.each(['evaluate', 'translate'] as const)('fences are there whatever CPUID says (%s)', (tier) => {
+  const machine = newMachine();
+  const cpu = createCpu(machine, { exceptions: 'exit', cpuid, tier });
+  machine.writeBytes(0x1000, Buffer.from('0faef00faee80faef840ebf4', 'hex')); // mfence; lfence; sfence; inc eax; again
+  cpu.setEip(0x1000);
+  expect(cpu.run(500)).toEqual({ kind: 'budget' });
+  expect(cpu.reg(0)).toBe(100);
+});
+
 describe('two processors on one memory', () => {
   test.each(['evaluate', 'translate', 'auto'] as const)('see each other change code (%s)', (tier) => {
     const machine = newMachine();
