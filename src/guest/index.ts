@@ -1,17 +1,21 @@
 // The model guest as data, and the making of it.
 import type { GuestCode } from './guest-code.ts';
 import { Kernel } from './kernel/kernel.ts';
+import { nativePlatform } from './native/index.ts';
 import type { MachinePort } from './operations.ts';
 import type { Paging } from './pte.ts';
 import type { UserStep } from './user-program.ts';
 import { xenPlatform } from './xen/index.ts';
 import type { PinDiscipline, PinningBug } from './xen/state.ts';
 
+/** xen: direct tables, in a world with Xen. native: bare tables, on a machine without (sim/model/bare-machine.ts). */
+export type BackendName = 'xen' | 'native';
+
 /** Everything that decides what the guest does. A recording carries it. */
 export interface ModelGuest {
   readonly guest: 'paravirt';
   /** On what the kernel runs. */
-  readonly backend: 'xen';
+  readonly backend: BackendName;
   readonly paging: Paging;
   /** When page tables are pinned; default late. */
   readonly pinning?: PinDiscipline;
@@ -22,7 +26,7 @@ export interface ModelGuest {
 }
 
 export function createModelGuest(spec: ModelGuest, m: MachinePort): GuestCode & { readonly kernel: Kernel } {
-  const platform = xenPlatform(m, spec.paging, { discipline: spec.pinning ?? 'late', bug: spec.bug });
+  const platform = spec.backend === 'native' ? nativePlatform(m, spec.paging) : xenPlatform(m, spec.paging, { discipline: spec.pinning ?? 'late', bug: spec.bug });
   const kernel = new Kernel(m, platform, { paging: spec.paging, program: spec.program });
   return Object.assign(kernel, { kernel });
 }

@@ -27,6 +27,7 @@ import { VECTOR, type CpuExit, type Exception } from '../../x86/exit.ts';
 import { probeWrite, readBytes, readLinear, writeBytes, writeLinear } from '../../x86/memory-access.ts';
 import { lookup } from '../../x86/paging.ts';
 import { Processor } from '../../x86/processor.ts';
+import { SHADOW, STATE } from '../../x86/state-layout.ts';
 
 const BUDGET: CpuExit = { kind: 'budget' };
 const HYPERCALL_EXIT: CpuExit = { kind: 'softint', vector: 0x82, insnBytes: 2 };
@@ -175,6 +176,8 @@ export class ModelProcessor extends Processor {
     context.paid = DONE;
     context.loaded = true;
     this.setEip(context.behind);
+    // The shadow of STI ends with the next instruction.
+    if (this.#idt) this.core.set32(STATE.shadow, SHADOW.none);
   }
 
   /** The exception goes to the owner, or through the IDT. */
