@@ -15,3 +15,20 @@ export const bootProgram: readonly UserStep[] = [
   { op: 'load', at: HEAP + 0x4000 },
   { op: 'print', text: 'parent' },
 ];
+
+const touched = (pages: number): readonly UserStep[] => [{ op: 'mmap', at: HEAP, pages, prot: 'rw' }, { op: 'fill', at: HEAP, pages, value: 1 }];
+
+/** What a table of late against early pinning is measured on: 64 pages of memory, ten times each. */
+export const PINNING_WORKLOADS: readonly { readonly name: string; readonly program: readonly UserStep[] }[] = [
+  { name: 'mmap, write, munmap', program: [{ op: 'repeat', times: 10, steps: [...touched(64), { op: 'munmap', at: HEAP, pages: 64 }] }] },
+  { name: 'fork, exit', program: [...touched(64), { op: 'repeat', times: 10, steps: [{ op: 'fork', child: [] }, { op: 'wait' }] }] },
+  { name: 'fork, exec, exit', program: [...touched(64), { op: 'repeat', times: 10, steps: [{ op: 'fork', child: [{ op: 'exec', program: touched(16) }] }, { op: 'wait' }] }] },
+  { name: 'fork, write everything, exit', program: [...touched(64), { op: 'repeat', times: 10, steps: [{ op: 'fork', child: [{ op: 'fill', at: HEAP, pages: 64, value: 7 }] }, { op: 'wait' }] }] },
+];
+
+/** Processes that fork until there are many: 3 children each, 4 levels deep. */
+export function forkStorm(depth: number, children: number): readonly UserStep[] {
+  const storm = (left: number): UserStep[] => (left === 0 ? [{ op: 'store', at: HEAP, value: left }, { op: 'sweep', at: HEAP, pages: 4 }]
+    : [...Array.from({ length: children }, (_, child): UserStep => ({ op: 'fork', child: [{ op: 'store', at: HEAP + child * 4096, value: left * 16 + child }, ...storm(left - 1)] })), { op: 'sweep', at: HEAP, pages: 4 }, ...Array.from({ length: children }, (): UserStep => ({ op: 'wait' }))]);
+  return [...touched(4), ...storm(depth)];
+}

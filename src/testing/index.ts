@@ -4,6 +4,7 @@
 //   play({ shape: 'pv64', preempt: 0, steps: [...] }, { afterStep })                 your own steps and laws
 //   assertInvariants(world)                                                          all checkers, now
 //   assertProperty('page-tables', { runs: 500, seed: 1 })                            a shipped property
+//   assertGuestProperty({ runs: 100 })                                               the paravirt_ops guest on every back end
 export { pageTableTrees, programs, shapes, type ProgramConstraints } from './arbitraries.ts';
 export { Laws, ProgressMeter, type Broken } from './laws.ts';
 export { IMPOSSIBLE, MUTANTS, type Mutant } from './mutants.ts';
@@ -11,3 +12,8 @@ export { answerCode, assertInvariants, invariantProblems, play, Player, type Fin
 export { operationCount, parseProgram, programText, SHAPES, type Program, type Step } from './program.ts';
 export { assertProperty, checkProperty, failureText, PROPERTIES, propertyByName, type CheckPropertyOptions, type Property, type PropertyResult } from './properties.ts';
 export { smallest } from './shrink.ts';
+// The paravirt_ops guest: programs of processes, played on every back end (guest-play.ts).
+export { expectedHistories } from './guest-model.ts';
+export { GUEST_SETUPS, guestProblems, kernelOf, playGuest, type GuestRun, type GuestSetup } from './guest-play.ts';
+export { guestPrograms } from './guest-programs.ts';
+export { assertGuestProperty, checkGuestProperty, GUEST_PROPERTY, pinningCosts, type GuestPropertyResult, type PinningCost } from './guest-properties.ts';

@@ -78,8 +78,9 @@ function plantedBug(xen: XenState, pinning: Pinning): Partial<LifeHooks> {
       const forgetFrame = function* (pfn: number): Task { xen.pinned[pfn] = 0; };
       return { *exit_mmap(mm) { if (xen.kernel.activeMm() === xen.kernel.initMm) yield* pinning.unpin(mm); }, release_pt: forgetFrame, release_pd: forgetFrame };
     }
-    case 'missed-readonly':
     case 'batch-out-of-order':
+      return { *dup_mmap(_from, mm) { yield* pinning.pin(mm, true); } };
+    case 'missed-readonly':
     case undefined:
       return {};
   }
@@ -167,7 +168,7 @@ export function xenMmu(xen: XenState, batch: Batch, pinning: Pinning): PvMmu {
       *enter() { xen.lazy = 'mmu'; },
       *leave() {
         xen.lazy = 'none';
-        yield* batch.flush(xen.options.bug === 'batch-out-of-order');
+        yield* batch.flush();
       },
     },
   };

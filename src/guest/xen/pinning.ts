@@ -42,7 +42,8 @@ export class Pinning {
     yield* this.setReadOnly(pfn, false);
   }
 
-  *pin(mm: Mm): Task {
+  /** `reversed`: a planted mistake, the batch goes backwards. */
+  *pin(mm: Mm, reversed = false): Task {
     const { options, counts, pinned, shape } = this.#xen;
     if (pinned[mm.pgdPfn] === 1) return;
     const tables = yield* this.#tablesOf(mm);
@@ -54,7 +55,7 @@ export class Pinning {
     }
     counts.pins++;
     yield* this.#batch.mmuext('to pin a page table', shape.levels === 2 ? MMUEXT.PIN_L2 : MMUEXT.PIN_L3, yield* this.#xen.pfnToMfn(mm.pgdPfn));
-    yield* this.#batch.issue();
+    yield* this.#batch.flush(reversed);
   }
 
   *unpin(mm: Mm): Task {

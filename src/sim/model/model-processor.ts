@@ -70,6 +70,9 @@ export class ModelProcessor extends Processor {
     this.port = new MachinePort(this);
   }
 
+  get code(): GuestCode | undefined {
+    return this.#code;
+  }
   /** The guest is made with the port, so it comes after. */
   setCode(code: GuestCode): void {
     this.#code = code;

@@ -1,0 +1,152 @@
+// Runs a program of the model guest on one back end and says what is not as it must be:
+//
+//   the kernel stopped by itself, refused by nobody, and with every frame back
+//   every process saw what the model of it (guest-model.ts) sees
+//   on Xen: nothing stays pinned but the kernel's own tables, no port and no grant is left
+import type { ModelGuest } from '../guest/index.ts';
+import type { Kernel } from '../guest/kernel/kernel.ts';
+import type { Paging } from '../guest/pte.ts';
+import type { UserStep } from '../guest/user-program.ts';
+import type { PinDiscipline, PinningBug, XenCounts } from '../guest/xen/state.ts';
+import type { XenPlatform } from '../guest/xen/index.ts';
+import { FRAME } from '../hypervisor/frame-table.ts';
+import { buildWorld } from '../sim/build-world.ts';
+import { SeededChoices } from '../sim/choices.ts';
+import { ScriptedInput } from '../sim/input.ts';
+import { BareMachine } from '../sim/model/bare-machine.ts';
+import { modelKernelImage } from '../sim/model/model-image.ts';
+import { ModelProcessor } from '../sim/model/model-processor.ts';
+import { SPEC_DEFAULTS, type WorldSpec } from '../sim/spec.ts';
+import type { World } from '../sim/world.ts';
+import { expectedHistories } from './guest-model.ts';
+
+/** One way to run the kernel. */
+export interface GuestSetup {
+  readonly name: string;
+  readonly backend: ModelGuest['backend'];
+  readonly paging: Paging;
+  readonly pinning?: PinDiscipline;
+  readonly bug?: PinningBug;
+}
+
+export const GUEST_SETUPS: readonly GuestSetup[] = [
+  { name: 'native, PAE', backend: 'native', paging: 'pae' },
+  { name: 'native, two-level', backend: 'native', paging: 'nopae' },
+  { name: 'xen, PAE, late pinning', backend: 'xen', paging: 'pae', pinning: 'late' },
+  { name: 'xen, two-level, late pinning', backend: 'xen', paging: 'nopae', pinning: 'late' },
+  { name: 'xen, PAE, early pinning', backend: 'xen', paging: 'pae', pinning: 'early' },
+  { name: 'xen, two-level, early pinning', backend: 'xen', paging: 'nopae', pinning: 'early' },
+];
+
+export interface GuestRun {
+  readonly outcome: string;
+  readonly console: string;
+  readonly histories: ReadonlyMap<string, readonly string[]>;
+  /** What Xen was asked; undefined elsewhere. */
+  readonly counts: XenCounts | undefined;
+  readonly insns: number;
+  /** What does not hold, apart from histories. */
+  readonly problems: readonly string[];
+}
+
+const MEMORY_MIB = 8;
+const MOST_INSNS = 200_000_000;
+/** Ports that live as long as the domain: xenstore, console, the timer. */
+const LASTING_PORTS = 3;
+
+function specOf({ backend, paging, pinning, bug }: GuestSetup, program: readonly UserStep[]): ModelGuest {
+  return { guest: 'paravirt', backend, paging, program, ...(pinning === undefined ? {} : { pinning }), ...(bug === undefined ? {} : { bug }) };
+}
+
+export interface PlayGuestOptions {
+  readonly memoryMib?: number;
+  readonly seed?: string;
+}
+
+/** Plays a program; Xen's world has no recording. */
+export function playGuest(setup: GuestSetup, program: readonly UserStep[], { memoryMib = MEMORY_MIB, seed = '1' }: PlayGuestOptions = {}): GuestRun {
+  return setup.backend === 'native' ? playBare(specOf(setup, program), memoryMib) : playXen(specOf(setup, program), memoryMib, seed);
+}
+
+function playBare(spec: ModelGuest, memoryMib: number): GuestRun {
+  const machine = new BareMachine(spec, memoryMib);
+  const { outcome, text, insns } = machine.run(MOST_INSNS);
+  return { outcome, console: machine.console, histories: historiesOf(machine.kernel), counts: undefined, insns, problems: kernelProblems(outcome, text, machine.console) };
+}
+
+function playXen(model: ModelGuest, memoryMib: number, seed: string): GuestRun {
+  const spec: WorldSpec = { ...SPEC_DEFAULTS, digestEveryInsns: 0, maxInstructions: MOST_INSNS, domains: [{ name: 'guest', kernel: { name: 'model:paravirt' }, model, cmdline: '', memoryMib }] };
+  let console = '';
+  const world = buildWorld({
+    spec, images: [{ kernel: modelKernelImage(model), ramdisk: undefined }], choices: new SeededChoices(seed), input: (domIdOf) => new ScriptedInput([], domIdOf),
+    observers: { consoleOut: (_domId, bytes) => { for (const byte of bytes) console += String.fromCharCode(byte); } },
+  });
+  const end = world.advance(Infinity);
+  const kernel = kernelOf(world);
+  const outcome = end.kind === 'ended' ? end.outcome : end.kind;
+  const problems = kernelProblems(outcome, end.kind === 'ended' ? end.text : '', console);
+  if (problems.length === 0) problems.push(...xenProblems(world));
+  return { outcome, console, histories: historiesOf(kernel), counts: (kernel.platform as XenPlatform).xen.counts, insns: world.insns(), problems };
+}
+
+/** The kernel that a world's first domain runs. */
+export function kernelOf(world: World): Kernel {
+  const cpu = world.hv.vcpu(1, 0)?.cpu;
+  if (!(cpu instanceof ModelProcessor) || cpu.code === undefined) throw new TypeError('the world’s first domain runs no model guest');
+  return cpu.code as unknown as Kernel;
+}
+
+const historiesOf = (kernel: Kernel): ReadonlyMap<string, readonly string[]> => kernel.scheduler?.histories ?? new Map();
+
+function kernelProblems(outcome: string, text: string, console: string): string[] {
+  const problems: string[] = [];
+  const panic = /kernel panic: ([^\r]*)/.exec(console)?.[1];
+  if (panic !== undefined) problems.push(`the kernel gave up: ${panic}`);
+  else if (outcome !== 'poweroff') problems.push(`the run ended with ${outcome}: ${text}`);
+  else if (!console.includes('every frame is back')) problems.push(`frames are missing: ${console.trim().split('\r\n').at(-1)}`);
+  return problems;
+}
+
+/** What a guest leaves behind in Xen. */
+function xenProblems(world: World): string[] {
+  const problems: string[] = [];
+  const { frames } = world.hv;
+  const domain = world.hv.domain(1);
+  let pinned = 0;
+  for (let mfn = 0; mfn < frames.frameCount; mfn++) if (frames.owner[mfn] === 1 && ((frames.flags[mfn] as number) & FRAME.pinned) !== 0) pinned++;
+  if (pinned !== 1) problems.push(`${pinned} page tables are pinned at the end, where only the kernel's root should be`);
+  const ports = domain?.events.ports.filter(({ binding }) => binding.kind !== 'free' && binding.kind !== 'reserved').length;
+  if (ports !== LASTING_PORTS) problems.push(`${ports} ports are in use at the end, not ${LASTING_PORTS}`);
+  return problems;
+}
+
+/** Plays a program on every setup and compares what processes saw with the model. Empty: all is well. */
+export function guestProblems(program: readonly UserStep[], setups: readonly GuestSetup[] = GUEST_SETUPS, options: PlayGuestOptions = {}): string[] {
+  const expected = expectedHistories(program);
+  const problems: string[] = [];
+  const hypercalls = new Map<string, number>();
+  for (const setup of setups) {
+    const run = playGuest(setup, program, options);
+    problems.push(...run.problems.map((problem) => `${setup.name}: ${problem}`));
+    if (run.problems.length === 0) problems.push(...historyProblems(expected, run.histories).map((problem) => `${setup.name}: ${problem}`));
+    if (run.counts !== undefined) hypercalls.set(`${setup.paging} ${setup.pinning ?? 'late'}`, run.counts.hypercalls);
+  }
+  for (const paging of ['pae', 'nopae']) {
+    const late = hypercalls.get(`${paging} late`);
+    const early = hypercalls.get(`${paging} early`);
+    if (late !== undefined && early !== undefined && late > early) problems.push(`xen, ${paging}: late pinning took ${late} hypercalls, early pinning ${early}`);
+  }
+  return problems;
+}
+
+function historyProblems(expected: ReadonlyMap<string, readonly string[]>, seen: ReadonlyMap<string, readonly string[]>): string[] {
+  const problems: string[] = [];
+  for (const path of new Set([...expected.keys(), ...seen.keys()])) {
+    const want = expected.get(path) ?? [];
+    const got = seen.get(path) ?? [];
+    const at = want.findIndex((line, index) => line !== got[index]);
+    const first = at >= 0 ? at : got.length > want.length ? want.length : -1;
+    if (first >= 0) problems.push(`process ${path}, event ${first}: expected ${want[first] ?? 'nothing more'}, saw ${got[first] ?? 'nothing more'}`);
+  }
+  return problems;
+}
