@@ -31,7 +31,7 @@ export function readControlRegister(vcpu: Vcpu, register: number): number | unde
     case 0: return (CR0_FIXED | (vcpu.taskSwitched ? CR0_TS : 0)) >>> 0;
     case 2: return vcpu.cr2Guest;
     case 3: return mfnToCr3(vcpu, vcpu.guestTableMfn);
-    case 4: return (vcpu.cr4Guest & CR4_GUEST) | (vcpu.domain.abi.levels > 2 ? CR4_PAE : 0) | (vcpu.domain.abi.wordBits === 64 ? CR4_SSE : 0);
+    case 4: return (vcpu.cr4Guest & CR4_GUEST) | (vcpu.domain.abi.levels > 2 ? CR4_PAE : 0) | CR4_SSE;
     default: return undefined;
   }
 }

@@ -11,7 +11,7 @@ import { XEN_VERSION } from './xen-identity.ts';
 export type CpuidLeaf = readonly [number, number, number, number];
 const NONE: CpuidLeaf = [0, 0, 0, 0];
 
-const F1_EDX = { FPU: 1 << 0, PSE: 1 << 3, TSC: 1 << 4, MSR: 1 << 5, PAE: 1 << 6, CX8: 1 << 8, PGE: 1 << 13, CMOV: 1 << 15, MMX: 1 << 23, FXSR: 1 << 24, SSE: 1 << 25, SSE2: 1 << 26 } as const;
+const F1_EDX = { FPU: 1 << 0, PSE: 1 << 3, TSC: 1 << 4, MSR: 1 << 5, PAE: 1 << 6, CX8: 1 << 8, PGE: 1 << 13, CMOV: 1 << 15, CLFSH: 1 << 19, MMX: 1 << 23, FXSR: 1 << 24, SSE: 1 << 25, SSE2: 1 << 26 } as const;
 const F1_ECX_HYPERVISOR = 0x8000_0000;
 const FE_EDX = { SYSCALL: 1 << 11, NX: 1 << 20, LM: 1 << 29 } as const;
 /**
@@ -27,7 +27,9 @@ const words = (text: string): CpuidLeaf => [word(text.slice(0, 4)), word(text.sl
 const BRAND = { 32: 'Rexen simulated i686', 64: 'Rexen simulated x86-64' } as const;
 
 const COMMON_EDX = F1_EDX.FPU | F1_EDX.PSE | F1_EDX.TSC | F1_EDX.MSR | F1_EDX.PAE | F1_EDX.CX8 | F1_EDX.PGE | F1_EDX.CMOV;
-const VECTOR_EDX = F1_EDX.MMX | F1_EDX.FXSR | F1_EDX.SSE | F1_EDX.SSE2;
+/** Bytes that CLFLUSH speaks of, in units of eight, where leaf 1 has it. */
+const F1_EBX_CACHE_LINE = 8 << 8;
+const VECTOR_EDX = F1_EDX.CLFSH | F1_EDX.MMX | F1_EDX.FXSR | F1_EDX.SSE | F1_EDX.SSE2;
 /** 40 bits of physical, 48 of linear addresses. */
 const ADDRESS_SIZES = 0x3028;
 
@@ -37,7 +39,7 @@ function hardwareLeaves(wordBits: 32 | 64): Leaves {
   const wide = wordBits === 64;
   return {
     0: [2, word('Genu'), word('ntel'), word('ineI')],
-    1: [SIGNATURE[wordBits], 0, 0, COMMON_EDX | (wide ? VECTOR_EDX : 0)],
+    1: [SIGNATURE[wordBits], F1_EBX_CACHE_LINE, 0, COMMON_EDX | VECTOR_EDX],
     // Leaf 2 is asked once; no descriptors.
     2: [1, 0, 0, 0],
     0x8000_0000: [wide ? 0x8000_0008 : 0x8000_0004, 0, 0, 0],

@@ -115,10 +115,9 @@ export class CodeCache {
 
   #lower(insn: Insn, bytes: Uint8Array, mode: ModeKey): Lowered {
     const lowered = lower(insn, mode);
-    if (lowered !== undefined && !lowered.simd) return lowered;
-    const features = cpuidFeatures(bytes, modeBits(mode).codeWidth);
-    if (lowered === undefined || !features.every((feature) => this.#promises(feature))) return lowerMissing(insn, features);
-    return lowered;
+    if (lowered === undefined) return lowerMissing(insn);
+    const promised = !lowered.simd || cpuidFeatures(bytes, modeBits(mode).codeWidth).every((feature) => this.#promises(feature));
+    return promised ? lowered : lowerMissing(insn);
   }
   #promises(feature: string): boolean {
     const bit = SIMD_FEATURES[feature];

@@ -8,7 +8,7 @@ import type { Exception } from './exit.ts';
 import { EFLAGS, EXPLICIT, FLAG_BIT, FLAG_ROWS, STATUS_FLAGS, STATUS_MASK, flagOpOf } from './flags.ts';
 import { compileFlag, type FlagGetter } from './evaluate-expr.ts';
 import { CS_FLAT, MODE, type ModeKey } from './mode.ts';
-import { ARCH_STATE_BYTES, MXCSR_RESET, SEG, SEG_SLOT_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
+import { ARCH_STATE_BYTES, FPU_CONTROL_RESET, MXCSR_RESET, SEG, SEG_SLOT_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
 import { TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
 
 export const UNUSABLE = 0x10000;
@@ -78,6 +78,8 @@ export class Core {
     this.set32(STATE.dr + 7 * 8, 0x400);
     this.set32(STATE.tscPerInsn, 1);
     this.set32(STATE.mxcsr, MXCSR_RESET);
+    // As FNINIT leaves it: what a guest of Xen finds.
+    this.set32(STATE.fpuControl, FPU_CONTROL_RESET);
     this.dropFetchPage();
     this.updateMode();
   }

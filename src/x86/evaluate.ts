@@ -7,6 +7,7 @@ import { isCanonical } from './address.ts';
 import { ExprCompiler, type NumberFn, type Temps } from './evaluate-expr.ts';
 import { splitBig, upper } from './evaluate-pair.ts';
 import { VECTOR, type CpuExit } from './exit.ts';
+import { simdStatement } from './evaluate-simd.ts';
 import { Vectors } from './evaluate-vector.ts';
 import { widthOf } from './expr.ts';
 import { EFLAGS, FLAG_BIT, flagOpCode } from './flags.ts';
@@ -14,7 +15,6 @@ import { repeating } from './evaluate-repeat.ts';
 import type { Lowered } from './lower.ts';
 import type { Expr, MemRef, Stmt, StatusFlag } from './ir.ts';
 import { alignedVector, readLinear, probeWrite, segmentLinear, segmentLinear64, writeLinear, writePair } from './memory-access.ts';
-import { enterMmx, unitRefused } from './simd/unit.ts';
 import { STATE } from './state-layout.ts';
 import { SYSTEM_ROWS } from './system/index.ts';
 
@@ -223,7 +223,8 @@ class StmtCompiler {
       case 'setXmm':
       case 'setMm':
       case 'enterMmx':
-        return this.#simd(stmt);
+      case 'float':
+        return simdStatement(core, this.#temps, this.#expr, stmt);
       case 'system': {
         const row = SYSTEM_ROWS[stmt.row];
         assert(row !== undefined, `system row ${stmt.row} is missing`);
@@ -354,43 +355,6 @@ class StmtCompiler {
       const vaddr = linear();
       return vaddr !== vaddr || !writeLinear(core, vaddr, bytes, value(), core.user) ? DONE.fault : DONE.next;
     };
-  }
-
-  #simd(stmt: Extract<Stmt, { do: 'unit' | 'setXmm' | 'setMm' | 'enterMmx' }>): StmtFn {
-    const core = this.#core;
-    switch (stmt.do) {
-      case 'unit':
-        return () => {
-          const refused = unitRefused(core, stmt.unit);
-          if (refused === undefined) return DONE.next;
-          core.fault = refused;
-          return DONE.fault;
-        };
-      case 'setXmm': {
-        const value = this.#expr.vector(stmt.value);
-        const { vectors } = this.#temps;
-        const at = core.s + ((STATE.xmm + stmt.index * 16) >> 2);
-        return () => {
-          value.run();
-          vectors.give(core.u32, at, value.at);
-          return DONE.next;
-        };
-      }
-      case 'setMm': {
-        const value = this.#expr.big(stmt.value);
-        const at = STATE.fpuReg + stmt.index * 16;
-        return () => {
-          core.view.setBigUint64(core.stateBase + at, value(), true);
-          core.set32(at + 8, 0xffff);
-          return DONE.next;
-        };
-      }
-      case 'enterMmx':
-        return () => {
-          enterMmx(core);
-          return DONE.next;
-        };
-    }
   }
 
   #setReg(stmt: Extract<Stmt, { do: 'setReg' }>): StmtFn {

@@ -34,6 +34,20 @@ export type UnOp = 'not' | 'neg' | 'clz' | 'ctz' | 'popcnt';
 export type LaneOp =
   | 'add' | 'sub' | 'addSatS' | 'addSatU' | 'subSatS' | 'subSatU' | 'mul' | 'mulHighS' | 'mulHighU' | 'mulWide' | 'dot' | 'sad'
   | 'minS' | 'minU' | 'maxS' | 'maxU' | 'avgU' | 'eq' | 'gtS' | 'narrowS' | 'narrowU';
+export type FloatFormat = 'f32' | 'f64';
+/**
+ * What rounds or compares. Lanes of a and b: arithmetic, min and max, compare (by a predicate of CMPPS; all ones or zeros), order
+ * (the result is not a vector but ZF, PF and CF at their places). Lanes of b alone: sqrt, the conversions, the approximations.
+ */
+export type FloatOp =
+  | { readonly kind: 'add' | 'sub' | 'mul' | 'div' | 'sqrt' | 'min' | 'max' | 'reciprocal' | 'reciprocalRoot' }
+  | { readonly kind: 'compare'; readonly predicate: number }
+  | { readonly kind: 'order'; readonly signalling: boolean }
+  /** To this format from the other. */
+  | { readonly kind: 'reformat' }
+  /** To and from signed integers of this width. */
+  | { readonly kind: 'fromInt'; readonly width: 32 | 64 }
+  | { readonly kind: 'toInt'; readonly width: 32 | 64; readonly truncate: boolean };
 export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of';
 
 export type Expr =
@@ -121,6 +135,11 @@ export type Stmt =
   | { readonly do: 'setMm'; readonly index: number; readonly value: Expr }
   /** What every MMX instruction does to the x87: TOP is 0, all registers are full. */
   | { readonly do: 'enterMmx' }
+  /**
+   * `lanes` lanes from the lowest of the result; what is left of it is a's. `format` is the result's, or for toInt and order the
+   * source's. Notes flags in MXCSR and raises #XM if one of them is unmasked (then nothing else has happened).
+   */
+  | { readonly do: 'float'; readonly id: number; readonly op: FloatOp; readonly format: FloatFormat; readonly lanes: 1 | 2 | 4; readonly a: Expr; readonly b: Expr }
   /** Performed in TypeScript by the named system row. Always the only statement of its instruction. */
   | { readonly do: 'system'; readonly row: string };
 

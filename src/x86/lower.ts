@@ -3,7 +3,7 @@
 import { assert } from '../base/assert.ts';
 import { add, and, bin, constant, reg, trunc, widthOf, zext } from './expr.ts';
 import type { Insn, MemOperand } from './decode.ts';
-import type { Expr, MemRef, Rep, StatusFlag, Stmt, Width } from './ir.ts';
+import type { Expr, FloatFormat, FloatOp, MemRef, Rep, StatusFlag, Stmt, Width } from './ir.ts';
 import { modeBits, type ModeKey } from './mode.ts';
 import { SEG } from './state-layout.ts';
 import { ROWS } from './rows/index.ts';
@@ -157,6 +157,12 @@ export class Lowering {
     this.stmts.push({ do: 'load', id, width, mem, forWrite: true });
     return { tag: 'temp', width, id };
   }
+  /** What rounds or compares: a vector, or for order a number. */
+  float(op: FloatOp, format: FloatFormat, lanes: 1 | 2 | 4, a: Expr, b: Expr): Expr {
+    const id = this.#temps++;
+    this.stmts.push({ do: 'float', id, op, format, lanes, a, b });
+    return { tag: 'temp', width: op.kind === 'order' ? 32 : 128, id };
+  }
   store(mem: MemRef, value: Expr): void {
     this.stmts.push({ do: 'store', width: widthOf(value), mem, value });
   }
@@ -265,14 +271,5 @@ export function lower(insn: Insn, mode: ModeKey): Lowered | undefined {
   return rep === undefined ? base : { ...base, rep };
 }
 
-const MISSING_ROWS: readonly (readonly [RegExp, string])[] = [
-  [/^FPU/, 'missingX87'],
-  [/^MMX$/, 'missingMmx'],
-  [/^SSE$/, 'missingSse'],
-  [/^SSE2$/, 'missingSse2'],
-];
-/** An instruction without a row of its own: a system row that answers for its kind. */
-export function lowerMissing(insn: Insn, features: readonly string[]): Lowered {
-  const row = MISSING_ROWS.find(([pattern]) => features.some((feature) => pattern.test(feature)))?.[1] ?? 'missing';
-  return { insn, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row }], kind: 'system', tempCount: 0, positionFree: true, simd: false };
-}
+/** What CPUID does not promise is #UD; the rest has a row (completeness.test.ts). */
+export const lowerMissing = (insn: Insn): Lowered => ({ insn, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row: 'missing' }], kind: 'system', tempCount: 0, positionFree: true, simd: false });

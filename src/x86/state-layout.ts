@@ -65,3 +65,4 @@ export const STATE_BYTES = 1216;
 export const ARCH_STATE_BYTES = 1192;
 export const XMM_NAMES = Array.from({ length: 16 }, (_, i) => `xmm${i}`);
 export const MXCSR_RESET = 0x1f80;
+export const FPU_CONTROL_RESET = 0x37f;

@@ -4,7 +4,7 @@ import { bits, conditions, move, others } from './generate/data-transfer.ts';
 import { Maker } from './generate/maker.ts';
 import { farTransfers, refused, segmentLimits, segmentLoads } from './generate/segments.ts';
 import { alignment, pageCrossing, selfModifying, sequences, singleSteps } from './generate/sequences.ts';
-import { mmxIntegers, simdControl, simdFaults, simdIntegers } from './generate/simd.ts';
+import { mmxIntegers, simdApproximations, simdArithmetic, simdControl, simdConversions, simdFaults, simdIntegers, simdUnmasked } from './generate/simd.ts';
 import { branches, pushPop } from './generate/stack.ts';
 import { strings } from './generate/strings.ts';
 import { x87Arithmetic, x87Compares, x87Control, x87Faults, x87Functions, x87Moves, x87Transcendental } from './generate/x87.ts';
@@ -56,6 +56,10 @@ export const GROUPS: readonly Group[] = [
   { name: 'simd-control', seed: 41, fill: simdControl, anyMode: true },
   { name: 'simd-faults', seed: 42, fill: simdFaults, anyMode: true },
   { name: 'mmx-integers', seed: 43, fill: mmxIntegers, anyMode: true },
+  { name: 'simd-arithmetic', seed: 44, fill: simdArithmetic, anyMode: true },
+  { name: 'simd-conversions', seed: 45, fill: simdConversions, anyMode: true },
+  { name: 'simd-unmasked', seed: 46, fill: simdUnmasked, anyMode: true },
+  { name: 'simd-approximations', seed: 47, fill: simdApproximations, anyMode: true },
   { name: 'code16-alu', seed: 20, bits: 16, fill: alu, thin: 12 },
   { name: 'code16-move', seed: 21, bits: 16, fill: move, thin: 4 },
   { name: 'code16-stack', seed: 22, bits: 16, fill: pushPop, thin: 4 },

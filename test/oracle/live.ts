@@ -88,6 +88,7 @@ function writeInput(cases: readonly Case[], step: boolean): Uint8Array {
 }
 
 const SIGNAL_VTALRM = 26;
+const VECTOR_XM = 19;
 
 function readOutput(raw: Uint8Array, cases: readonly Case[], step: boolean): Outcome[] {
   const words = new Uint32Array(raw.buffer, raw.byteOffset, raw.byteLength >> 2);
@@ -97,7 +98,7 @@ function readOutput(raw: Uint8Array, cases: readonly Case[], step: boolean): Out
     return words[at++] as number;
   };
   return cases.map((input): Outcome => {
-    const signal = next(), vector = next(), errorCode = next(), cr2 = next(), steps = next();
+    const signal = next(), vector = next(), errorCode = next(), cr2 = next(), steps = next(), mxcsr = next();
     const regs = Uint32Array.from({ length: 8 }, next);
     const eip = next();
     const eflags = ((next() & EFLAGS_COMPARED) | 2) >>> 0;
@@ -117,7 +118,7 @@ function readOutput(raw: Uint8Array, cases: readonly Case[], step: boolean): Out
     const breakAt = eip - 1 - input.eip + input.at;
     const own = breakAt >= input.at && breakAt < input.at + input.code.length;
     if (vector === 3 && !own) return { eip: (eip - 1) >>> 0, regs, eflags: step ? eflags & ~0x100 : eflags, segs, memory, ...retired };
-    return { exception: { vector, errorCode: vector === 1 || vector === 3 ? 0 : errorCode, cr2: vector === 14 ? cr2 : 0 }, eip, regs, eflags: step ? eflags & ~0x100 : eflags, segs, memory, ...retired };
+    return { exception: { vector, errorCode: vector === 1 || vector === 3 ? 0 : errorCode, cr2: vector === 14 ? cr2 : 0 }, ...(vector === VECTOR_XM ? { mxcsr } : {}), eip, regs, eflags: step ? eflags & ~0x100 : eflags, segs, memory, ...retired };
   });
 }
 

@@ -5,8 +5,8 @@
 //
 //   code bytes, register file, eflags, overrides of registers and segment registers, memory (m),
 //   code address (@) when not the usual one; then after `>` the outcome: `.` ran into the INT3 that
-//   follows, `#14:6@23000` exception with error code and cr2; then what differs afterwards: eip
-//   unless it is the natural one, eflags, registers, segments, memory, n = instructions retired.
+//   follows, `#14:6@23000` exception with error code and cr2; then what differs afterwards: MXCSR (x) of an
+//   exception of SSE, eip unless it is the natural one, eflags, registers, segments, memory, n = instructions retired.
 import { CODE, GPR, INITIAL_SEGS, registerFile, REGISTER_FILES, SEGS } from './environment.ts';
 
 export interface Patch {
@@ -30,6 +30,8 @@ export interface Case {
 export interface Outcome {
   /** Absent: the code ran to the INT3 behind it. */
   readonly exception?: { readonly vector: number; readonly errorCode: number; readonly cr2: number };
+  /** Of an exception of SSE: MXCSR, where it says which. */
+  readonly mxcsr?: number;
   readonly eip: number;
   readonly regs: Uint32Array;
   readonly eflags: number;
@@ -64,6 +66,7 @@ export function formatVector({ input, outcome }: Vector): string {
   parts.push('>');
   const { exception } = outcome;
   parts.push(exception === undefined ? '.' : `#${exception.vector}:${hex(exception.errorCode)}@${hex(exception.cr2)}`);
+  if (outcome.mxcsr !== undefined) parts.push(`x${hex(outcome.mxcsr)}`);
   if (outcome.eip !== naturalEip(input, exception !== undefined)) parts.push(`ip=${hex(outcome.eip)}`);
   if (outcome.eflags !== input.eflags) parts.push(`f${hex(outcome.eflags)}`);
   GPR.forEach((name, i) => { if (outcome.regs[i] !== input.regs[i]) parts.push(`${name}=${hex(outcome.regs[i] as number)}`); });
@@ -116,17 +119,18 @@ export function parseVector(line: string): Vector {
   if (verdict !== '.' && match === null) throw new Error(`unknown outcome ${verdict} in ${line}`);
   const exception = match === null ? undefined : { vector: Number(match[1]), errorCode: parseInt(match[2] as string, 16), cr2: parseInt(match[3] as string, 16) };
   const after = { regs: Uint32Array.from(regs), segs: [...segs], memory: [] as Patch[] };
-  let flagsAfter = eflags, eipAfter = naturalEip(input, exception !== undefined), retired: number | undefined;
+  let flagsAfter = eflags, eipAfter = naturalEip(input, exception !== undefined), retired: number | undefined, mxcsr: number | undefined;
   for (const token of applyTokens(tokens.slice(arrow + 2), after.regs, after.segs, after.memory)) {
     if (token.startsWith('ip=')) eipAfter = parseInt(token.slice(3), 16);
     else if (token.startsWith('f')) flagsAfter = parseInt(token.slice(1), 16);
+    else if (token.startsWith('x')) mxcsr = parseInt(token.slice(1), 16);
     else if (token.startsWith('n')) retired = Number(token.slice(1));
     else throw new Error(`unknown token ${token} in ${line}`);
   }
   return {
     input,
     outcome: {
-      ...(exception === undefined ? {} : { exception }), eip: eipAfter, regs: after.regs, eflags: flagsAfter, segs: after.segs, memory: after.memory,
+      ...(exception === undefined ? {} : { exception }), ...(mxcsr === undefined ? {} : { mxcsr }), eip: eipAfter, regs: after.regs, eflags: flagsAfter, segs: after.segs, memory: after.memory,
       ...(retired === undefined ? {} : { retired }),
     },
   };

@@ -1,10 +1,11 @@
-// MMX, SSE and SSE2: moves, integers, shuffles, logic. What rounds is in system/simd-float.ts.
+// MMX, SSE and SSE2: moves, integers, shuffles, logic. What rounds is in simd-float.ts.
 // Sources: SDM vol. 2, the instructions; vol. 1, chapters 9 to 11.
 import { and, cmp, constant, lane, lanes, or, select, setLane, shuffle, trunc, xor } from '../expr.ts';
 import type { Expr, LaneOp, LaneWidth } from '../ir.ts';
 import type { Lowering, Row } from '../lower.ts';
 import { begin, immediate, isMmx, isSimd, places, put, putLane, scalar, simd, vector, vectorBytes, ZERO_VECTOR } from './simd-operands.ts';
 import { MOVE_ROWS } from './moves.ts';
+import { SIMD_FLOAT_ROWS } from './simd-float.ts';
 import { STRING_ROWS } from './strings.ts';
 
 // -- lane by lane ------------------------------------------------------------------------------------
@@ -114,18 +115,17 @@ const system = (name: string): Row => (l) => {
   begin(l);
   l.system(name);
 };
-/** Not there yet: what CPUID promises ends the run by its name. */
-const missing: Row = (l) => l.system('missingSse2');
 /** Order is kept anyway. Kernels use them without a look at CPUID (Debian's GRUB for 32-bit Xen does): there whatever it says. */
 const fence: Row = () => {};
 
 export const SIMD_ROWS: Readonly<Record<string, Row>> = {
+  ...SIMD_FLOAT_ROWS,
+  Cmpsd: either(SIMD_FLOAT_ROWS['Cmpsd'] as Row, STRING_ROWS['Cmpsd']),
   ...named(['Movaps', 'Movapd', 'Movdqa', 'Movups', 'Movupd', 'Movdqu', 'Movntps', 'Movntpd', 'Movntdq'], move),
   Movd: moveLow(32),
   ...named(['Movq', 'Movntq'], moveLow(64)),
   Movss: moveScalar(32),
   Movsd: either(moveScalar(64), STRING_ROWS['Movsd']),
-  Cmpsd: either(missing, STRING_ROWS['Cmpsd']),
   ...named(['Movlps', 'Movlpd'], moveHalf(0)),
   ...named(['Movhps', 'Movhpd'], moveHalf(1)),
   Movhlps: betweenHalves(0), Movlhps: betweenHalves(1),

@@ -9,7 +9,7 @@ import { isPending, setTop } from '../x87/unit.ts';
 /** CPUID.1 EDX. */
 export const CPUID_EDX = { clfsh: 1 << 19, mmx: 1 << 23, fxsr: 1 << 24, sse: 1 << 25, sse2: 1 << 26 } as const;
 /** By iced's names. */
-export const SIMD_FEATURES: Readonly<Record<string, number>> = { MMX: CPUID_EDX.mmx, FXSR: CPUID_EDX.fxsr, SSE: CPUID_EDX.sse, SSE2: CPUID_EDX.sse2 };
+export const SIMD_FEATURES: Readonly<Record<string, number>> = { CLFSH: CPUID_EDX.clfsh, MMX: CPUID_EDX.mmx, FXSR: CPUID_EDX.fxsr, SSE: CPUID_EDX.sse, SSE2: CPUID_EDX.sse2 };
 
 const UD: Exception = { vector: VECTOR.UD };
 const NM: Exception = { vector: VECTOR.NM };

@@ -6,9 +6,8 @@ import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
 import { probeWrite, read64, readLinear, segmentLinear, segmentLinear64, write64, writeLinear } from '../memory-access.ts';
 import { descriptorAccess, descriptorLimit, dplOf, isCode, isConforming, isData, isException, loadDataSegment, readDescriptor } from '../segments.ts';
-import { CPUID_EDX, unitRefused } from '../simd/unit.ts';
 import { SEG, SHADOW, STATE } from '../state-layout.ts';
-import { GP0, NM, UD, gpr, gpr64, loadMem, loadMem64, nextOffset, peekStack, pokeStack, readRm16, setGpr, setGpr16, setGpr64, setSp, spValue, spWidth, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
+import { GP0, UD, gpr, gpr64, loadMem, loadMem64, nextOffset, peekStack, pokeStack, readRm16, setGpr, setGpr16, setGpr64, setSp, spValue, spWidth, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
 
 const cpl = (core: Core): number => core.get32(STATE.cpl);
 const fault = (core: Core): Exception => core.fault as Exception;
@@ -275,12 +274,6 @@ const enter: SystemRow = (core, insn) => {
 const stackLinear = (core: Core, sizeBytes: number, sp: bigint, write: boolean): number =>
   core.long ? segmentLinear64(core, SEG.ss, Number(sp & 0xffffffffn), Number(sp >> 32n), sizeBytes) : segmentLinear(core, SEG.ss, Number(sp), sizeBytes, write);
 
-// -- x87, as far as it is not in x87.ts -------------------------------------------------------------
-
-/** #NM as CR0 demands; undefined if the x87 may be used. */
-const fpuGate = (core: Core): Exception | undefined => ((core.get32(STATE.cr0) & (CR0.EM | CR0.TS)) !== 0 ? NM : undefined);
-const fpu = (perform: (core: Core, insn: Insn) => SystemResult): SystemRow => (core, insn) => fpuGate(core) ?? perform(core, insn);
-const unimplemented = (insn: Insn): CpuExit => ({ kind: 'unimplemented', text: insn.code });
 const hlt: SystemRow = (core, insn) => {
   if (cpl(core) !== 0) return GP0;
   core.rip = nextOffset(core, insn);
@@ -295,12 +288,6 @@ const interruptFlag = (on: boolean): SystemRow => (core) => {
 };
 const ud: SystemRow = () => UD;
 
-// -- instructions without a row --------------------------------------------------------------------
-
-/** What is promised but not there leaves with its name; what is not promised is #UD. */
-const promised = (bit: number): SystemRow => (core, insn) => ((core.options.cpuid(1, 0)[3] & bit) !== 0 ? unimplemented(insn) : UD);
-const missingMmx = (bit: number, sse: boolean): SystemRow => (core, insn) => unitRefused(core, sse ? 'sse' : 'mmx') ?? promised(bit)(core, insn);
-
 export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   Int: (core, insn) => {
     const operand = insn.operands[0];
@@ -314,10 +301,6 @@ export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   Int3: softint(VECTOR.BP),
   Into: (core, insn) => (core.flag(5) === 1 ? softint(VECTOR.OF)(core, insn) : undefined),
   Ud0: ud, Ud1: ud, Ud2: ud, Rsm: ud, Vmcall: ud, Vmmcall: ud,
-  missingX87: fpu((_core, insn) => unimplemented(insn)),
-  missingMmx: missingMmx(CPUID_EDX.mmx, false),
-  missingSse: missingMmx(CPUID_EDX.sse, true),
-  missingSse2: missingMmx(CPUID_EDX.sse2, true),
   missing: ud,
   Hlt: hlt,
   Cli: interruptFlag(false),

@@ -80,6 +80,7 @@ export function flowOf(lowered: Lowered, source: Pick<RegionSource, 'segments' |
 function performable(s: Stmt, source: Pick<RegionSource, 'segments'>): boolean {
   switch (s.do) {
     case 'system':
+    case 'float':
       return false;
     case 'setEflags':
       // Setting TF changes how the next instruction ends: single steps are the evaluator's.

@@ -153,6 +153,7 @@ export class StatementEmitter implements Reads {
       case 'enterMmx':
         emitEnterMmx(f);
         return;
+      case 'float':
       case 'jump':
       case 'branch':
       case 'system':

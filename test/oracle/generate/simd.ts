@@ -215,7 +215,7 @@ export const simdFaults = (maker: Maker): void => {
   const places = (bytes: number): readonly number[] => [
     UNMAPPED + 0x100, READ_ONLY + 0x100, UNMAPPED - 1, UNMAPPED - bytes + 1, UNMAPPED - (bytes >> 1), READ_ONLY - 1, READ_ONLY - (bytes >> 1), DATA + 0x1000 - 1, DATA + 0x1000 - (bytes >> 1), OPERAND + 1, OPERAND + 4, OPERAND + 8,
   ];
-  for (const code of SIMD_CODES.filter((code) => code.memoryBytes > 0 && code.kinds[0] !== 'seg_rDI' && !isFloat(code))) {
+  for (const code of SIMD_CODES.filter((code) => code.memoryBytes > 0 && code.kinds[0] !== 'seg_rDI' && !isApproximate(code))) {
     // Every shape of access, not every instruction: those of one shape take turns.
     for (const at of places(code.memoryBytes)) {
       if (!rng.chance(4)) continue;
@@ -227,4 +227,66 @@ export const simdFaults = (maker: Maker): void => {
     }
   }
 };
+
+// -- numbers -------------------------------------------------------------------------------------------
+
+const noise = (rng: Rng, bits: number): bigint => ((BigInt(rng.u32()) << 32n) | BigInt(rng.u32())) >> BigInt(64 - bits);
+interface Form {
+  readonly bits: number;
+  readonly fraction: number;
+  readonly bias: number;
+}
+const SINGLE: Form = { bits: 32, fraction: 23, bias: 127 };
+const DOUBLE: Form = { bits: 64, fraction: 52, bias: 1023 };
+/** Fractions at which rounding turns, exponents around 1, at the ends, at the ends of singles and integers. */
+function number({ bits, fraction, bias }: Form, rng: Rng, near?: bigint): bigint {
+  const top = BigInt(fraction);
+  const most = 2 * bias + 1;
+  const sign = BigInt(rng.below(2)) << BigInt(bits - 1);
+  const rest = rng.pick([0n, 0n, 1n, (1n << top) - 1n, 1n << (top - 1n), (1n << (top - 1n)) + 1n, noise(rng, fraction), noise(rng, fraction), (noise(rng, 8) << (top - 8n)), noise(rng, 23) << (top - 23n), 1n << BigInt(rng.below(fraction))]);
+  if (near !== undefined && rng.chance(2)) {
+    const exp = Number((near >> top) & BigInt(most)) + rng.below(2 * fraction) - fraction;
+    return sign | (BigInt(Math.min(Math.max(exp, 0), most - 1)) << top) | rest;
+  }
+  const exp = rng.chance(3) ? rng.pick([0, 0, 1, most, most, most - 1, 2, bias - 1, 1 + fraction])
+    : rng.chance(2) ? bias + rng.pick([0, 0, 1, 2, 5, 22, 23, 24, 30, 31, 32, 51, 52, 53, 62, 63, 64, -1, -2, -126, -127, -149, -150, 126, 127, 128]) : rng.chance(2) ? bias - 8 + rng.below(16) : rng.below(most + 1);
+  return sign | (BigInt(Math.min(Math.max(exp, 0), most)) << top) | rest;
+}
+const ints = (rng: Rng): bigint => BigInt.asUintN(32, rng.pick([0n, 1n, -1n, 0x7fffffffn, -0x80000000n, 0x1000001n, 0x7fffff80n, noise(rng, 32), noise(rng, 25)]));
+
+/** Registers and memory of numbers of one form; both operands of a case are often near each other. */
+function numbers(form: Form | 'ints', mxcsr: (rng: Rng) => number): Content {
+  let last: bigint | undefined;
+  return {
+    mxcsr,
+    bytes: (rng, sizeBytes) => {
+      const bytes = new Uint8Array(16);
+      const view = new DataView(bytes.buffer);
+      for (let at = 0; at < 16; at += form === 'ints' ? 4 : form.bits / 8) {
+        const image = form === 'ints' ? ints(rng) : number(form, rng, last);
+        if (form === DOUBLE) view.setBigUint64(at, image, true);
+        else view.setUint32(at, Number(image), true);
+        last = rng.chance(2) ? image : last;
+      }
+      return bytes.subarray(0, sizeBytes);
+    },
+  };
+}
+/** Everything masked, any rounding, now and then DAZ and FTZ and flags already there. */
+const masked = (rng: Rng): number => 0x1f80 | (rng.below(4) << 13) | (rng.chance(3) ? rng.u32() & 0x3f : 0) | (rng.chance(6) ? 0x40 : 0) | (rng.chance(6) ? 0x8000 : 0);
+/** Some exceptions unmasked. */
+const unmasked = (rng: Rng): number => ((rng.u32() & 0x1f80) | (rng.below(4) << 13) | (rng.chance(2) ? 0 : rng.u32() & 0x3f) | (rng.chance(6) ? 0x40 : 0) | (rng.chance(6) ? 0x8000 : 0)) >>> 0;
+const formOf = (code: SimdCode): Form | 'ints' => (/^Cvt(si|dq|pi)2/.test(code.name) ? 'ints' : /^Cvtt?[ps]d2|[ps]d_/.test(code.name) && !/^Cvt[ps]s2/.test(code.name) ? DOUBLE : SINGLE);
+
+const floats = (wanted: (code: SimdCode) => boolean, times: number, mxcsr: (rng: Rng) => number) => (maker: Maker): void => {
+  for (const code of SIMD_CODES) if (isFloat(code) && wanted(code)) emit(maker, code, times, numbers(formOf(code), mxcsr));
+};
+const isConversion = (code: SimdCode): boolean => code.name.startsWith('Cvt');
+/** Arithmetic and comparisons of singles and doubles. */
+export const simdArithmetic = floats((code) => !isConversion(code) && !isApproximate(code), 48, masked);
+export const simdConversions = floats(isConversion, 40, masked);
+/** Exceptions that are not masked. */
+export const simdUnmasked = floats((code) => !isApproximate(code), 24, unmasked);
+/** RCPPS and RSQRTPS and the like: simd-tolerance.ts says how they are compared. */
+export const simdApproximations = floats(isApproximate, 60, masked);
 export { isApproximate, isFloat, mnemonic };

@@ -15,7 +15,7 @@
  *   case:   eax ecx edx ebx esp ebp esi edi eip eflags es cs ss ds fs gs mode nPatches
  *           { addr, nBytes, u8 data[nBytes padded to 4] }...
  *   mode:   0 run to the end; 1 single-step and count the steps
- *   output: per case: signal vector error cr2 steps eax..edi eip eflags es..gs nDiffs { addr << 8 | byte as two u32 }...
+ *   output: per case: signal vector error cr2 steps mxcsr eax..edi eip eflags es..gs nDiffs { addr << 8 | byte as two u32 }...
  *
  * Built with -m64 cases run in 64-bit mode: only those may be asked that mean the same there (groups.ts says which).
  * They know their segments by Linux's 32-bit selectors.
@@ -121,8 +121,8 @@ static void load(greg_t *g) {
   ticks = 0;
 }
 
-static void collect(int sig, const greg_t *g, u32 cr2) {
-  emit(sig); emit(g[REG_TRAPNO]); emit(g[REG_ERR]); emit(cr2); emit(steps);
+static void collect(int sig, const greg_t *g, u32 cr2, u32 mxcsr) {
+  emit(sig); emit(g[REG_TRAPNO]); emit(g[REG_ERR]); emit(cr2); emit(steps); emit(mxcsr);
   for (int i = 0; i < N_GPR; i++) emit(g[GPR[i]]);
   emit(g[REG_EIP]);
   emit(g[REG_EFL]);
@@ -145,6 +145,9 @@ static void collect(int sig, const greg_t *g, u32 cr2) {
   out[countAt] = n;
 }
 
+/* In a 32-bit frame the image of FXSAVE lies behind that of FNSAVE. */
+static u32 mxcsrOf(const void *fpregs) { return ((const u32 *)fpregs)[(sizeof(long) == 8 ? 24 : 112 + 24) / 4]; }
+
 static void handler(int sig, siginfo_t *info, void *raw) {
   __asm__ volatile("push $0x202; popf" ::: "cc", "memory"); /* NT, ID and AC outlive a signal */
   (void)info;
@@ -156,7 +159,7 @@ static void handler(int sig, siginfo_t *info, void *raw) {
   } else {
     if (sig == SIGVTALRM && ++ticks < HANG_TICKS) return;
     if (stepping && sig == SIGTRAP && g[REG_TRAPNO] == 1) { steps++; g[REG_EFL] |= 0x100; return; }
-    collect(sig, g, CR2(uc->uc_mcontext));
+    collect(sig, g, CR2(uc->uc_mcontext), mxcsrOf(uc->uc_mcontext.fpregs));
     current++;
   }
   if (current == nCases) { copy(g, mainContext, sizeof mainContext); return; }
