@@ -2,9 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import { Decoder, Mnemonic } from 'iced-x86';
+import { Code, Decoder, Mnemonic } from 'iced-x86';
 import { expect, test } from 'vitest';
 import { ROWS } from '../../src/x86/rows/index.ts';
+import { SIMD_CODES } from '../oracle/generate/simd.ts';
 import { GROUPS } from '../oracle/groups.ts';
 import { parseVector } from '../oracle/vector.ts';
 import { UNDEFINED_FLAGS } from '../oracle/undefined-flags.ts';
@@ -23,6 +24,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
 /** What ring 3 only sees refused: the images run these in ring 0. */
 const IN_IMAGES = ['Hlt', 'Cli', 'Sti', 'Clts', 'Lgdt', 'Lidt', 'Lldt', 'Ltr', 'Lmsw', 'Invlpg', 'Wbinvd', 'Rdmsr', 'Wrmsr', 'In', 'Out'];
 
+/** How often each mnemonic and each encoding (by iced's names) is met. */
 function met(): Map<string, number> {
   const counts = new Map<string, number>();
   for (const group of GROUPS) {
@@ -37,7 +39,7 @@ function met(): Map<string, number> {
       while (decoder.canDecode) {
         const instruction = decoder.decode();
         const name = Mnemonic[instruction.mnemonic] ?? '';
-        counts.set(name, (counts.get(name) ?? 0) + times);
+        for (const key of [name, `${Code[instruction.code] ?? ''} by code`]) counts.set(key, (counts.get(key) ?? 0) + times);
         instruction.free();
       }
       decoder.free();
@@ -52,6 +54,12 @@ test('every instruction row is asked of a real processor, or it is said where el
   // The table may not outlive its reasons.
   expect(Object.keys(ELSEWHERE).filter((name) => counts.has(name))).toEqual([]);
   expect(IN_IMAGES.filter((name) => !counts.has(name))).toEqual([]);
+});
+
+test('every encoding of MMX, SSE and SSE2 is asked of a real processor', () => {
+  const counts = met();
+  expect(SIMD_CODES.length).toBeGreaterThan(280);
+  expect(SIMD_CODES.map(({ name }) => name).filter((name) => (counts.get(`${name} by code`) ?? 0) < 2)).toEqual([]);
 });
 
 test('every row of undefined flags names instructions that vectors meet', () => {

@@ -1,8 +1,8 @@
 // The remaining system rows: software interrupts, port I/O, flags on the stack, segment loads, frames
 // of ENTER, descriptor inspection, and what is said of instructions that are not there.
-import { ACCESS, CR0, UNUSABLE, type Core } from '../core.ts';
+import { ACCESS, UNUSABLE, type Core } from '../core.ts';
 import type { Insn } from '../decode.ts';
-import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
+import { VECTOR, type Exception } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
 import { probeWrite, read64, readLinear, segmentLinear, segmentLinear64, write64, writeLinear } from '../memory-access.ts';
 import { descriptorAccess, descriptorLimit, dplOf, isCode, isConforming, isData, isException, loadDataSegment, readDescriptor } from '../segments.ts';
