@@ -23,6 +23,11 @@ export const inCanonicalRange = (vaddr: number): boolean => vaddr >= -CANONICAL_
 
 /** The page's number; signed like the address. */
 export const pageOf = (vaddr: number): number => Math.floor(vaddr / 4096);
+/** Where the page after an address's begins. */
+export const nextPageOf = (vaddr: number, lma: boolean): number => {
+  const next = (Math.floor(vaddr / 4096) + 1) * 4096;
+  return lma ? next : next >>> 0;
+};
 /** Halves of vaddr >>> 12 as 64 bits: what STATE.fetchVpn and the TLB's vpn hold. */
 export const vpnLow = (vaddr: number): number => Math.floor(vaddr / 4096) >>> 0;
 export const vpnHigh = (vaddr: number): number => Math.floor(vaddr / TWO32) >>> 12;

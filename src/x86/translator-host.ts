@@ -1,5 +1,6 @@
 // What the translator gets of a processor: instructions as statements, the slow paths of its memory
 // accesses, and what a mode key means for generated code.
+import { highHalf, inCanonicalRange, nextPageOf, pageOf } from './address.ts';
 import type { CodeCache } from './code-cache.ts';
 import { hitsCode, markCode } from './code-frames.ts';
 import type { Core } from './core.ts';
@@ -21,7 +22,7 @@ export function translatorHost(parts: HostParts): TranslatorHost {
   const { core } = parts;
   const { machine } = core;
   const slow = (access: 'read' | 'write') => (vaddr: number, sizeBytes: number): number => {
-    if (vaddr >>> 12 !== ((vaddr + sizeBytes - 1) >>> 0) >>> 12) return 0;
+    if (pageOf(vaddr) !== pageOf(vaddr + sizeBytes - 1) || !inCanonicalRange(vaddr)) return 0;
     const at = lookup(core, vaddr, access, core.user);
     if (at < machine.ramBase) return 0;
     return access === 'write' && hitsCode(machine, at - machine.ramBase, sizeBytes) ? 0 : at;
@@ -29,7 +30,7 @@ export function translatorHost(parts: HostParts): TranslatorHost {
   return {
     machine,
     stateBase: core.stateBase,
-    tlbBase: core.tlbBase,
+    tlbBases: core.tlbBases,
     lowerAt: (maddr, vaddr, mode) => lowerAt(parts, maddr, vaddr, mode),
     lowerCrossing: (maddr, vaddr, mode) => lowerCrossing(parts, maddr, vaddr, mode),
     mode: translatorMode,
@@ -41,7 +42,7 @@ export function translatorHost(parts: HostParts): TranslatorHost {
 
 /** What translated code is made from; undefined where the evaluator must do it. Translated code segments have base 0. */
 function lowerAt({ core, cache }: HostParts, maddr: number, vaddr: number, mode: number): Lowered | undefined {
-  const page = cache.page(maddr >>> 12, vaddr >>> 12, mode, 0);
+  const page = cache.page(maddr >>> 12, pageOf(vaddr), mode, 0);
   let entry = page.get(vaddr & 0xfff);
   if (entry === undefined) {
     const at = core.machine.ramBase + maddr;
@@ -56,9 +57,10 @@ function lowerAt({ core, cache }: HostParts, maddr: number, vaddr: number, mode:
 /** An instruction that goes on in the next page, as the TLB maps that page now. */
 function lowerCrossing({ core, cache }: HostParts, maddr: number, vaddr: number, mode: number): { lowered: Lowered; nextMaddr: number } | undefined {
   const { machine } = core;
-  const next = (((vaddr >>> 12) + 1) << 12) >>> 0;
+  const next = nextPageOf(vaddr, core.lma);
   const e = (core.tlbBase + ((next >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES) >>> 2;
-  if (core.u32[e + ((modeBits(mode).user ? TLB.execUser : TLB.execSup) >> 2)] !== next) return undefined;
+  const tag = e + ((modeBits(mode).user ? TLB.execUser : TLB.execSup) >> 2);
+  if (core.u32[tag] !== next >>> 0 || core.u32[tag + 1] !== highHalf(next)) return undefined;
   const nextMaddr = core.u32[e + (TLB.maddr >> 2)] as number;
   const inFirst = 4096 - (vaddr & 0xfff);
   if (inFirst >= MAX_INSN_BYTES) return undefined;
@@ -74,7 +76,13 @@ function lowerCrossing({ core, cache }: HostParts, maddr: number, vaddr: number,
 
 function translatorMode(key: number): TranslatorMode {
   const bits = modeBits(key);
+  const long = (key & MODE.lma) !== 0;
+  const shared = { user: bits.user, long, second: (key & MODE.second) !== 0 };
+  if (bits.codeWidth === 64) {
+    const segments = SEG_NAMES.map((_, seg): SegmentKind => (seg >= SEG.fs ? 'based' : 'flat'));
+    return { ...shared, translatable: (key & MODE.align) === 0, codeLimit: Infinity, segments };
+  }
   const segments = SEG_NAMES.map((_, seg): SegmentKind => (isFlat(key, seg) ? 'flat' : seg !== SEG.cs && isPlain(key, seg) ? 'checked' : 'never'));
   const codeLimit = codeLimitOf(key);
-  return { translatable: (key & MODE.lma) === 0 && bits.codeWidth === 32 && bits.stackWidth === 32 && codeLimit > 0, user: bits.user, long: false, codeLimit, segments };
+  return { ...shared, translatable: bits.codeWidth === 32 && bits.stackWidth === 32 && codeLimit > 0, codeLimit, segments };
 }

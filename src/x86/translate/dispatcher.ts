@@ -33,14 +33,16 @@ export const LEFT = { miss: 0, stop: 1, hops: 2 } as const;
 
 const { i32, i64 } = TYPE;
 /** Signature numbers shared with the region modules. */
-export const SIGNATURE = { region: 0, slow: 1, image: 2 } as const;
+export const SIGNATURE = { region: 0, slow: 1, image: 2, run: 3 } as const;
 
 export function signatures(long: boolean): Signature[] {
   const word = long ? i64 : i32;
   return [
     { params: [i32], results: [i32] },
-    { params: [i32, i32], results: [i32] },
+    // Address (by halves in long mode) and size.
+    { params: long ? [i32, i32, i32] : [i32, i32], results: [i32] },
     { params: [i32, word, word, word], results: [i32] },
+    { params: [i32, i32], results: [i32] },
   ];
 }
 
@@ -58,6 +60,7 @@ export function dispatcherModule(places: DispatcherPlaces): Uint8Array {
     c.u32(0);
     c.get(0);
     c.get(1);
+    if (places.long) c.get(2);
     c.index(OP.call, index);
     c.end();
     return { signature: SIGNATURE.slow, body: c.written().slice(), exportName };
@@ -71,20 +74,25 @@ export function dispatcherModule(places: DispatcherPlaces): Uint8Array {
       slow(0, 'slowRead'),
       slow(1, 'slowWrite'),
       { signature: SIGNATURE.image, body: statusImageBody(places.long), exportName: 'statusImage' },
-      { signature: SIGNATURE.slow, body: runBody(places), exportName: 'run' },
+      { signature: SIGNATURE.run, body: runBody(places), exportName: 'run' },
     ],
   });
 }
 
-function runBody({ stateBase, tlbBase, jumpCacheBase }: DispatcherPlaces): Uint8Array {
+function runBody({ stateBase, tlbBase, jumpCacheBase, long }: DispatcherPlaces): Uint8Array {
   const c = new CodeBuffer(256);
   const [execTag, mode, rip, entry, left] = [0, 1, 2, 3, 4];
-  const state = (at: number): void => {
+  // A word is an i64 in long mode.
+  const word = long ? { load: OP.i64_load, store: OP.i64_store, shr: OP.i64_shr_u, and: OP.i64_and, ne: OP.i64_ne } : { load: OP.i32_load, store: OP.i32_store, shr: OP.i32_shr_u, and: OP.i32_and, ne: OP.i32_ne };
+  const constant = (value: number): void => (long ? c.const64(BigInt(value)) : c.const32(value));
+  const state = (at: number, load: number = OP.i32_load): void => {
     c.const32(stateBase);
-    c.memory(OP.i32_load, at);
+    c.memory(load, at);
   };
+  c.u32(2);
   c.u32(1);
-  c.u32(3);
+  c.byte(long ? i64 : i32);
+  c.u32(2);
   c.byte(i32);
   c.open(OP.block); // $miss
   c.open(OP.loop);
@@ -92,43 +100,44 @@ function runBody({ stateBase, tlbBase, jumpCacheBase }: DispatcherPlaces): Uint8
   state(STATE.budget);
   c.byte(OP.i32_eqz);
   c.brIf(1);
-  state(STATE.rip);
+  state(STATE.rip, word.load);
   c.tee(rip);
-  c.const32(12);
-  c.byte(OP.i32_shr_u);
-  state(STATE.fetchVpn);
-  c.byte(OP.i32_ne);
+  constant(12);
+  c.byte(word.shr);
+  state(STATE.fetchVpn, word.load);
+  c.byte(word.ne);
   c.open(OP.if);
   c.get(rip);
-  c.const32(6);
-  c.byte(OP.i32_shr_u);
+  constant(6);
+  c.byte(word.shr);
+  if (long) c.byte(OP.i32_wrap_i64);
   c.const32((TLB_ENTRIES - 1) << 6);
   c.byte(OP.i32_and);
   c.tee(entry);
   c.get(execTag);
   c.byte(OP.i32_add);
-  c.memory(OP.i32_load, tlbBase);
+  c.memory(word.load, tlbBase);
   c.get(rip);
-  c.const32(-4096);
-  c.byte(OP.i32_and);
-  c.byte(OP.i32_ne);
+  constant(-4096);
+  c.byte(word.and);
+  c.byte(word.ne);
   c.brIf(2);
   c.const32(stateBase);
   c.get(rip);
-  c.const32(12);
-  c.byte(OP.i32_shr_u);
-  c.memory(OP.i32_store, STATE.fetchVpn);
+  constant(12);
+  c.byte(word.shr);
+  c.memory(word.store, STATE.fetchVpn);
   c.const32(stateBase);
   c.get(entry);
   c.memory(OP.i32_load, tlbBase + TLB.maddr);
   c.memory(OP.i32_store, STATE.fetchMaddr);
   c.end();
   // 2. The jump cache.
-  emitJumpCacheOffset(c, rip);
+  emitJumpCacheOffset(c, rip, long);
   c.tee(entry);
-  c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.rip);
+  c.memory(word.load, jumpCacheBase + JUMP_CACHE.rip);
   c.get(rip);
-  c.byte(OP.i32_ne);
+  c.byte(word.ne);
   c.brIf(1);
   c.get(entry);
   c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.key);

@@ -14,7 +14,8 @@
 //    spill, return result
 //
 // Every block first pays for its instructions: a block that the budget does not cover is not begun.
-import type { Stmt } from '../ir.ts';
+import { nextPageOf } from '../address.ts';
+import type { Expr, Stmt } from '../ir.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../tlb-layout.ts';
 import { type CodeBuffer, OP } from './code-buffer.ts';
 import { deadProducers, knownAtStart } from './flag-flow.ts';
@@ -99,17 +100,18 @@ class RegionEmitter {
     const c = this.#c;
     if (this.#region.hasIndirect) {
       const at = LOCAL.label;
+      const { long } = f.target;
       c.get(LOCAL.target);
-      c.const32(placement.pageVaddr);
-      c.byte(OP.i32_xor);
-      c.const32(4096);
-      c.byte(OP.i32_lt_u);
+      f.constWord(placement.pageVaddr);
+      c.byte(long ? OP.i64_xor : OP.i32_xor);
+      f.constWord(4096);
+      c.byte(long ? OP.i64_lt_u : OP.i32_lt_u);
       f.open(OP.if);
-      emitJumpCacheOffset(c, LOCAL.target);
+      emitJumpCacheOffset(c, LOCAL.target, long);
       c.tee(at);
-      c.memory(OP.i32_load, placement.jumpCacheBase + JUMP_CACHE.rip);
+      c.memory(long ? OP.i64_load : OP.i32_load, placement.jumpCacheBase + JUMP_CACHE.rip);
       c.get(LOCAL.target);
-      c.byte(OP.i32_eq);
+      c.byte(long ? OP.i64_eq : OP.i32_eq);
       c.get(at);
       c.memory(OP.i32_load, placement.jumpCacheBase + JUMP_CACHE.slot);
       c.const32(placement.slot);
@@ -233,14 +235,12 @@ class RegionEmitter {
     insns.forEach(({ vaddr, lowered, nextMaddr }, i) => {
       statements.begin({ vaddr, giveBack: insns.length - i });
       if (nextMaddr !== undefined) this.#nextPage(vaddr, nextMaddr, insns.length - i);
-      let unchecked = end.kind === 'indirect' && i === insns.length - 1 && f.target.codeLimit < 0xffffffff;
+      let unchecked = end.kind === 'indirect' && i === insns.length - 1 && f.target.codeLimit !== 0xffffffff;
       for (const s of lowered.stmts) {
         if (unchecked && s.do !== 'let' && s.do !== 'load') {
           // Nothing has happened yet: a target beyond the code segment is the evaluator's fault to raise.
           unchecked = false;
-          statements.expr((end as Extract<BlockEnd, { kind: 'indirect' }>).target);
-          c.const32(f.target.codeLimit);
-          c.byte(OP.i32_gt_u);
+          this.#targetBeyond((end as Extract<BlockEnd, { kind: 'indirect' }>).target);
           f.open(OP.if);
           f.exitTo(f.stopDepth, vaddr, insns.length - i);
           f.close();
@@ -264,7 +264,7 @@ class RegionEmitter {
         return this.#goto(end.next);
       }
       case 'indirect':
-        statements.expr(end.target);
+        statements.word(end.target);
         c.set(LOCAL.target);
         return f.br(f.indirectDepth);
       case 'stop':
@@ -272,21 +272,39 @@ class RegionEmitter {
     }
   }
 
+  /** Pushes 1 if the code segment does not reach there; of 64-bit code, if it is not canonical. */
+  #targetBeyond(target: Expr): void {
+    const c = this.#c;
+    const { codeLimit } = this.#f.target;
+    this.#statements.expr(target);
+    if (Number.isFinite(codeLimit)) {
+      c.const32(codeLimit);
+      c.byte(OP.i32_gt_u);
+      return;
+    }
+    c.const64(16n);
+    c.byte(OP.i64_shl);
+    c.const64(16n);
+    c.byte(OP.i64_shr_s);
+    this.#statements.expr(target);
+    c.byte(OP.i64_ne);
+  }
+
   /** An instruction that goes on in the next page: the page must be executable and be the one that was decoded. */
   #nextPage(vaddr: number, nextMaddr: number, giveBack: number): void {
     const f = this.#f;
     const c = this.#c;
-    const { tlbBase, user } = f.target;
-    const next = (((vaddr >>> 12) + 1) << 12) >>> 0;
+    const { tlbBase, user, long } = f.target;
+    const next = nextPageOf(vaddr, long);
     const entry = tlbBase + ((next >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES;
-    const differs = (at: number, value: number): void => {
-      c.const32(entry);
-      c.memory(OP.i32_load, at);
-      c.const32(value);
-      c.byte(OP.i32_ne);
-    };
-    differs(user ? TLB.execUser : TLB.execSup, next);
-    differs(TLB.maddr, nextMaddr);
+    c.const32(entry);
+    c.memory(long ? OP.i64_load : OP.i32_load, user ? TLB.execUser : TLB.execSup);
+    f.constWord(next);
+    c.byte(long ? OP.i64_ne : OP.i32_ne);
+    c.const32(entry);
+    c.memory(OP.i32_load, TLB.maddr);
+    c.const32(nextMaddr);
+    c.byte(OP.i32_ne);
     c.byte(OP.i32_or);
     f.open(OP.if);
     f.exitTo(f.stopDepth, vaddr, giveBack);
@@ -294,10 +312,14 @@ class RegionEmitter {
   }
 }
 
-/** ((rip ^ rip >>> 12) & mask) << 5 of the rip in a local. */
-export function emitJumpCacheOffset(c: CodeBuffer, rip: number): void {
-  c.get(rip);
-  c.get(rip);
+/** ((rip ^ rip >>> 12) & mask) << 5 of the rip in a local (an i64 in long mode). */
+export function emitJumpCacheOffset(c: CodeBuffer, rip: number, long: boolean): void {
+  const low = (): void => {
+    c.get(rip);
+    if (long) c.byte(OP.i32_wrap_i64);
+  };
+  low();
+  low();
   c.const32(12);
   c.byte(OP.i32_shr_u);
   c.byte(OP.i32_xor);

@@ -1,7 +1,7 @@
 // The frame of a region's function: its locals, its exits, and where the processor's state lives while it runs.
 //
 //    local 0  label      which entry (parameter)
-//          1  target     rip at the exit; the target of an indirect jump
+//          1  target     rip at the exit; the target of an indirect jump (i64 in long mode)
 //          2  result     0: the dispatcher goes on at rip; 1: the evaluator must perform at least one instruction
 //          3  budget     instructions left; kept in memory only outside
 //          4..7          flagOp, flagA, flagB, flagR (flags.ts)
@@ -18,8 +18,8 @@ export const LOCAL = { label: 0, target: 1, result: 2, budget: 3, flagOp: 4, fla
 /** Function indices of the helpers that every module imports, in this order (dispatcher.ts). */
 export const HELPER = { slowRead: 0, slowWrite: 1, statusImage: 2 } as const;
 
-/** How a segment is reached: no check; base added and limit compared; never (the evaluator does it). */
-export type SegmentKind = 'flat' | 'checked' | 'never';
+/** How a segment is reached: no check; base added and limit compared; base of 64 bits added; never (the evaluator does it). */
+export type SegmentKind = 'flat' | 'checked' | 'based' | 'never';
 
 /** What a region is specialised for. */
 export interface Target {
@@ -27,6 +27,7 @@ export interface Target {
   readonly tlbBase: number;
   /** CPL 3: selects the TLB tags. */
   readonly user: boolean;
+  /** Long mode, compatibility code included: registers and addresses are i64. */
   readonly long: boolean;
   /** By segment register number. */
   readonly segments: readonly SegmentKind[];
@@ -59,7 +60,8 @@ export class Frame {
     this.c = c;
     this.target = target;
     this.word = target.long ? TYPE.i64 : TYPE.i32;
-    for (let i = LOCAL.target; i <= LOCAL.flagOp; i++) this.#types.push(TYPE.i32);
+    this.#types.push(this.word);
+    for (let i = LOCAL.result; i <= LOCAL.flagOp; i++) this.#types.push(TYPE.i32);
     for (let i = LOCAL.flagA; i <= LOCAL.flagR; i++) this.#types.push(this.word);
     for (let i = 0; i < (target.long ? 16 : 8); i++) this.#types.push(this.word);
   }
@@ -107,6 +109,16 @@ export class Frame {
     this.c.brIf(this.depth - depth);
   }
 
+  /** Pushes a number as a register holds it. */
+  constWord(value: number): void {
+    if (this.target.long) this.c.const64(BigInt(value));
+    else this.c.const32(value);
+  }
+  /** Turns a word on the stack into its low 32 bits. */
+  wrap(): void {
+    if (this.target.long) this.c.byte(OP.i32_wrap_i64);
+  }
+
   loadState32(at: number): void {
     this.c.const32(this.target.stateBase);
     this.c.memory(OP.i32_load, at);
@@ -121,7 +133,7 @@ export class Frame {
   /** Leaves with rip = vaddr; `giveBack` instructions of the current block were not performed. */
   exitTo(depth: number, vaddr: number, giveBack: number): void {
     const { c } = this;
-    c.const32(vaddr);
+    this.constWord(vaddr);
     c.set(LOCAL.target);
     if (giveBack !== 0) {
       c.get(LOCAL.budget);
@@ -175,7 +187,7 @@ export class Frame {
       body.set(local);
     }
     body.append(code);
-    spill(LOCAL.target, STATE.rip, OP.i32_store);
+    spill(LOCAL.target, STATE.rip, store);
     spill(LOCAL.budget, STATE.budget, OP.i32_store);
     if (this.flagsTouched) for (const [local, at, , op] of flagLocals) spill(local, at, op);
     for (const index of this.gprWritten) spill(LOCAL.gpr + index, STATE.gpr + 8 * index, store);

@@ -19,11 +19,12 @@ export interface StopSite {
   readonly giveBack: number;
 }
 
-/** Emits the check of one access; leaves the address in the returned local. `pushOffset` pushes the i32 offset. */
+/** Emits the check of one access; leaves the address in the returned local. `pushOffset` pushes the offset as a register's type. */
 export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number, pushOffset: () => void, stop: StopSite, aligned = false): number {
   const { c, target } = f;
   const sizeBytes = width / 8;
-  const at = f.temp(TYPE.i32);
+  const { long } = target;
+  const at = f.temp(f.word);
   const entry = f.temp(TYPE.i32);
   const host = f.temp(TYPE.i32);
   const segment = target.segments[seg] ?? 'never';
@@ -31,11 +32,18 @@ export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number
   if (segment === 'checked') {
     c.tee(at);
     emitLimitCheck(f, at, sizeBytes, seg, stop);
+    f.wrap();
     f.loadState32(STATE.seg + seg * SEG_SLOT_BYTES + 8);
     c.byte(OP.i32_add);
+    if (long) c.byte(OP.i64_extend_i32_u);
+  } else if (segment === 'based') {
+    c.const32(target.stateBase);
+    c.memory(OP.i64_load, STATE.seg + seg * SEG_SLOT_BYTES + 8);
+    c.byte(OP.i64_add);
   }
   c.tee(at);
   if (aligned) {
+    f.wrap();
     c.const32(sizeBytes - 1);
     c.byte(OP.i32_and);
     f.open(OP.if);
@@ -43,22 +51,24 @@ export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number
     f.close();
     c.get(at);
   }
-  c.const32(6);
-  c.byte(OP.i32_shr_u);
-  c.const32((TLB_ENTRIES - 1) << 6);
-  c.byte(OP.i32_and);
+  emitEntry(f);
   c.tee(entry);
-  c.memory(OP.i32_load, target.tlbBase + tagOf(f, kind));
+  c.memory(long ? OP.i64_load : OP.i32_load, target.tlbBase + tagOf(f, kind));
   c.get(at);
   if (sizeBytes > 1) {
-    c.const32(sizeBytes - 1);
-    c.byte(OP.i32_add);
+    f.constWord(sizeBytes - 1);
+    c.byte(long ? OP.i64_add : OP.i32_add);
   }
-  c.const32(-4096);
-  c.byte(OP.i32_and);
-  c.byte(OP.i32_ne);
+  emitPageDiffers(f);
   f.open(OP.if);
   c.get(at);
+  f.wrap();
+  if (long) {
+    c.get(at);
+    c.const64(32n);
+    c.byte(OP.i64_shr_u);
+    f.wrap();
+  }
   c.const32(sizeBytes);
   c.index(OP.call, kind === 'read' ? HELPER.slowRead : HELPER.slowWrite);
   c.tee(host);
@@ -68,12 +78,30 @@ export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number
   f.close();
   c.byte(OP.else);
   c.get(at);
+  f.wrap();
   c.get(entry);
   c.memory(OP.i32_load, target.tlbBase + TLB.addend);
   c.byte(OP.i32_add);
   c.set(host);
   f.close();
   return host;
+}
+
+/** A linear address on the stack becomes the offset of its TLB entry. */
+function emitEntry(f: Frame): void {
+  const { c } = f;
+  f.constWord(6);
+  c.byte(f.target.long ? OP.i64_shr_u : OP.i32_shr_u);
+  f.wrap();
+  c.const32((TLB_ENTRIES - 1) << 6);
+  c.byte(OP.i32_and);
+}
+/** A tag and a linear address on the stack become 1 if the address is not in the tag's page. */
+function emitPageDiffers(f: Frame): void {
+  const { c } = f;
+  f.constWord(-4096);
+  c.byte(f.target.long ? OP.i64_and : OP.i32_and);
+  c.byte(f.target.long ? OP.i64_ne : OP.i32_ne);
 }
 
 const tagOf = (f: Frame, kind: AccessKind): number =>
@@ -83,22 +111,17 @@ const tagOf = (f: Frame, kind: AccessKind): number =>
 export function emitTagCheck(f: Frame, kind: AccessKind, at: number): void {
   const { c } = f;
   c.get(at);
-  c.const32(6);
-  c.byte(OP.i32_shr_u);
-  c.const32((TLB_ENTRIES - 1) << 6);
-  c.byte(OP.i32_and);
-  c.memory(OP.i32_load, f.target.tlbBase + tagOf(f, kind));
+  emitEntry(f);
+  c.memory(f.target.long ? OP.i64_load : OP.i32_load, f.target.tlbBase + tagOf(f, kind));
   c.get(at);
-  c.const32(-4096);
-  c.byte(OP.i32_and);
-  c.byte(OP.i32_ne);
+  emitPageDiffers(f);
 }
 
 /** offset + size - 1 must not pass the inclusive limit (in 64-bit arithmetic, so that nothing wraps). */
 function emitLimitCheck(f: Frame, offset: number, sizeBytes: number, seg: number, stop: StopSite): void {
   const { c } = f;
   c.get(offset);
-  c.byte(OP.i64_extend_i32_u);
+  if (!f.target.long) c.byte(OP.i64_extend_i32_u);
   c.const64(BigInt(sizeBytes - 1));
   c.byte(OP.i64_add);
   f.loadState32(STATE.seg + seg * SEG_SLOT_BYTES + 16);

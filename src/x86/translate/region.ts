@@ -5,6 +5,7 @@
 // Blocks that were never executed stay out: the edge to them leaves the region, and if they turn out to be
 // hot the region is made anew with them. Where a call returns to, and what follows an instruction that only
 // the evaluator can perform, become entries.
+import { inCanonicalRange } from '../address.ts';
 import { EFLAGS } from '../flags.ts';
 import type { Expr, Stmt } from '../ir.ts';
 import type { Lowered } from '../lower.ts';
@@ -58,7 +59,9 @@ export interface RegionSource {
   sticky(vaddr: number): boolean;
   readonly maxInsns: number;
   readonly segments: readonly SegmentKind[];
+  /** Infinity: 64-bit code, which must stay canonical. */
   readonly codeLimit: number;
+  readonly long: boolean;
 }
 
 /** Instructions per block at most, so that small budgets seldom leave a block to the evaluator. */
@@ -72,8 +75,16 @@ export function flowOf(lowered: Lowered, source: Pick<RegionSource, 'segments' |
   if (last === undefined) return 'next';
   if (!lowered.stmts.every((s) => performable(s, source))) return 'stop';
   if (last.do !== 'jump' && last.do !== 'branch') return lowered.stmts.some((s) => s.do === 'jump' || s.do === 'branch') ? 'stop' : 'next';
-  if (last.target.tag === 'const') return Number(last.target.value) > source.codeLimit ? 'stop' : last.do;
+  if (last.target.tag === 'const') {
+    const target = targetOf(last.target);
+    return target > source.codeLimit || !inCanonicalRange(target) ? 'stop' : last.do;
+  }
   return last.do === 'jump' ? 'jump' : 'stop';
+}
+
+/** A constant target as an address. */
+function targetOf({ value, width }: Extract<Expr, { tag: 'const' }>): number {
+  return width === 64 ? Number(BigInt.asIntN(64, BigInt(value))) : Number(value);
 }
 
 /** Can the statement be translated? */
@@ -102,7 +113,8 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
   const insnAt = new Map<number, RegionInsn | undefined>();
   const leaders = new Set<number>(entries);
   const dispatched = new Set<number>(entries.filter((vaddr) => source.sticky(vaddr)));
-  const inPage = (vaddr: number): boolean => ((vaddr ^ source.pageVaddr) >>> 12) === 0;
+  const inPage = (vaddr: number): boolean => Math.floor(vaddr / 4096) * 4096 === source.pageVaddr;
+  const after = (vaddr: number, lengthBytes: number): number => (source.long ? vaddr + lengthBytes : (vaddr + lengthBytes) >>> 0);
   // 1. Walk from every leader, noting instructions and further leaders.
   const work = [...entries];
   const lead = (vaddr: number): void => {
@@ -120,7 +132,7 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
       if (found === undefined) break;
       const { lowered } = found;
       count++;
-      const next = (vaddr + lowered.lengthBytes) >>> 0;
+      const next = after(vaddr, lowered.lengthBytes);
       const flow = flowOf(lowered, source);
       if (lowered.rep !== undefined) {
         leaders.add(vaddr);
@@ -134,7 +146,7 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
       }
       if (last !== undefined && (last.do === 'jump' || last.do === 'branch')) {
         if (last.target.tag === 'const') {
-          const target = Number(last.target.value);
+          const target = targetOf(last.target);
           if (last.do === 'jump' || source.executed(target)) lead(target);
         }
         if (last.do === 'branch' && source.executed(next)) lead(next);
@@ -175,7 +187,7 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
         end = { kind: 'goto', target: vaddr };
         break;
       }
-      const next = (vaddr + lowered.lengthBytes) >>> 0;
+      const next = after(vaddr, lowered.lengthBytes);
       const last = lowered.stmts[lowered.stmts.length - 1];
       const flow = flowOf(lowered, source);
       if (flow === 'stop') {
@@ -185,12 +197,12 @@ export function discover(source: RegionSource, entries: readonly number[]): Regi
       insns.push(insn);
       if (lowered.rep !== undefined) end = { kind: 'repeat', next };
       else if (last?.do === 'jump') {
-        if (last.target.tag === 'const') end = { kind: 'goto', target: Number(last.target.value) };
+        if (last.target.tag === 'const') end = { kind: 'goto', target: targetOf(last.target) };
         else {
           end = { kind: 'indirect', target: last.target };
           hasIndirect = true;
         }
-      } else if (last?.do === 'branch') end = { kind: 'branch', cond: last.cond, target: Number((last.target as Extract<Expr, { tag: 'const' }>).value), next };
+      } else if (last?.do === 'branch') end = { kind: 'branch', cond: last.cond, target: targetOf(last.target as Extract<Expr, { tag: 'const' }>), next };
       vaddr = next;
     }
     if (insns.length === 0) continue; // the evaluator's

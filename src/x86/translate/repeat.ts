@@ -49,10 +49,11 @@ export function emitRepeat(f: Frame, statements: StatementEmitter, { vaddr, lowe
   f.open(OP.if);
   f.exitTo(f.stopDepth, vaddr, 0);
   f.close();
-  if (countWidth === 32 && !f.target.long) {
-    const match = /^(Movs|Stos)([bwd])$/.exec(lowered.insn.mnemonic);
-    const plain = lowered.insn.segPrefix < 0 && f.target.segments[SEG.ds] === 'flat' && f.target.segments[SEG.es] === 'flat';
-    if (match !== null && plain) emitBulk(f, match[1] === 'Movs', ({ b: 8, w: 16, d: 32 } as const)[match[2] as 'b'], stop, again, done);
+  // Compatibility code keeps 32-bit addresses in 64-bit registers: one by one is enough for it.
+  if (countWidth === (f.target.long ? 64 : 32)) {
+    const match = /^(Movs|Stos)([bwdq])$/.exec(lowered.insn.mnemonic);
+    const plain = lowered.insn.operands.every((operand) => operand.kind !== 'mem' || f.target.segments[operand.mem.seg] === 'flat');
+    if (match !== null && plain) emitBulk(f, match[1] === 'Movs', ({ b: 8, w: 16, d: 32, q: 64 } as const)[match[2] as 'b'], stop, again, done);
   }
   // The second and later iterations see the flags of the one before.
   if (whileZf !== undefined) statements.known = undefined;
@@ -73,7 +74,8 @@ export function emitRepeat(f: Frame, statements: StatementEmitter, { vaddr, lowe
 /** Many iterations at once if that changes nothing; falls through to the single iteration otherwise. */
 function emitBulk(f: Frame, copies: boolean, width: Width, stop: StopSite, again: number, done: number): void {
   const { c } = f;
-  const shift = width === 8 ? 0 : width === 16 ? 1 : 2;
+  const { long } = f.target;
+  const shift = Math.log2(width / 8);
   const [ecx, esi, edi, eax] = [LOCAL.gpr + RCX, LOCAL.gpr + RSI, LOCAL.gpr + RDI, LOCAL.gpr];
   for (const index of copies ? [RCX, RSI, RDI] : [0, RCX, RDI]) f.gprRead.add(index);
   for (const index of copies ? [RCX, RSI, RDI] : [RCX, RDI]) f.gprWritten.add(index);
@@ -86,18 +88,7 @@ function emitBulk(f: Frame, copies: boolean, width: Width, stop: StopSite, again
   c.byte(OP.i32_and);
   f.brIf(single);
   if (!copies && width > 8) {
-    // Only values that repeat one byte can be filled.
-    c.get(eax);
-    if (width === 16) {
-      c.const32(0xffff);
-      c.byte(OP.i32_and);
-    }
-    c.get(eax);
-    c.const32(0xff);
-    c.byte(OP.i32_and);
-    c.const32(width === 16 ? 0x0101 : 0x01010101);
-    c.byte(OP.i32_mul);
-    c.byte(OP.i32_ne);
+    emitSeveralBytes(f, eax, width);
     f.brIf(single);
   }
   // 2. times = min(count, budget, elements left in each page).
@@ -113,13 +104,23 @@ function emitBulk(f: Frame, copies: boolean, width: Width, stop: StopSite, again
   const leftInPage = (register: number) => (): void => {
     c.const32(4096);
     c.get(register);
+    f.wrap();
     c.const32(4095);
     c.byte(OP.i32_and);
     c.byte(OP.i32_sub);
     c.const32(shift);
     c.byte(OP.i32_shr_u);
   };
-  c.get(ecx);
+  if (long) {
+    // Counts beyond 32 bits are cut: what is left comes in another round.
+    c.const64(0x7fffffffn);
+    c.get(ecx);
+    c.const64(0x7fffffffn);
+    c.get(ecx);
+    c.byte(OP.i64_lt_u);
+    c.byte(OP.select);
+  } else c.get(ecx);
+  f.wrap();
   c.set(times);
   least(() => c.get(LOCAL.budget));
   least(leftInPage(edi));
@@ -148,25 +149,62 @@ function emitBulk(f: Frame, copies: boolean, width: Width, stop: StopSite, again
   }
   c.get(to);
   if (copies) c.get(from);
-  else c.get(eax);
+  else {
+    c.get(eax);
+    f.wrap();
+  }
   c.get(sizeBytes);
   c.byte(OP.prefix_fc);
   c.u32(copies ? OP_FC.memory_copy : OP_FC.memory_fill);
   c.byte(0);
   if (copies) c.byte(0);
   // 4. What those iterations leave behind.
-  const add = (local: number, push: () => void, op: number): void => {
+  const add = (local: number, by: number, op: number): void => {
     c.get(local);
-    push();
+    c.get(by);
+    if (long && local !== LOCAL.budget) c.byte(OP.i64_extend_i32_u);
     c.byte(op);
     c.set(local);
   };
-  if (copies) add(esi, () => c.get(sizeBytes), OP.i32_add);
-  add(edi, () => c.get(sizeBytes), OP.i32_add);
-  add(ecx, () => c.get(times), OP.i32_sub);
-  add(LOCAL.budget, () => c.get(times), OP.i32_sub);
+  const [plus, minus] = long ? [OP.i64_add, OP.i64_sub] : [OP.i32_add, OP.i32_sub];
+  if (copies) add(esi, sizeBytes, plus);
+  add(edi, sizeBytes, plus);
+  add(ecx, times, minus);
+  add(LOCAL.budget, times, OP.i32_sub);
   c.get(ecx);
+  if (long) {
+    c.byte(OP.i64_eqz);
+    c.byte(OP.i32_eqz);
+  }
   f.brIf(again);
   f.br(done);
   f.close();
+}
+
+/** Pushes 1 if the accumulator's bytes are not all alike: only what repeats one byte can be filled. */
+function emitSeveralBytes(f: Frame, accumulator: number, width: Width): void {
+  const { c } = f;
+  if (width === 64) {
+    c.get(accumulator);
+    c.get(accumulator);
+    c.const64(0xffn);
+    c.byte(OP.i64_and);
+    c.const64(0x0101010101010101n);
+    c.byte(OP.i64_mul);
+    c.byte(OP.i64_ne);
+    return;
+  }
+  c.get(accumulator);
+  f.wrap();
+  if (width === 16) {
+    c.const32(0xffff);
+    c.byte(OP.i32_and);
+  }
+  c.get(accumulator);
+  f.wrap();
+  c.const32(0xff);
+  c.byte(OP.i32_and);
+  c.const32(width === 16 ? 0x0101 : 0x01010101);
+  c.byte(OP.i32_mul);
+  c.byte(OP.i32_ne);
 }

@@ -58,6 +58,12 @@ export class StatementEmitter implements Reads {
     emitExpr(this.f.c, this, e);
   }
 
+  /** As a register's type. */
+  word(e: Expr): void {
+    this.expr(e);
+    this.#toWord(widthOf(e));
+  }
+
   /** `dead`: setFlags statements whose result nobody sees. */
   statement(s: Stmt, dead: ReadonlySet<Stmt>): void {
     const { f } = this;
@@ -71,7 +77,7 @@ export class StatementEmitter implements Reads {
         return;
       }
       case 'load': {
-        const host = emitAccess(f, s.forWrite === true ? 'write' : 'read', s.width, s.mem.seg, () => this.expr(s.mem.offset), this.#stop, s.aligned === true);
+        const host = emitAccess(f, s.forWrite === true ? 'write' : 'read', s.width, s.mem.seg, () => this.word(s.mem.offset), this.#stop, s.aligned === true);
         if (s.forWrite === true) this.#checked.push({ mem: s.mem, width: s.width, host });
         emitLoad(f, host, s.width);
         const local = f.temp(typeOf(s.width));
@@ -80,13 +86,13 @@ export class StatementEmitter implements Reads {
         return;
       }
       case 'probe': {
-        const host = emitAccess(f, 'write', s.width, s.mem.seg, () => this.expr(s.mem.offset), this.#stop);
+        const host = emitAccess(f, 'write', s.width, s.mem.seg, () => this.word(s.mem.offset), this.#stop);
         this.#checked.push({ mem: s.mem, width: s.width, host });
         return;
       }
       case 'store': {
         const checked = this.#checked.find((k) => k.width === s.width && sameMem(k.mem, s.mem));
-        const host = checked?.host ?? emitAccess(f, 'write', s.width, s.mem.seg, () => this.expr(s.mem.offset), this.#stop, s.aligned === true);
+        const host = checked?.host ?? emitAccess(f, 'write', s.width, s.mem.seg, () => this.word(s.mem.offset), this.#stop, s.aligned === true);
         emitStore(f, host, s.width, () => this.expr(s.value));
         return;
       }
@@ -96,10 +102,7 @@ export class StatementEmitter implements Reads {
         f.flagsTouched = true;
         this.known = { op: s.op, width: s.width };
         if (dead.has(s)) return;
-        for (const operand of [s.a, s.b, s.r]) {
-          this.expr(operand);
-          this.#toWord(widthOf(operand));
-        }
+        for (const operand of [s.a, s.b, s.r]) this.word(operand);
         c.set(LOCAL.flagR);
         c.set(LOCAL.flagB);
         c.set(LOCAL.flagA);
@@ -454,8 +457,7 @@ export class StatementEmitter implements Reads {
     const local = LOCAL.gpr + index;
     f.gprWritten.add(index);
     if (width >= 32) {
-      this.expr(value);
-      this.#toWord(width);
+      this.word(value);
       c.set(local);
       return;
     }

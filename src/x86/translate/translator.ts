@@ -6,6 +6,7 @@
 //
 // Nothing here is architectural: heat, regions and caches decide how fast a run is, never what it does.
 import { assert } from '../../base/assert.ts';
+import { fromHalves, highHalf, isCanonical, pageOf as addressPage } from '../address.ts';
 import type { MachineMemory } from '../../machine/memory.ts';
 import type { Lowered } from '../lower.ts';
 import { EFLAGS } from '../flags.ts';
@@ -24,8 +25,11 @@ export interface TranslatorMode {
   /** False: code in this mode is always evaluated (16-bit, code segment with a base, ...). */
   readonly translatable: boolean;
   readonly user: boolean;
+  /** Long mode: 64-bit or compatibility code. */
   readonly long: boolean;
-  /** Inclusive limit of the code segment. */
+  /** The second set of translations (Cpu.switchTables). */
+  readonly second: boolean;
+  /** Inclusive limit of the code segment; Infinity for 64-bit code. */
   readonly codeLimit: number;
   readonly segments: readonly SegmentKind[];
 }
@@ -34,7 +38,8 @@ export interface TranslatorMode {
 export interface TranslatorHost {
   readonly machine: MachineMemory;
   readonly stateBase: number;
-  readonly tlbBase: number;
+  /** Of both sets of translations. */
+  readonly tlbBases: readonly [number, number];
   /** Decodes and lowers, and marks the bytes as code (code-frames.ts). Undefined: undecodable, or they cross the page's end. */
   lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined;
   /** The same for an instruction that goes on in the next page, if the TLB maps that page for this mode now. */
@@ -97,6 +102,8 @@ const NEVER = 0xffff;
 const HOPS = 1 << 16;
 const MAX_REGROUPS = 8;
 const NO_MORE_HOPS = 0xffffffff;
+/** Words of a jump cache entry. */
+const [KEY, SLOT, LABEL, LEFT_HOPS, FIRST_HOPS] = [JUMP_CACHE.key / 4, JUMP_CACHE.slot / 4, JUMP_CACHE.label / 4, JUMP_CACHE.hops / 4, JUMP_CACHE.firstHops / 4] as const;
 /** A block inside a region becomes an entry only when it is this many times hotter. */
 const INNER = 8;
 
@@ -149,12 +156,25 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   const memoryPages = machine.wasm.buffer.byteLength / 65536;
   const counters: TranslatorCounters = { regionsTranslated: 0, modulesCompiled: 0, insnsTranslated: 0, translateMs: 0, entered: 0, invalidated: 0 };
   const helpers = { slowRead: (at: number, sizeBytes: number) => host.slowRead(at >>> 0, sizeBytes), slowWrite: (at: number, sizeBytes: number) => host.slowWrite(at >>> 0, sizeBytes) };
-  const makeDispatcher = (long: boolean) => {
-    const bytes = dispatcherModule({ stateBase, tlbBase: host.tlbBase, jumpCacheBase, memoryPages, long });
-    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), { e: { m: machine.wasm, t: table }, h: helpers });
+  // Long mode's addresses come by halves, and what is not canonical becomes a number that is in no page.
+  const whole = (low: number, high: number): number => (isCanonical(high) ? fromHalves(low, high) : Infinity);
+  const longHelpers = {
+    slowRead: (low: number, high: number, sizeBytes: number) => host.slowRead(whole(low, high), sizeBytes),
+    slowWrite: (low: number, high: number, sizeBytes: number) => host.slowWrite(whole(low, high), sizeBytes),
+  };
+  const makeDispatcher = (long: boolean, second: boolean) => {
+    const bytes = dispatcherModule({ stateBase, tlbBase: host.tlbBases[second ? 1 : 0], jumpCacheBase, memoryPages, long });
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), { e: { m: machine.wasm, t: table }, h: long ? longHelpers : helpers });
     return { run: exports['run'] as (execTag: number, mode: number) => number, imports: { e: { m: machine.wasm }, h: exports } };
   };
-  const dispatcher = makeDispatcher(false);
+  const dispatchers = new Map<number, ReturnType<typeof makeDispatcher>>();
+  /** One per width of addresses and set of translations, made when it is first needed. */
+  function dispatcherFor({ long, second }: TranslatorMode): ReturnType<typeof makeDispatcher> {
+    const key = (long ? 1 : 0) + (second ? 2 : 0);
+    let dispatcher = dispatchers.get(key);
+    if (dispatcher === undefined) dispatchers.set(key, (dispatcher = makeDispatcher(long, second)));
+    return dispatcher;
+  }
   const scratch = new CodeBuffer(65536);
 
   const modes = new Map<number, KnownMode>();
@@ -172,6 +192,10 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   const thrown = new Map<number, number>();
 
   const word = (at: number): number => u32[(stateBase + at) >>> 2] as number;
+  const ripNow = (): number => {
+    const high = word(STATE.rip + 4);
+    return high === 0 ? word(STATE.rip) : fromHalves(word(STATE.rip), high);
+  };
 
   function modeOf(key: number): KnownMode {
     if (current?.key === key) return current;
@@ -202,25 +226,28 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   function fillJumpCache(page: CodePage, rip: number, slot: number, label: number): void {
     const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
     u32[at] = rip;
-    u32[at + 1] = (page.mfn * 4096 + page.known.number) >>> 0;
-    u32[at + 2] = slot;
-    u32[at + 3] = label;
-    u32[at + 4] = HOPS << page.regroups;
-    u32[at + 5] = HOPS << page.regroups;
+    u32[at + 1] = highHalf(rip);
+    u32[at + KEY] = (page.mfn * 4096 + page.known.number) >>> 0;
+    u32[at + SLOT] = slot;
+    u32[at + LABEL] = label;
+    u32[at + LEFT_HOPS] = HOPS << page.regroups;
+    u32[at + FIRST_HOPS] = HOPS << page.regroups;
   }
+  /** Is the jump cache's entry that of this rip? */
+  const holds = (at: number, rip: number): boolean => u32[at] === rip >>> 0 && u32[at + 1] === highHalf(rip);
 
   /** Has the dispatcher entered it often of late? */
   function usedMuch(fn: PageFunction): boolean {
     return fn.entries.some((rip) => {
       const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
-      return u32[at] === rip && u32[at + 2] === fn.slot && ((u32[at + 5] as number) - (u32[at + 4] as number)) >>> 0 > HOPS >>> 4;
+      return holds(at, rip) && u32[at + SLOT] === fn.slot && ((u32[at + FIRST_HOPS] as number) - (u32[at + LEFT_HOPS] as number)) >>> 0 > HOPS >>> 4;
     });
   }
 
   function forget(page: CodePage, fn: PageFunction): void {
     for (const rip of fn.entries) {
       const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
-      if (u32[at] === rip && u32[at + 2] === fn.slot) u32.fill(NO_KEY, at, at + JUMP_CACHE.entryBytes / 4);
+      if (holds(at, rip) && u32[at + SLOT] === fn.slot) u32.fill(NO_KEY, at, at + JUMP_CACHE.entryBytes / 4);
       page.entryOf.delete(rip);
     }
     table.set(fn.slot, null);
@@ -250,23 +277,29 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     pending = [];
     const made: Made[] = [];
     for (const [page, rips] of waiting) translate(page, rips, made);
-    if (made.length > 0) {
+    for (const long of [false, true]) load(long, made.filter(({ page }) => page.known.mode.long === long));
+    counters.translateMs += (host.clock?.() ?? 0) - started;
+  }
+
+  /** One module of finished functions. */
+  function load(long: boolean, made: readonly Made[]): void {
+    const [first] = made;
+    if (first !== undefined) {
       const functions = made.map(({ body }, i) => ({ signature: SIGNATURE.region, body, exportName: `f${i}` }));
-      const bytes = moduleBytes({ signatures: signatures(false), imports: HELPER_IMPORTS, memoryPages, table: false, functions });
-      const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), dispatcher.imports);
+      const bytes = moduleBytes({ signatures: signatures(long), imports: HELPER_IMPORTS, memoryPages, table: false, functions });
+      const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), dispatcherFor(first.page.known.mode).imports);
       counters.modulesCompiled++;
       made.forEach(({ page, fn }, i) => {
         table.set(fn.slot, exports[`f${i}`] as () => void);
         fn.entries.forEach((vaddr, label) => fillJumpCache(page, vaddr, fn.slot, label));
       });
     }
-    counters.translateMs += (host.clock?.() ?? 0) - started;
   }
 
   /** Makes regions of the page with entries at `rips`; without any, joins what the page has already. */
   function translate(page: CodePage, rips: readonly number[], made: Made[]): void {
     const { mode } = page.known;
-    const pageVaddr = (page.vpn << 12) >>> 0;
+    const pageVaddr = page.vpn * 4096;
     // 1. Regions that are made anew: those in whose middle an entry is missing, or all of them.
     const regroup = rips.length === 0;
     const crowded = page.functions.length >= MAX_PAGE_REGIONS / 2;
@@ -294,11 +327,12 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
           pageVaddr,
           maxInsns: MAX_REGION_INSNS,
           lowerAt: (vaddr) => lowerIn(page, vaddr),
-          executed: (vaddr) => vaddr >>> 12 === page.vpn && (page.heat[vaddr & 0xfff] as number) >= lukewarm,
+          executed: (vaddr) => addressPage(vaddr) === page.vpn && (page.heat[vaddr & 0xfff] as number) >= lukewarm,
           elsewhere: (vaddr) => page.entryOf.has(vaddr),
           sticky: (vaddr) => page.sticky.has(vaddr),
           segments: mode.segments,
           codeLimit: mode.codeLimit,
+          long: mode.long,
         },
         wanted,
       );
@@ -332,8 +366,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   function emit(page: CodePage, region: Region): { slot: number; body: Uint8Array; loopHeads: readonly number[] } {
     const { mode } = page.known;
     const slot = takeSlot();
-    const target = { stateBase, tlbBase: host.tlbBase, user: mode.user, long: mode.long, segments: mode.segments, codeLimit: mode.codeLimit };
-    const { body, loopHeads } = emitRegion(region, target, { slot, jumpCacheBase, pageVaddr: (page.vpn << 12) >>> 0 }, scratch);
+    const target = { stateBase, tlbBase: host.tlbBases[mode.second ? 1 : 0], user: mode.user, long: mode.long, segments: mode.segments, codeLimit: mode.codeLimit };
+    const { body, loopHeads } = emitRegion(region, target, { slot, jumpCacheBase, pageVaddr: page.vpn * 4096 }, scratch);
     counters.regionsTranslated++;
     counters.insnsTranslated += region.blocks.reduce((sum, block) => sum + block.insns.length, 0);
     return { slot, body, loopHeads };
@@ -360,8 +394,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
 
   /** The entry at rip was reached from outside very often: are its partners in the same page? */
   function join(known: KnownMode): void {
-    const rip = word(STATE.rip);
-    const page = pageOf(word(STATE.fetchMaddr) >>> 12, rip >>> 12, known);
+    const rip = ripNow();
+    const page = pageOf(word(STATE.fetchMaddr) >>> 12, addressPage(rip), known);
     const entry = page.entryOf.get(rip);
     if (page.regroups < MAX_REGROUPS && page.functions.filter((fn) => usedMuch(fn)).length > 1) flush(page);
     else if (entry !== undefined) u32[(jumpCacheBase + jumpCacheOffset(rip) + JUMP_CACHE.hops) >>> 2] = NO_MORE_HOPS;
@@ -370,15 +404,15 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   function step(): boolean {
     const known = modeOf(word(STATE.mode));
     if (!known.mode.translatable) return false;
-    const rip = word(STATE.rip);
+    const rip = ripNow();
     const mfn = word(STATE.fetchMaddr) >>> 12;
     if (evaluateFirst || (word(STATE.eflagsRest) & EFLAGS.TF) !== 0 || word(STATE.shadow) !== 0) {
       evaluateFirst = false;
       return false;
     }
     const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
-    if (u32[at] !== rip || u32[at + 1] !== (mfn * 4096 + known.number) >>> 0) {
-      const page = pageOf(mfn, rip >>> 12, known);
+    if (!holds(at, rip) || u32[at + KEY] !== (mfn * 4096 + known.number) >>> 0) {
+      const page = pageOf(mfn, addressPage(rip), known);
       let entry = page.entryOf.get(rip);
       if (entry === undefined) {
         if (!warmUp(page, rip)) return false;
@@ -387,7 +421,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       fillJumpCache(page, rip, entry.fn.slot, entry.label);
     }
     counters.entered++;
-    const left = dispatcher.run(known.mode.user ? TLB.execUser : TLB.execSup, known.number);
+    const left = dispatcherFor(known.mode).run(known.mode.user ? TLB.execUser : TLB.execSup, known.number);
     if (left === LEFT.stop) evaluateFirst = true;
     else if (left === LEFT.hops) join(known);
     return true;
