@@ -1,0 +1,357 @@
+// 64-bit guests on a real processor: SYSCALL as hypercall and as system call, frames, the two modes and
+// what Xen swaps between them, iret, emulated instructions. The guest is a few bytes of code in a built
+// domain whose user tables are its kernel tables.
+import { beforeEach, describe, expect, test } from 'vitest';
+import { EVENT } from '../../src/abi/events.ts';
+import { HYPERCALL } from '../../src/abi/hypercall-numbers.ts';
+import { MachineMemory } from '../../src/machine/memory.ts';
+import { buildDomain, type BuiltDomain } from '../../src/hypervisor/build/build-domain.ts';
+import { parseKernel } from '../../src/hypervisor/build/kernel-image.ts';
+import { pvCpuid64 } from '../../src/hypervisor/cpuid.ts';
+import { dispatchHypercall } from '../../src/hypervisor/dispatch.ts';
+import { HypercallArgs } from '../../src/hypervisor/hypercall.ts';
+import { hypercallRows } from '../../src/hypervisor/hypercall-rows.ts';
+import { createHypervisor, type Hypervisor } from '../../src/hypervisor/hypervisor.ts';
+import { XEN_BUILDS, type XenBuild } from '../../src/hypervisor/personality.ts';
+import { setUpcallMask, setUpcallPending, upcallMask } from '../../src/hypervisor/shared-info.ts';
+import { enterGuest, handleExit, type AfterExit } from '../../src/hypervisor/vcpu-run.ts';
+import type { WorldPort } from '../../src/hypervisor/world-port.ts';
+import { createCpu } from '../../src/x86/create.ts';
+import type { Cpu } from '../../src/x86/cpu.ts';
+import { SEG } from '../../src/x86/state-layout.ts';
+import { makeElf } from './elf-maker.ts';
+
+const FLAT = { cs: 0xe033, cs32: 0xe023, ss: 0xe02b } as const;
+const [RAX, RCX, RDX, RSP, RSI, RDI, R8, R10, R11] = [0, 1, 2, 4, 6, 7, 8, 10, 11] as const;
+const IF = 0x200;
+const DF = 0x400;
+const HANDLER = -0x7eff_f000;
+const IN_SYSCALL = 0x100n;
+
+let hv: Hypervisor;
+let cpu: Cpu;
+let built: BuiltDomain;
+let emitted: { kind: number; values: readonly number[] }[] = [];
+let shutdown = '';
+/** Where the test's code and stack are: inside the kernel's own pages, at -2 GiB and up. */
+let code: number;
+let stack: number;
+
+function start(build: XenBuild['name'] = 'release'): void {
+  emitted = [];
+  shutdown = '';
+  const world: WorldPort = {
+    nowNs: () => cpu?.retired() ?? 0, tscKhz: () => 1_000_000, wallClockAtZeroSec: () => 0, setTimer: () => {}, vcpuRunnable: () => {}, yielded: () => {},
+    notifyBackend: () => {}, domainShutdown: (_d, _r, text) => { shutdown = text; }, preempt: () => false, choose: () => 0,
+    emit: (kind, _d, _v, values) => void emitted.push({ kind, values }),
+  };
+  const machine = new MachineMemory({ frameCount: 34 * 256 });
+  hv = createHypervisor({ machine, world, build: XEN_BUILDS[build], hypercallRows });
+  cpu = createCpu(machine, { exceptions: 'exit', cpuid: pvCpuid64 });
+  const image = parseKernel(makeElf({
+    wordBits: 64, entry: 0xffff_ffff_8100_0000n,
+    segments: [{ paddr: 0x100_0000n, bytes: new Uint8Array(4096).fill(0x90) }],
+    notes: [[5, 'xen-3.0'], [8, 'generic'], [3, 0xffff_ffff_8000_0000n], [1, 0xffff_ffff_8100_0000n], [4, 0n]],
+  }));
+  if ('problem' in image) throw new Error(image.problem);
+  const answer = buildDomain(hv, { domId: 1, name: 'guest', image, memoryMib: 30, cmdline: '', cpus: [cpu] });
+  if ('problem' in answer) throw new Error(answer.problem);
+  built = answer;
+  code = image.entry;
+  stack = reg(RSP) - 0x1000 + 0x800;
+  setReg(RSP, stack);
+  built.vcpu.kernelSp = stack;
+}
+beforeEach(() => start());
+
+const reg = (index: number): number => (cpu.regHigh(index) | 0) * 2 ** 32 + (cpu.reg(index) >>> 0);
+const setReg = (index: number, value: number): void => {
+  cpu.setReg(index, value >>> 0);
+  cpu.setRegHigh(index, Math.floor(value / 2 ** 32) >>> 0);
+};
+const write = (vaddr: number, bytes: readonly number[]): void => expect(cpu.writeLinear(vaddr, Uint8Array.from(bytes), false).ok).toBe(true);
+const writeWords = (vaddr: number, ...words: readonly (number | bigint)[]): void => {
+  const bytes = new Uint8Array(words.length * 8);
+  words.forEach((word, index) => new DataView(bytes.buffer).setBigInt64(index * 8, BigInt.asIntN(64, BigInt(word)), true));
+  write(vaddr, [...bytes]);
+};
+/** Words from the stack pointer up, as signed numbers (all are canonical or small here). */
+const frame = (count: number): number[] => {
+  const read = cpu.readLinear(reg(RSP), count * 8, false);
+  if (!read.ok) throw new Error(`nothing at ${reg(RSP).toString(16)}`);
+  const view = new DataView(read.bytes.buffer, read.bytes.byteOffset);
+  return Array.from({ length: count }, (_, index) => Number(view.getBigInt64(index * 8, true)));
+};
+const step = (insns = 1): AfterExit => {
+  enterGuest(hv, built.vcpu);
+  return handleExit(hv, built.vcpu, cpu.run(insns));
+};
+/** Puts code at the entry and runs it to its first exit, which Xen handles. */
+function runCode(...bytes: readonly number[]): AfterExit {
+  write(code, bytes);
+  cpu.setEip(code);
+  return step(100);
+}
+const call = (number: number, ...args: readonly number[]): unknown => dispatchHypercall(hv, built.vcpu, number, new HypercallArgs().set(args));
+const setGate = (vector: number, options: { dpl?: number; maskEvents?: boolean } = {}): void => {
+  built.vcpu.traps[vector] = { cs: FLAT.cs, address: HANDLER, dpl: options.dpl ?? 0, maskEvents: options.maskEvents ?? false };
+};
+const SYSCALL = [0x0f, 0x05] as const;
+const UD2 = [0x0f, 0x0b] as const;
+
+/** HYPERVISOR_iret with this context; flags 0 or VGCF_in_syscall. */
+function iret(context: { rip: number | bigint; cs: number; rsp?: number | bigint; ss?: number; rflags?: number; flags?: bigint; rax?: bigint; rcx?: bigint; r11?: bigint }): AfterExit {
+  const at = stack - 0x100;
+  write(code + 0x80, SYSCALL);
+  writeWords(at, context.rax ?? 0xaaaan, context.r11 ?? 0x1111n, context.rcx ?? 0x2222n, context.flags ?? 0n, context.rip, context.cs, context.rflags ?? IF, context.rsp ?? stack - 0x200, context.ss ?? FLAT.ss);
+  setReg(RSP, at);
+  setReg(RAX, HYPERCALL.iret);
+  cpu.setEip(code + 0x80);
+  return step();
+}
+function giveUserTables(): void {
+  const { vcpu } = built;
+  writeWords(stack - 0x300, 15n, vcpu.guestTableMfn, 0n);
+  expect(call(HYPERCALL.mmuext_op, stack - 0x300, 1, 0, 0x7ff0)).toEqual({ kind: 'done', rc: 0 });
+  expect(vcpu.userTableMfn).toBe(vcpu.guestTableMfn);
+}
+
+describe('SYSCALL in the kernel is a hypercall', () => {
+  test('number and result in RAX; RCX and R11 hold the return address and the flags; segments are flat', () => {
+    setReg(RAX, HYPERCALL.xen_version);
+    setReg(RDI, 0);
+    cpu.setRegHigh(RAX, 0);
+    expect(runCode(...SYSCALL)).toBe('run');
+    expect([reg(RAX), cpu.eip(), reg(RCX), reg(R11)]).toEqual([262_167, code + 2, code + 2, cpu.eflags()]);
+    expect([cpu.segment(SEG.cs).selector, cpu.segment(SEG.ss).selector, cpu.cpl()]).toEqual([FLAT.cs, FLAT.ss, 3]);
+  });
+
+  test('arguments in RDI RSI RDX R10 R8; results are sign-extended; a number beyond 32 bits is unknown', () => {
+    setReg(RAX, 77);
+    [RDI, RSI, RDX, R10, R8].forEach((register, index) => setReg(register, -(index + 1)));
+    runCode(...SYSCALL);
+    expect(reg(RAX)).toBe(-38);
+    const logged = emitted.find(({ kind }) => kind === EVENT.hypercall)?.values as number[];
+    expect(logged.slice(3, 13).map((half) => half | 0)).toEqual([-1, -1, -2, -1, -3, -1, -4, -1, -5, -1]);
+    setReg(RAX, HYPERCALL.xen_version);
+    cpu.setRegHigh(RAX, 1);
+    runCode(...SYSCALL);
+    expect(reg(RAX)).toBe(-38);
+  });
+
+  test('a debug build spoils the arguments that were used', () => {
+    start('debug');
+    setReg(RAX, HYPERCALL.xen_version);
+    setReg(RDI, 0);
+    setReg(RDX, 7);
+    runCode(...SYSCALL);
+    expect([cpu.reg(RDI) >>> 0, cpu.regHigh(RSI) >>> 0, reg(RDX)]).toEqual([0xdead_f00d, 0xdead_beef, 7]);
+  });
+
+  test('a preempted one runs again with its new arguments', () => {
+    let preempted = false;
+    Object.assign(hv.world, { preempt: () => (preempted ? false : (preempted = true)) });
+    writeWords(stack - 0x40, 0xe033_0003n, HANDLER, 0xe033_0004n, HANDLER, 0, 0);
+    setReg(RAX, HYPERCALL.set_trap_table);
+    setReg(RDI, stack - 0x40);
+    runCode(...SYSCALL);
+    expect([cpu.eip(), reg(RCX), reg(RAX), reg(RDI)]).toEqual([code, code, HYPERCALL.set_trap_table, stack - 0x30]);
+    step(1);
+    expect([cpu.eip(), reg(RAX)]).toEqual([code + 2, 0]);
+    expect(built.vcpu.traps[4]?.address).toBe(HANDLER);
+  });
+
+  test('INT 0x82 is an interrupt like any other', () => {
+    setGate(13);
+    runCode(0xcd, 0x82);
+    expect(cpu.eip()).toBe(HANDLER);
+    expect(frame(4)[2]).toBe(0x82 * 8 + 2);
+  });
+});
+
+describe('exceptions and events', () => {
+  test('in the kernel: RCX and R11 on top, CS with RPL 0 and the mask in its upper half, an aligned stack', () => {
+    setGate(6, { maskEvents: true });
+    setUpcallMask(hv, built.vcpu, 0);
+    setReg(RSP, stack + 8);
+    setReg(RCX, 0x77);
+    setReg(R11, -5);
+    const flags = cpu.eflags();
+    expect(runCode(...UD2)).toBe('run');
+    expect(frame(7)).toEqual([0x77, -5, code, FLAT.cs & ~3, flags | IF, stack + 8, FLAT.ss]);
+    expect(reg(RSP)).toBe(stack - 7 * 8);
+    expect([cpu.eip(), reg(RCX), upcallMask(hv, built.vcpu)]).toEqual([HANDLER, HANDLER, 1]);
+    // Once more, with events masked: the frame says so twice.
+    runCode(...UD2);
+    expect(frame(5).slice(3)).toEqual([2 ** 32 + (FLAT.cs & ~3), flags & ~IF]);
+  });
+
+  test('a page fault has its error code before RIP, and its address in vcpu_info', () => {
+    setGate(14);
+    // mov %eax, 0xffffffff'f0000000
+    runCode(0x89, 0x04, 0x25, 0, 0, 0, 0xf0);
+    expect(frame(4).slice(2)).toEqual([2, code]);
+    expect(hv.machine.readBytes(built.vcpu.vcpuInfoMaddr + 16, 8)).toEqual(Uint8Array.of(0, 0, 0, 0xf0, 0xff, 0xff, 0xff, 0xff));
+    expect(emitted.find(({ kind }) => kind === EVENT.exception)?.values).toEqual([14, 2, code, -0x1000_0000, HANDLER]);
+  });
+
+  test('a pending event enters the callback with events masked', () => {
+    built.vcpu.eventCallback = { cs: FLAT.cs, address: HANDLER, maskEvents: true };
+    setUpcallMask(hv, built.vcpu, 0);
+    setUpcallPending(hv, built.vcpu);
+    cpu.setEip(code);
+    enterGuest(hv, built.vcpu);
+    expect([cpu.eip(), upcallMask(hv, built.vcpu), frame(3)[2]]).toEqual([HANDLER, 1, code]);
+  });
+
+  test.each([
+    ['a stack that is not mapped', -0x6000_0000_0000, /cannot be written/],
+    ["a stack in Xen's range", -0x7fff_0000_0000, /is not an address that a guest may have/],
+  ])('%s kills the domain', (_name, rsp, sentence) => {
+    setGate(6);
+    setReg(RSP, rsp);
+    expect(runCode(...UD2)).toBe('stopped');
+    expect(shutdown).toMatch(sentence);
+  });
+
+  test('without a handler the domain dies with a sentence that names the whole address', () => {
+    expect(runCode(...UD2)).toBe('stopped');
+    expect(shutdown).toMatch(/exception 6 .*0xe033:0xffffffff81000000, and the guest has set no handler/);
+  });
+});
+
+describe('kernel and user mode', () => {
+  test('iret to user mode and an exception back: tables, GS bases, stack and flags', () => {
+    giveUserTables();
+    setGate(6);
+    const { vcpu } = built;
+    expect(call(HYPERCALL.set_segment_base, 2, 0x1000)).toEqual({ kind: 'done', rc: 0 });
+    expect(call(HYPERCALL.set_segment_base, 1, 0x2000)).toEqual({ kind: 'done', rc: 0 });
+    expect(cpu.segment(SEG.gs).base).toBe(0x1000);
+    write(code, UD2);
+    expect(iret({ rip: code, cs: FLAT.cs, rsp: 0x1234_5678_9abc_def0n, rflags: IF | 1 })).toBe('run');
+    expect([vcpu.kernelMode, cpu.eip(), reg(RAX), reg(RCX), reg(R11)]).toEqual([false, code, 0xaaaa, 0x2222, 0x1111]);
+    expect([cpu.segment(SEG.gs).base, upcallMask(hv, vcpu), cpu.eflags() & 1]).toEqual([0x2000, 0, 1]);
+    expect([cpu.regHigh(RSP) >>> 0, cpu.reg(RSP) >>> 0]).toEqual([0x1234_5678, 0x9abc_def0]);
+    step();
+    expect([vcpu.kernelMode, cpu.eip(), cpu.segment(SEG.gs).base, reg(RSP)]).toEqual([true, HANDLER, 0x1000, stack - 7 * 8]);
+    const [rcx, r11, rip, cs, rflags, , ss] = frame(7);
+    expect([rcx, r11, rip, cs, ss]).toEqual([0x2222, 0x1111, code, FLAT.cs, FLAT.ss]);
+    expect((rflags as number) & (IF | 1)).toBe(IF | 1);
+  });
+
+  test('a page fault of user mode says so in its error code', () => {
+    giveUserTables();
+    setGate(14);
+    write(code, [0x89, 0x04, 0x25, 0, 0, 0, 0xf0]);
+    iret({ rip: code, cs: FLAT.cs });
+    step();
+    expect(frame(3)[2]).toBe(6);
+  });
+
+  test('SYSCALL there enters the callback with DF clear, RCX and R11 as SYSCALL leaves them', () => {
+    giveUserTables();
+    built.vcpu.syscallCallback = { cs: FLAT.cs, address: HANDLER, maskEvents: true };
+    write(code, SYSCALL);
+    iret({ rip: code, cs: FLAT.cs, rflags: IF | DF | 1 });
+    const flags = cpu.eflags();
+    step();
+    expect(frame(7)).toEqual([code + 2, flags, code + 2, FLAT.cs, flags, stack - 0x200, FLAT.ss]);
+    expect([cpu.eip(), cpu.eflags() & (DF | 1), upcallMask(hv, built.vcpu), reg(RAX)]).toEqual([HANDLER, 1, 1, 0xaaaa]);
+  });
+
+  test('without a callback it is #UD at the instruction, and DF stays', () => {
+    giveUserTables();
+    setGate(6);
+    write(code, SYSCALL);
+    iret({ rip: code, cs: FLAT.cs, rflags: IF | DF });
+    step();
+    expect([cpu.eip(), frame(3)[2], cpu.eflags() & DF]).toEqual([HANDLER, code, DF]);
+  });
+
+  test('VGCF_in_syscall returns as SYSRET does: flat segments, RCX and R11 from RIP and RFLAGS', () => {
+    giveUserTables();
+    iret({ rip: code, cs: 0x33, ss: 0x2b, rflags: IF | 1, flags: IN_SYSCALL });
+    expect([cpu.segment(SEG.cs).selector, cpu.segment(SEG.ss).selector, reg(RCX), reg(R11)]).toEqual([FLAT.cs, FLAT.ss, code, cpu.eflags()]);
+  });
+
+  test.each([
+    ['a selector that cannot be loaded', { rip: HANDLER, cs: 0x1003 }, 0x1000],
+    ['an address that is not canonical', { rip: 0x8000_0000_0000n, cs: FLAT.cs }, 0],
+    ['an address that is not canonical, by SYSRET', { rip: 0x8000_0000_0000n, cs: FLAT.cs, flags: IN_SYSCALL }, 0],
+  ] as const)('to %s: #GP there, as from user mode', (_name, context, errorCode) => {
+    giveUserTables();
+    setGate(13);
+    iret(context);
+    expect([built.vcpu.kernelMode, cpu.eip()]).toEqual([true, HANDLER]);
+    expect(frame(5).slice(2)).toEqual([errorCode, Number(context.rip), context.cs]);
+  });
+
+  test.each([
+    ['user mode without user tables', { rip: 0x1000, cs: FLAT.cs }, /no user page tables/],
+    ['an unreadable frame', undefined, /cannot be read/],
+  ])('iret to %s kills the domain', (_name, context, sentence) => {
+    if (context !== undefined) iret(context);
+    else {
+      setReg(RAX, HYPERCALL.iret);
+      setReg(RSP, 0x1000);
+      runCode(...SYSCALL);
+    }
+    expect(shutdown).toMatch(sentence);
+  });
+
+  test('iret to the kernel stays in it', () => {
+    iret({ rip: code + 8, cs: FLAT.cs & ~3, rflags: 0 });
+    expect([built.vcpu.kernelMode, cpu.eip(), upcallMask(hv, built.vcpu), cpu.segment(SEG.cs).selector]).toEqual([true, code + 8, 1, FLAT.cs]);
+  });
+});
+
+describe('emulated instructions', () => {
+  const GS_BASE = 0xc000_0101;
+  test('WRMSR and RDMSR of the segment bases', () => {
+    setReg(RCX, GS_BASE);
+    setReg(RAX, 0x8000_0000);
+    setReg(RDX, 0xffff_8880);
+    runCode(0x0f, 0x30);
+    expect([cpu.eip(), cpu.segment(SEG.gs).base]).toEqual([code + 2, -0x777f_8000_0000]);
+    setReg(RAX, -1);
+    setReg(RDX, -1);
+    runCode(0x0f, 0x32);
+    expect([reg(RAX), reg(RDX)]).toEqual([0x8000_0000, 0xffff_8880]);
+  });
+
+  test('a base that is not canonical is refused', () => {
+    setGate(13);
+    setReg(RCX, GS_BASE);
+    setReg(RAX, 0);
+    setReg(RDX, 0x8000);
+    runCode(0x0f, 0x30);
+    expect(cpu.eip()).toBe(HANDLER);
+  });
+
+  test('the base of user mode is kept until it is wanted', () => {
+    setReg(RCX, 0xc000_0102);
+    setReg(RAX, 0x3000);
+    setReg(RDX, 0);
+    runCode(0x0f, 0x30);
+    expect([built.vcpu.segmentBases.gsUser, cpu.segment(SEG.gs).base]).toEqual([0x3000, 0]);
+  });
+
+  test('moves of control registers take all registers', () => {
+    built.vcpu.cr2Guest = -0x1234;
+    // mov %cr2, %r9
+    runCode(0x41, 0x0f, 0x20, 0xd1);
+    expect([reg(9), cpu.eip()]).toEqual([-0x1234, code + 4]);
+    // mov %cr3, %rdx
+    runCode(0x0f, 0x20, 0xda);
+    expect(reg(RDX)).toBe(built.vcpu.guestTableMfn * 4096);
+  });
+
+  test('forced CPUID shows what a PV guest may have, in clean registers', () => {
+    setReg(RAX, -0x8000_0000 + 1);
+    cpu.setRegHigh(RAX, 5);
+    runCode(0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2);
+    expect(reg(RDX)).toBe((1 << 11) | (1 << 20) | (1 << 29));
+    expect(reg(RAX)).toBe(0);
+  });
+});
