@@ -9,8 +9,7 @@
 // RCX and R11 are in the frame because Xen enters the handler by SYSRET, which takes RIP and RFLAGS
 // from them and loads flat segments (0xe033, 0xe02b) whatever was loaded before.
 // Source: create_bounce_frame, switch_to_kernel and restore_all_guest in xen/arch/x86/x86_64/entry.S,
-// do_iret() in pv/iret.c. Not here: frames of the failsafe callback (a selector that cannot be loaded
-// when a vCPU is scheduled again; here vCPUs keep their own processors).
+// do_iret() in pv/iret.c. The failsafe callback's frame is in failsafe.ts.
 import type { Cpu } from '../x86/cpu.ts';
 import { VECTOR, type Exception } from '../x86/exit.ts';
 import { SEG } from '../x86/state-layout.ts';

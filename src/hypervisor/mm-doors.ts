@@ -22,13 +22,22 @@ import { inGuestKernel, injectException } from './traps.ts';
 const LDT_WINDOW_BYTES = 0x1_0000;
 const GDT_WINDOW_BYTES = 0x1_0000;
 
+const storesToPresent = (errorCode: number): boolean => (errorCode & (PF_ERR.write | PF_ERR.present)) === (PF_ERR.write | PF_ERR.present);
+
+/** A descriptor that Xen itself loads for the guest faulted: true if it may be tried again. */
+export function settleDescriptorFault(hv: Hypervisor, vcpu: Vcpu, { cr2 = 0, errorCode = 0 }: Exception): boolean {
+  if (vcpu.domain.perDomain === undefined) return false;
+  if (storesToPresent(errorCode)) return markDescriptorAccessed(hv, vcpu, cr2);
+  const offset = cr2 - ldtVaddr(vcpu);
+  return offset >= 0 && offset < LDT_WINDOW_BYTES && mapLdtOnFault(hv, vcpu, offset);
+}
+
 /** A page fault: true if Xen settled it (or delivered something in its place). */
 export function handlePageFault(hv: Hypervisor, vcpu: Vcpu, exception: Exception): boolean {
   const vaddr = exception.cr2 ?? 0;
   const errorCode = exception.errorCode ?? 0;
   if (vcpu.domain.perDomain !== undefined) {
-    const storesToWindow = (errorCode & (PF_ERR.write | PF_ERR.present)) === (PF_ERR.write | PF_ERR.present);
-    if (storesToWindow && markDescriptorAccessed(hv, vcpu, vaddr)) return true;
+    if (storesToPresent(errorCode) && markDescriptorAccessed(hv, vcpu, vaddr)) return true;
     const offset = vaddr - ldtVaddr(vcpu);
     if (offset >= 0 && offset < LDT_WINDOW_BYTES) {
       // A descriptor that cannot be had faults at its place in the guest's own table.

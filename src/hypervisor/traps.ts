@@ -33,7 +33,7 @@ export const fixupSelector = (vcpu: Vcpu, selector: number): number => {
 const MOST_FAULTS = 2;
 
 /** Goes on at `frame`. */
-function returnTo(hv: Hypervisor, vcpu: Vcpu, frame: ReturnFrame): void {
+export function returnTo(hv: Hypervisor, vcpu: Vcpu, frame: ReturnFrame): void {
   for (let faults = 0; ; faults++) {
     const fault = framesOf(vcpu).enter(vcpu, frame);
     if (fault === undefined) return;

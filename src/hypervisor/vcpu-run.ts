@@ -24,6 +24,7 @@ import { changeRunstate, refreshTimeRecord, RUNSTATE, updateRunstateArea } from 
 import { deliverSyscall, deliverUpcall, inGuestKernel, injectException } from './traps.ts';
 import { crashDomain } from './vcpu-state.ts';
 
+export { reloadSegments } from './failsafe.ts';
 export { timerFired } from './time.ts';
 
 /** What the scheduler is to do with the vCPU: go on, or give the turn to somebody else. */

@@ -16,7 +16,7 @@ import type { Vcpu } from '../hypervisor/domain.ts';
 import type { TimerKind, WorldPort } from '../hypervisor/world-port.ts';
 import type { Cpu } from '../x86/cpu.ts';
 import type { CpuExit } from '../x86/exit.ts';
-import { enterGuest, handleExit, timerFired } from '../hypervisor/vcpu-run.ts';
+import { enterGuest, handleExit, reloadSegments, timerFired } from '../hypervisor/vcpu-run.ts';
 import { CHOICE_NAMES, type ChoiceName, type Choices } from './choices.ts';
 import { VirtualClock } from './clock.ts';
 import { EventQueue, type Agenda } from './event-queue.ts';
@@ -233,8 +233,11 @@ export class World implements WorldPort {
     this.#current = vcpu;
     this.#otherInsns -= vcpu.cpu?.retired() ?? 0;
     this.#updateTsc();
-    if (this.#last !== undefined && this.#last !== vcpu) this.emit(EVENT.vcpuSwitch, vcpu.domain.domId, vcpu.vcpuId, []);
+    const switched = this.#last !== undefined && this.#last !== vcpu;
     this.#last = vcpu;
+    if (!switched) return;
+    this.emit(EVENT.vcpuSwitch, vcpu.domain.domId, vcpu.vcpuId, []);
+    reloadSegments(this.hv, vcpu);
   }
 
   /** The TSC is num ticks an instruction plus den ticks a nanosecond of idle time: exact integers. */

@@ -14,7 +14,7 @@ import { hypercallRows } from '../../src/hypervisor/hypercall-rows.ts';
 import { createHypervisor, type Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import { XEN_BUILDS, type XenBuild } from '../../src/hypervisor/personality.ts';
 import { setUpcallMask, setUpcallPending, upcallMask } from '../../src/hypervisor/shared-info.ts';
-import { enterGuest, handleExit, type AfterExit } from '../../src/hypervisor/vcpu-run.ts';
+import { enterGuest, handleExit, reloadSegments, type AfterExit } from '../../src/hypervisor/vcpu-run.ts';
 import type { WorldPort } from '../../src/hypervisor/world-port.ts';
 import { createCpu } from '../../src/x86/create.ts';
 import type { Cpu } from '../../src/x86/cpu.ts';
@@ -353,5 +353,25 @@ describe('emulated instructions', () => {
     runCode(0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2);
     expect(reg(RDX)).toBe((1 << 11) | (1 << 20) | (1 << 29));
     expect(reg(RAX)).toBe(0);
+  });
+});
+
+describe('a vCPU that runs again after another', () => {
+  test('keeps the bases of FS and GS', () => {
+    call(HYPERCALL.set_segment_base, 0, 0x5000);
+    call(HYPERCALL.set_segment_base, 2, -0x6000);
+    reloadSegments(hv, built.vcpu);
+    expect([cpu.segment(SEG.fs).base, cpu.segment(SEG.gs).base]).toEqual([0x5000, -0x6000]);
+  });
+
+  test('is told by its failsafe callback of a selector that cannot be loaded any more, in its kernel', () => {
+    giveUserTables();
+    built.vcpu.failsafeCallback = { cs: FLAT.cs, address: HANDLER, maskEvents: false };
+    iret({ rip: code, cs: FLAT.cs });
+    cpu.setSegment(SEG.ds, { ...cpu.segment(SEG.ss), selector: 0x23 });
+    const flags = cpu.eflags();
+    reloadSegments(hv, built.vcpu);
+    expect(frame(11)).toEqual([0x2222, 0x1111, 0x23, 0, 0, 0, code, FLAT.cs, flags, stack - 0x200, FLAT.ss]);
+    expect([built.vcpu.kernelMode, cpu.eip(), cpu.segment(SEG.ds).selector, upcallMask(hv, built.vcpu)]).toEqual([true, HANDLER, 0, 0]);
   });
 });

@@ -12,7 +12,7 @@ import { createHypervisor, type Hypervisor } from '../../src/hypervisor/hypervis
 import { findL1, found, PTE } from '../../src/hypervisor/page-walk.ts';
 import { XEN_BUILDS } from '../../src/hypervisor/personality.ts';
 import { setUpcallMask, setUpcallPending, upcallMask } from '../../src/hypervisor/shared-info.ts';
-import { enterGuest, handleExit, type AfterExit } from '../../src/hypervisor/vcpu-run.ts';
+import { enterGuest, handleExit, reloadSegments, type AfterExit } from '../../src/hypervisor/vcpu-run.ts';
 import type { WorldPort } from '../../src/hypervisor/world-port.ts';
 import { createCpu } from '../../src/x86/create.ts';
 import type { Cpu } from '../../src/x86/cpu.ts';
@@ -381,5 +381,33 @@ describe('emulated instructions', () => {
     runCode(0x6e);
     expect(cpu.eip()).toBe(0xc000_6000);
     expect(hv.machine.readU32(built.vcpu.vcpuInfoMaddr + 8)).toBe(0x5000);
+  });
+});
+
+describe('a vCPU that runs again after another', () => {
+  test('has the segments that its tables say, and no failsafe callback', () => {
+    cpu.setSegment(SEG.ds, { ...cpu.segment(SEG.ds), limit: 0x1234 });
+    const before = [cpu.eip(), cpu.reg(ESP)];
+    reloadSegments(hv, built.vcpu);
+    expect([cpu.eip(), cpu.reg(ESP)]).toEqual(before);
+    expect(cpu.segment(SEG.ds).limit).toBeGreaterThan(0xf000_0000);
+  });
+
+  test('is told by its failsafe callback of a selector that cannot be loaded any more', () => {
+    built.vcpu.failsafeCallback = { cs: KERNEL_CS, address: 0xc000_5000, maskEvents: true };
+    setUpcallMask(hv, built.vcpu, 0);
+    cpu.setSegment(SEG.es, { ...cpu.segment(SEG.es), selector: 0x21 });
+    cpu.setEip(code);
+    const flags = cpu.eflags();
+    const data = cpu.segment(SEG.ds).selector;
+    reloadSegments(hv, built.vcpu);
+    expect(frame(7)).toEqual([data, 0x21, data, data, code, KERNEL_CS, flags | IF]);
+    expect([cpu.eip(), cpu.reg(ESP), cpu.segment(SEG.es).selector, upcallMask(hv, built.vcpu)]).toEqual([0xc000_5000, stack - 28, 0, 1]);
+  });
+
+  test('dies without one', () => {
+    cpu.setSegment(SEG.es, { ...cpu.segment(SEG.es), selector: 0x21 });
+    reloadSegments(hv, built.vcpu);
+    expect(shutdown).toMatch(/selectors 0xe021, 0x21, 0xe021, 0xe021\), and the guest has set no failsafe callback/);
   });
 });
