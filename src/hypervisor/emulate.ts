@@ -264,7 +264,7 @@ export const EMULATED_ROWS: Readonly<Record<number, EmulatedRow>> = {
 };
 
 function note(hv: Hypervisor, vcpu: Vcpu, what: (typeof EMULATED)[number], operand: number, lo: number, hi = 0): void {
-  hv.world.emit(EVENT.emulated, vcpu.domain.domId, vcpu.vcpuId, [valueIndex(EMULATED, what), cpuOf(vcpu).eip(), operand, lo >>> 0, hi >>> 0]);
+  hv.world.emit(EVENT.emulated, vcpu.domain.domId, vcpu.vcpuId, [valueIndex(EMULATED, what), cpuOf(vcpu).rip(), operand, lo >>> 0, hi >>> 0]);
 }
 
 // ---- decoding ----------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ const isLongCode = (cpu: Cpu): boolean => (cpu.segment(SEG.cs).access & ACCESS.l
 
 /** Bytes at the instruction pointer, at most `count`; fewer at the end of what is mapped. */
 function fetchBytes(cpu: Cpu, count: number): Uint8Array {
-  const sum = cpu.segment(SEG.cs).base + cpu.eip();
+  const sum = cpu.segment(SEG.cs).base + cpu.rip();
   const vaddr = isLongCode(cpu) ? sum : sum >>> 0;
   const whole = cpu.readLinear(vaddr, count, false);
   if (whole.ok) return whole.bytes;

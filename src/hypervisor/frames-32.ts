@@ -53,7 +53,7 @@ function enter(vcpu: Vcpu, frame: ReturnFrame): Exception | undefined {
   cpu.setSegment(SEG.cs, loaded.cs);
   cpu.setSegment(SEG.ss, loaded.ss);
   setWord(cpu, GPR.esp, frame.sp);
-  cpu.setEip(frame.ip.lo);
+  cpu.setRip(frame.ip.lo);
   cpu.setEflags(((frame.eflags & ~EFLAGS.IOPL) | EFLAGS.IF | EFLAGS.MBS) >>> 0);
   return undefined;
 }

@@ -65,7 +65,7 @@ export function enterFlat(vcpu: Vcpu): void {
   const cpu = vcpu.cpu as Cpu;
   cpu.setSegment(SEG.cs, FLAT_SEGMENT.cs64);
   cpu.setSegment(SEG.ss, FLAT_SEGMENT.ss);
-  setVaddr(cpu, GPR.ecx, cpu.eip());
+  setVaddr(cpu, GPR.ecx, cpu.rip());
   setWord(cpu, GPR.r11, { lo: (cpu.eflags() & ~EFLAGS.RF) >>> 0, hi: 0 });
 }
 
@@ -79,7 +79,7 @@ function enter(vcpu: Vcpu, frame: ReturnFrame): Exception | undefined {
     setWord(cpu, GPR.ecx, frame.ip);
     setWord(cpu, GPR.r11, { lo: flags, hi: 0 });
     setWord(cpu, GPR.esp, frame.sp);
-    cpu.setEip(compat ? frame.ip.lo : wordToVaddr(frame.ip));
+    cpu.setRip(compat ? frame.ip.lo : wordToVaddr(frame.ip));
     cpu.setEflags((flags & ~EFLAGS.RF) >>> 0);
     return undefined;
   }
@@ -90,7 +90,7 @@ function enter(vcpu: Vcpu, frame: ReturnFrame): Exception | undefined {
   cpu.setSegment(SEG.cs, loaded.cs);
   cpu.setSegment(SEG.ss, loaded.ss);
   setWord(cpu, GPR.esp, frame.sp);
-  cpu.setEip(wordToVaddr(frame.ip));
+  cpu.setRip(wordToVaddr(frame.ip));
   cpu.setEflags(flags);
   return undefined;
 }
@@ -100,7 +100,7 @@ export const FRAMES_64: FrameAbi = { bounce, enter };
 /** Where SYSCALL leaves the guest as Xen saves it: flat segments; RCX and R11 hold the return address and the flags. */
 export function syscallFrame(vcpu: Vcpu, compat: boolean): ReturnFrame {
   const cpu = vcpu.cpu as Cpu;
-  const ip = vaddrToWord(cpu.eip());
+  const ip = vaddrToWord(cpu.rip());
   const eflags = cpu.eflags();
   setWord(cpu, GPR.ecx, ip);
   setWord(cpu, GPR.r11, { lo: (eflags & ~EFLAGS.RF) >>> 0, hi: 0 });

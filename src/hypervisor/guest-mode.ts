@@ -2,8 +2,8 @@
 // the base table (MMUEXT_NEW_BASEPTR, NEW_USER_BASEPTR) and the GS base, which Xen swaps as the
 // processor's own SWAPGS would. The base of the mode that is not running is kept in the vCPU's record.
 //
-// User pages are entered GLOBAL and kernel pages are not (pte-rules.ts), so the switch to user mode
-// leaves nothing of the kernel in the TLB, and the switch back keeps the user's translations.
+// The translations of the two modes are kept apart, as a processor with process-context identifiers
+// keeps them, so that a switch flushes nothing.
 // Source: toggle_guest_mode() and _toggle_guest_pt() in xen/arch/x86/pv/domain.c.
 import type { Cpu } from '../x86/cpu.ts';
 import { SEG } from '../x86/state-layout.ts';
@@ -13,10 +13,7 @@ import { writeStaleAreas } from './time.ts';
 
 export const segmentBase = (vcpu: Vcpu, index: number): number => (vcpu.cpu as Cpu).segment(index).base;
 /** Only the hidden base changes: the selector stays, as with WRMSR of FS_BASE and GS_BASE. */
-export function setSegmentBase(vcpu: Vcpu, index: number, base: number): void {
-  const { cpu } = vcpu;
-  cpu?.setSegment(index, { ...cpu.segment(index), base });
-}
+export const setSegmentBase = (vcpu: Vcpu, index: number, base: number): void => vcpu.cpu?.setSegmentBase(index, base);
 
 /** The table that the processor walks in the vCPU's present mode. */
 export const baseTableMfn = (vcpu: Vcpu): number => (vcpu.domain.abi.levels === 4 && !vcpu.kernelMode ? vcpu.userTableMfn : vcpu.guestTableMfn);
@@ -29,7 +26,7 @@ export function toggleGuestMode(hv: Hypervisor, vcpu: Vcpu): void {
   else segmentBases.gsUser = active;
   vcpu.kernelMode = !vcpu.kernelMode;
   setSegmentBase(vcpu, SEG.gs, vcpu.kernelMode ? segmentBases.gsKernel : segmentBases.gsUser);
-  vcpu.cpu?.setCr(3, baseTableMfn(vcpu) * 4096);
+  vcpu.cpu?.switchTables(!vcpu.kernelMode, baseTableMfn(vcpu) * 4096);
   // What could not be written through the user's tables.
   if (vcpu.kernelMode) writeStaleAreas(hv, vcpu);
 }

@@ -39,8 +39,8 @@ export function setReg32(cpu: Cpu, register: number, value: number): void {
 /** The instruction pointer moves by `delta` bytes. */
 export function moveIp(vcpu: Vcpu, delta: number): void {
   const cpu = vcpu.cpu as Cpu;
-  const ip = cpu.eip() + delta;
-  cpu.setEip(vcpu.domain.abi.wordBits === 64 ? ip : ip >>> 0);
+  const ip = cpu.rip() + delta;
+  cpu.setRip(vcpu.domain.abi.wordBits === 64 ? ip : ip >>> 0);
 }
 
 /** An address as people read it: 0xffffffff81000000. */

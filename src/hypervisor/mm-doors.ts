@@ -62,17 +62,17 @@ interface SmallState {
   readonly eip: number;
   readonly eflags: number;
 }
-const saveSmall = (cpu: Cpu, count: number): SmallState => ({ regs: Array.from({ length: count }, (_, index) => readWord(cpu, index)), eip: cpu.eip(), eflags: cpu.eflags() });
+const saveSmall = (cpu: Cpu, count: number): SmallState => ({ regs: Array.from({ length: count }, (_, index) => readWord(cpu, index)), eip: cpu.rip(), eflags: cpu.eflags() });
 function restoreSmall(cpu: Cpu, state: SmallState): void {
   state.regs.forEach((value, index) => setWord(cpu, index, value));
-  cpu.setEip(state.eip);
+  cpu.setRip(state.eip);
   cpu.setEflags(state.eflags);
 }
 
 /** Does the store count as one of a whole entry? For 64-bit guests any part of it does; of 32-bit code CMPXCHG8B alone stores eight bytes at once. */
 function storesEightBytes(vcpu: Vcpu, cpu: Cpu): boolean {
   if (vcpu.domain.abi.wordBits === 64) return true;
-  const read = cpu.readLinear((cpu.segment(SEG.cs).base + cpu.eip()) >>> 0, 5, false);
+  const read = cpu.readLinear((cpu.segment(SEG.cs).base + cpu.rip()) >>> 0, 5, false);
   if (!read.ok) return false;
   const prefixes: ReadonlySet<number> = new Set([0xf0, 0x66, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65]);
   let at = 0;

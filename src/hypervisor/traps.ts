@@ -94,7 +94,7 @@ export function deliverUpcall(hv: Hypervisor, vcpu: Vcpu): void {
   if (callback === undefined) {
     return crashDomain(hv, domain, `domain ${domain.name}: an event is pending and not masked, and the guest has set no event callback`, vcpu);
   }
-  hv.world.emit(EVENT.upcall, domain.domId, vcpu.vcpuId, [cpu.eip(), callback.address]);
+  hv.world.emit(EVENT.upcall, domain.domId, vcpu.vcpuId, [cpu.rip(), callback.address]);
   const next = bounceFrom(hv, vcpu, { ...callback, maskEvents: true }, currentFrame(cpu));
   if (next !== undefined) returnTo(hv, vcpu, next);
 }

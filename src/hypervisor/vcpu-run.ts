@@ -104,7 +104,7 @@ function leave(hv: Hypervisor, vcpu: Vcpu, why: 'blocked' | 'stopped'): AfterExi
 }
 
 function stopForEngine(hv: Hypervisor, vcpu: Vcpu, what: string): void {
-  const ip = vcpu.cpu?.eip() ?? 0;
+  const ip = vcpu.cpu?.rip() ?? 0;
   const why = `domain ${vcpu.domain.name} at ${hexVaddr(ip)}: ${what}`;
   hv.world.emit(EVENT.engineLimit, vcpu.domain.domId, vcpu.vcpuId, [ip], Uint8Array.from(why, (char) => char.charCodeAt(0) & 0x7f));
   crashDomain(hv, vcpu.domain, why, vcpu);

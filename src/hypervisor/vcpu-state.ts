@@ -51,7 +51,7 @@ export function setVcpuOnline(hv: Hypervisor, vcpu: Vcpu, online: boolean): void
   const { domId } = vcpu.domain;
   vcpu.online = online;
   changeRunstate(hv, vcpu, online ? RUNSTATE.runnable : RUNSTATE.offline);
-  hv.world.emit(online ? EVENT.vcpuUp : EVENT.vcpuDown, domId, vcpu.vcpuId, online ? [vcpu.cpu?.eip() ?? 0] : []);
+  hv.world.emit(online ? EVENT.vcpuUp : EVENT.vcpuDown, domId, vcpu.vcpuId, online ? [vcpu.cpu?.rip() ?? 0] : []);
   hv.world.vcpuRunnable(domId, vcpu.vcpuId, isRunnable(vcpu));
 }
 
@@ -70,7 +70,7 @@ export function shutdownDomain(hv: Hypervisor, domain: Domain, reason: number, t
 export function crashDomain(hv: Hypervisor, domain: Domain, why: string, vcpu?: Vcpu): void {
   if (domain.life.kind !== 'running') return;
   domain.life = { kind: 'crashed', why };
-  hv.world.emit(EVENT.domainCrashed, domain.domId, vcpu?.vcpuId ?? 0, [vcpu?.cpu?.eip() ?? 0], encodeText(why));
+  hv.world.emit(EVENT.domainCrashed, domain.domId, vcpu?.vcpuId ?? 0, [vcpu?.cpu?.rip() ?? 0], encodeText(why));
   stopVcpus(hv, domain);
   hv.world.domainShutdown(domain.domId, SHUTDOWN.crash, why);
 }

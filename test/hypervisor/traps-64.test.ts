@@ -89,7 +89,7 @@ const step = (insns = 1): AfterExit => {
 /** Puts code at the entry and runs it to its first exit, which Xen handles. */
 function runCode(...bytes: readonly number[]): AfterExit {
   write(code, bytes);
-  cpu.setEip(code);
+  cpu.setRip(code);
   return step(100);
 }
 const call = (number: number, ...args: readonly number[]): unknown => dispatchHypercall(hv, built.vcpu, number, new HypercallArgs().set(args));
@@ -106,7 +106,7 @@ function iret(context: { rip: number | bigint; cs: number; rsp?: number | bigint
   writeWords(at, context.rax ?? 0xaaaan, context.r11 ?? 0x1111n, context.rcx ?? 0x2222n, context.flags ?? 0n, context.rip, context.cs, context.rflags ?? IF, context.rsp ?? stack - 0x200, context.ss ?? FLAT.ss);
   setReg(RSP, at);
   setReg(RAX, HYPERCALL.iret);
-  cpu.setEip(code + 0x80);
+  cpu.setRip(code + 0x80);
   return step();
 }
 function giveUserTables(): void {
@@ -116,13 +116,22 @@ function giveUserTables(): void {
   expect(vcpu.userTableMfn).toBe(vcpu.guestTableMfn);
 }
 
+describe('a new domain', () => {
+  test('sees the machine-to-phys table, and its own list of frames', () => {
+    const startInfo = reg(RSI);
+    const mfn = built.p2m[(startInfo + 0x8000_0000) / 4096] as number;
+    const read = cpu.readLinear(-0x8000_0000_0000 + mfn * 8, 8, true);
+    expect(read.ok && new DataView(read.bytes.buffer, read.bytes.byteOffset).getUint32(0, true)).toBe((startInfo + 0x8000_0000) / 4096);
+  });
+});
+
 describe('SYSCALL in the kernel is a hypercall', () => {
   test('number and result in RAX; RCX and R11 hold the return address and the flags; segments are flat', () => {
     setReg(RAX, HYPERCALL.xen_version);
     setReg(RDI, 0);
     cpu.setRegHigh(RAX, 0);
     expect(runCode(...SYSCALL)).toBe('run');
-    expect([reg(RAX), cpu.eip(), reg(RCX), reg(R11)]).toEqual([262_167, code + 2, code + 2, cpu.eflags()]);
+    expect([reg(RAX), cpu.rip(), reg(RCX), reg(R11)]).toEqual([262_167, code + 2, code + 2, cpu.eflags()]);
     expect([cpu.segment(SEG.cs).selector, cpu.segment(SEG.ss).selector, cpu.cpl()]).toEqual([FLAT.cs, FLAT.ss, 3]);
   });
 
@@ -155,16 +164,16 @@ describe('SYSCALL in the kernel is a hypercall', () => {
     setReg(RAX, HYPERCALL.set_trap_table);
     setReg(RDI, stack - 0x40);
     runCode(...SYSCALL);
-    expect([cpu.eip(), reg(RCX), reg(RAX), reg(RDI)]).toEqual([code, code, HYPERCALL.set_trap_table, stack - 0x30]);
+    expect([cpu.rip(), reg(RCX), reg(RAX), reg(RDI)]).toEqual([code, code, HYPERCALL.set_trap_table, stack - 0x30]);
     step(1);
-    expect([cpu.eip(), reg(RAX)]).toEqual([code + 2, 0]);
+    expect([cpu.rip(), reg(RAX)]).toEqual([code + 2, 0]);
     expect(built.vcpu.traps[4]?.address).toBe(HANDLER);
   });
 
   test('INT 0x82 is an interrupt like any other', () => {
     setGate(13);
     runCode(0xcd, 0x82);
-    expect(cpu.eip()).toBe(HANDLER);
+    expect(cpu.rip()).toBe(HANDLER);
     expect(frame(4)[2]).toBe(0x82 * 8 + 2);
   });
 });
@@ -180,7 +189,7 @@ describe('exceptions and events', () => {
     expect(runCode(...UD2)).toBe('run');
     expect(frame(7)).toEqual([0x77, -5, code, FLAT.cs & ~3, flags | IF, stack + 8, FLAT.ss]);
     expect(reg(RSP)).toBe(stack - 7 * 8);
-    expect([cpu.eip(), reg(RCX), upcallMask(hv, built.vcpu)]).toEqual([HANDLER, HANDLER, 1]);
+    expect([cpu.rip(), reg(RCX), upcallMask(hv, built.vcpu)]).toEqual([HANDLER, HANDLER, 1]);
     // Once more, with events masked: the frame says so twice.
     runCode(...UD2);
     expect(frame(5).slice(3)).toEqual([2 ** 32 + (FLAT.cs & ~3), flags & ~IF]);
@@ -199,9 +208,9 @@ describe('exceptions and events', () => {
     built.vcpu.eventCallback = { cs: FLAT.cs, address: HANDLER, maskEvents: true };
     setUpcallMask(hv, built.vcpu, 0);
     setUpcallPending(hv, built.vcpu);
-    cpu.setEip(code);
+    cpu.setRip(code);
     enterGuest(hv, built.vcpu);
-    expect([cpu.eip(), upcallMask(hv, built.vcpu), frame(3)[2]]).toEqual([HANDLER, 1, code]);
+    expect([cpu.rip(), upcallMask(hv, built.vcpu), frame(3)[2]]).toEqual([HANDLER, 1, code]);
   });
 
   test.each([
@@ -230,11 +239,11 @@ describe('kernel and user mode', () => {
     expect(cpu.segment(SEG.gs).base).toBe(0x1000);
     write(code, UD2);
     expect(iret({ rip: code, cs: FLAT.cs, rsp: 0x1234_5678_9abc_def0n, rflags: IF | 1 })).toBe('run');
-    expect([vcpu.kernelMode, cpu.eip(), reg(RAX), reg(RCX), reg(R11)]).toEqual([false, code, 0xaaaa, 0x2222, 0x1111]);
+    expect([vcpu.kernelMode, cpu.rip(), reg(RAX), reg(RCX), reg(R11)]).toEqual([false, code, 0xaaaa, 0x2222, 0x1111]);
     expect([cpu.segment(SEG.gs).base, upcallMask(hv, vcpu), cpu.eflags() & 1]).toEqual([0x2000, 0, 1]);
     expect([cpu.regHigh(RSP) >>> 0, cpu.reg(RSP) >>> 0]).toEqual([0x1234_5678, 0x9abc_def0]);
     step();
-    expect([vcpu.kernelMode, cpu.eip(), cpu.segment(SEG.gs).base, reg(RSP)]).toEqual([true, HANDLER, 0x1000, stack - 7 * 8]);
+    expect([vcpu.kernelMode, cpu.rip(), cpu.segment(SEG.gs).base, reg(RSP)]).toEqual([true, HANDLER, 0x1000, stack - 7 * 8]);
     const [rcx, r11, rip, cs, rflags, , ss] = frame(7);
     expect([rcx, r11, rip, cs, ss]).toEqual([0x2222, 0x1111, code, FLAT.cs, FLAT.ss]);
     expect((rflags as number) & (IF | 1)).toBe(IF | 1);
@@ -257,7 +266,7 @@ describe('kernel and user mode', () => {
     const flags = cpu.eflags();
     step();
     expect(frame(7)).toEqual([code + 2, flags, code + 2, FLAT.cs, flags, stack - 0x200, FLAT.ss]);
-    expect([cpu.eip(), cpu.eflags() & (DF | 1), upcallMask(hv, built.vcpu), reg(RAX)]).toEqual([HANDLER, 1, 1, 0xaaaa]);
+    expect([cpu.rip(), cpu.eflags() & (DF | 1), upcallMask(hv, built.vcpu), reg(RAX)]).toEqual([HANDLER, 1, 1, 0xaaaa]);
   });
 
   test('without a callback it is #UD at the instruction, and DF stays', () => {
@@ -266,7 +275,7 @@ describe('kernel and user mode', () => {
     write(code, SYSCALL);
     iret({ rip: code, cs: FLAT.cs, rflags: IF | DF });
     step();
-    expect([cpu.eip(), frame(3)[2], cpu.eflags() & DF]).toEqual([HANDLER, code, DF]);
+    expect([cpu.rip(), frame(3)[2], cpu.eflags() & DF]).toEqual([HANDLER, code, DF]);
   });
 
   test('VGCF_in_syscall returns as SYSRET does: flat segments, RCX and R11 from RIP and RFLAGS', () => {
@@ -283,7 +292,7 @@ describe('kernel and user mode', () => {
     giveUserTables();
     setGate(13);
     iret(context);
-    expect([built.vcpu.kernelMode, cpu.eip()]).toEqual([true, HANDLER]);
+    expect([built.vcpu.kernelMode, cpu.rip()]).toEqual([true, HANDLER]);
     expect(frame(5).slice(2)).toEqual([errorCode, Number(context.rip), context.cs]);
   });
 
@@ -302,7 +311,7 @@ describe('kernel and user mode', () => {
 
   test('iret to the kernel stays in it', () => {
     iret({ rip: code + 8, cs: FLAT.cs & ~3, rflags: 0 });
-    expect([built.vcpu.kernelMode, cpu.eip(), upcallMask(hv, built.vcpu), cpu.segment(SEG.cs).selector]).toEqual([true, code + 8, 1, FLAT.cs]);
+    expect([built.vcpu.kernelMode, cpu.rip(), upcallMask(hv, built.vcpu), cpu.segment(SEG.cs).selector]).toEqual([true, code + 8, 1, FLAT.cs]);
   });
 });
 
@@ -313,7 +322,7 @@ describe('emulated instructions', () => {
     setReg(RAX, 0x8000_0000);
     setReg(RDX, 0xffff_8880);
     runCode(0x0f, 0x30);
-    expect([cpu.eip(), cpu.segment(SEG.gs).base]).toEqual([code + 2, -0x777f_8000_0000]);
+    expect([cpu.rip(), cpu.segment(SEG.gs).base]).toEqual([code + 2, -0x777f_8000_0000]);
     setReg(RAX, -1);
     setReg(RDX, -1);
     runCode(0x0f, 0x32);
@@ -326,7 +335,7 @@ describe('emulated instructions', () => {
     setReg(RAX, 0);
     setReg(RDX, 0x8000);
     runCode(0x0f, 0x30);
-    expect(cpu.eip()).toBe(HANDLER);
+    expect(cpu.rip()).toBe(HANDLER);
   });
 
   test('the base of user mode is kept until it is wanted', () => {
@@ -341,7 +350,7 @@ describe('emulated instructions', () => {
     built.vcpu.cr2Guest = -0x1234;
     // mov %cr2, %r9
     runCode(0x41, 0x0f, 0x20, 0xd1);
-    expect([reg(9), cpu.eip()]).toEqual([-0x1234, code + 4]);
+    expect([reg(9), cpu.rip()]).toEqual([-0x1234, code + 4]);
     // mov %cr3, %rdx
     runCode(0x0f, 0x20, 0xda);
     expect(reg(RDX)).toBe(built.vcpu.guestTableMfn * 4096);
@@ -372,6 +381,6 @@ describe('a vCPU that runs again after another', () => {
     const flags = cpu.eflags();
     reloadSegments(hv, built.vcpu);
     expect(frame(11)).toEqual([0x2222, 0x1111, 0x23, 0, 0, 0, code, FLAT.cs, flags, stack - 0x200, FLAT.ss]);
-    expect([built.vcpu.kernelMode, cpu.eip(), cpu.segment(SEG.ds).selector, upcallMask(hv, built.vcpu)]).toEqual([true, HANDLER, 0, 0]);
+    expect([built.vcpu.kernelMode, cpu.rip(), cpu.segment(SEG.ds).selector, upcallMask(hv, built.vcpu)]).toEqual([true, HANDLER, 0, 0]);
   });
 });

@@ -19,7 +19,7 @@ import { allocUnboundPort, newEventChannels } from '../event-channels.ts';
 import { FRAME, FRAME_TYPE } from '../frame-table.ts';
 import { growGrantTable, newGrantTable, seedGrant } from '../grant-table.ts';
 import { allocSharedFrame, createDomain, createVcpu, type Hypervisor } from '../hypervisor.ts';
-import { VMASST } from '../page-tables.ts';
+import { fillM2pSlot, VMASST } from '../page-tables.ts';
 import { getPage, getType } from '../page-types.ts';
 import { PTE } from '../page-walk.ts';
 import { createPerDomain } from '../per-domain.ts';
@@ -202,6 +202,8 @@ function adoptBaseTable(hv: Hypervisor, vcpu: Vcpu, mfn: number): void {
     assert(rc === 0, `the ${holder} gets no type (${rc}): ${hv.frames.describe(mfn)}`);
   }
   hv.frames.flags[mfn] = (hv.frames.flags[mfn] as number) | FRAME.pinned;
+  // The root is loaded now, so it shows the machine-to-phys table.
+  if (domain.abi.levels === 4) fillM2pSlot(hv, mfn);
   vcpu.guestTableMfn = mfn;
 }
 

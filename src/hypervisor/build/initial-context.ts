@@ -49,7 +49,7 @@ export function loadInitialContext(hv: Hypervisor, vcpu: Vcpu, context: InitialC
   cpu.setLdtr({ selector: 0, base: 0, limit: 0, access: UNUSABLE });
   setVaddr(cpu, GPR.esi, context.startInfoVaddr);
   setVaddr(cpu, GPR.esp, context.stackVaddr);
-  cpu.setEip(context.entry);
+  cpu.setRip(context.entry);
   cpu.setEflags(EFLAGS_IF_FIXED);
   for (const [index, selector] of [[SEG.cs, flat.cs], [SEG.ss, flat.ss], [SEG.ds, flat.ds], [SEG.es, flat.ds], [SEG.fs, flat.ds], [SEG.gs, flat.ds]] as const) {
     const descriptor = reservedDescriptor(abi.wordBits, selector);

@@ -144,6 +144,8 @@ function newUserBasePtr(hv: Hypervisor, vcpu: Vcpu, { arg1: mfn }: ExtOp): numbe
     if (hasAssist(vcpu.domain, VMASST.m2pStrict)) zapM2pSlot(hv, mfn);
   }
   vcpu.userTableMfn = mfn;
+  // The switch to user mode flushes nothing (guest-mode.ts): what was cached of the old table goes now.
+  vcpu.cpu?.flushTlb(true);
   return putBase(hv, old);
 }
 
