@@ -77,12 +77,9 @@ function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: numbe
   const spec = options.spec.domains[index];
   const images = options.images[index];
   assert(spec !== undefined && images !== undefined, `domain ${name} has no spec or no images`);
-  // Long mode is not in the processor model yet: better no world than one that crashes at once.
-  const wide = images.kernel.wordBits === 64;
-  if (wide) throw new UsageError(`${spec.kernel.name} is a 64-bit kernel; this version runs 32-bit PV kernels only`);
   const cpu = processorFor(world, spec, {
     exceptions: 'exit',
-    cpuid: wide ? pvCpuid64 : pvCpuid,
+    cpuid: images.kernel.wordBits === 64 ? pvCpuid64 : pvCpuid,
     pdpteCached: images.kernel.abi.startsWith('xen3'),
     tier: options.tier ?? 'auto',
     clock: options.clock,
