@@ -19,7 +19,7 @@ import { StateDigester } from '../sim/state-digest.ts';
 import type { EventSink, World } from '../sim/world.ts';
 import { version } from '../node/package-info.ts';
 import { drive } from './drive.ts';
-import { rememberPlaces } from './image-places.ts';
+import { rememberPlaces } from '../node/image-places.ts';
 import { listenToKeys } from './keyboard.ts';
 import { startProgress } from './progress.ts';
 import type { RunResult } from './report.ts';

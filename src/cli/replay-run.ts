@@ -3,22 +3,16 @@
 import { ENGINE_REVISION } from '../abi/revision.ts';
 import { UsageError } from '../base/assert.ts';
 import { bytesToHex } from '../base/hash.ts';
-import type { ImageRef } from '../log/packets.ts';
 import type { Recording } from '../log/reader.ts';
-import { RecordingError } from '../log/recording-error.ts';
-import { loadImages, loggedName } from '../node/load-images.ts';
-import { findProductImage } from '../node/product-images.ts';
+import { recordedWorld } from '../node/recorded-world.ts';
 import { openRecordingFile } from '../node/recording-files.ts';
 import { CheckWatch, type CheckMode, type CheckSummary } from '../replay/check-watch.ts';
 import { reportDivergence, type DivergenceReport } from '../replay/divergence-report.ts';
-import { Replayer } from '../replay/replayer.ts';
+import { buildReplayWorld } from '../replay/replay-world.ts';
+import type { Replayer } from '../replay/replayer.ts';
 import { logModeOf } from '../replay/whole-digest.ts';
-import { buildWorld } from '../sim/build-world.ts';
-import { specFrom, type WorldSpec } from '../sim/spec.ts';
-import { StateDigester } from '../sim/state-digest.ts';
 import type { World } from '../sim/world.ts';
 import type { PositionArgument } from './arguments.ts';
-import { rememberedPlaces } from './image-places.ts';
 import { startProgress } from './progress.ts';
 import type { Summary } from './summary.ts';
 
@@ -44,43 +38,13 @@ export interface ReplayResult {
 const SLICE_INSNS = 20_000_000;
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-export function specOf(recording: Recording): WorldSpec {
-  const text = recording.world.options.find((option) => option.name === 'spec')?.value;
-  try {
-    const spec = text === undefined ? undefined : specFrom(JSON.parse(text));
-    if (spec !== undefined) return spec;
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-  }
-  throw new RecordingError('damaged', recording.source.name, 0, 'its header describes no world', 'record it again');
-}
-
-/** The bytes of an image of the recording: embedded, among the product's own, or where the user says. */
-async function imageBytes(recording: Recording, ref: ImageRef, places: readonly string[]): Promise<Uint8Array> {
-  const bytes = recording.image(ref) ?? (await findProductImage(ref, [...places, ...rememberedPlaces(recording, ref)]));
-  if (bytes !== undefined) return bytes;
-  throw new RecordingError('image', recording.source.name, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) is not here, or what is here differs`, 'name the file or folder that has it with --images, or have the recording packed where it was made (rexen pack)');
-}
-
 export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
   const recording = await openRecordingFile(run.file);
-  const spec = specOf(recording);
-  const images = await loadImages(spec, async (name) => {
-    const ref = recording.world.images.find((image) => image.name === loggedName(name));
-    if (ref === undefined) throw new RecordingError('damaged', run.file, 0, `its world needs ${name}, which its header does not list`, 'record it again');
-    return imageBytes(recording, ref, run.images);
-  });
-  let replayer: Replayer | undefined;
-  let digester: StateDigester | undefined;
-  replayer = new Replayer(recording, () => (digester as StateDigester).parts());
+  const { spec, images } = await recordedWorld(recording, run.images);
   const { check = 'off' } = run;
   const watch = new CheckWatch(check);
-  const world = buildWorld({
-    spec, images: images.domains, choices: replayer.choices, input: () => replayer.input,
-    sink: (made) => {
-      digester = new StateDigester(made);
-      return watch.wrap(replayer);
-    },
+  const { world, replayer } = buildReplayWorld({
+    recording, spec, images: images.domains, wrap: (sink) => watch.wrap(sink),
     observers: {
       ...(run.showConsole ? { consoleOut: (_domId: number, bytes: Uint8Array) => void process.stdout.write(bytes) } : {}),
       ...(check === 'off' ? {} : { quiescent: watch.quiescent }),

@@ -10,7 +10,7 @@ import { EVENT } from '../abi/events.ts';
 import { assert } from '../base/assert.ts';
 import { EventsDigest } from './digest.ts';
 import { decodeEvent, eventEnd, type DecodedEvent } from './event-decoder.ts';
-import { EventEncoder } from './event-encoder.ts';
+import { EventEncoder, type VcpuBase } from './event-encoder.ts';
 import { sameBytes } from '../base/hash.ts';
 import type { PositionedEvent, Recording } from './reader.ts';
 
@@ -28,7 +28,7 @@ export class ReplayEncoder {
   /** All recorded events have been matched and the recording was cut short: what comes now is new. */
   pastEnd = false;
   readonly #encoder: EventEncoder;
-  readonly #digest: EventsDigest | undefined;
+  #digest: EventsDigest | undefined;
   #chunk = -1;
   #expected: Uint8Array = new Uint8Array(0);
   #cursor = 0;
@@ -82,6 +82,44 @@ export class ReplayEncoder {
   /** As EventEncoder.nameNumber; its nameDefined event is compared too. */
   nameNumber(name: string, domId: number, vcpuId: number, retired: number, nowNs: number): number {
     return this.#encoder.nameNumber(name, domId, vcpuId, retired, nowNs, this);
+  }
+
+  /**
+   * Goes on as if the first `index` events had been made, as recorded. What follows is compared;
+   * chunks' digests are not any more, since they cover what was skipped.
+   */
+  seek(index: number): void {
+    const { recording } = this;
+    assert(index >= 0 && index <= recording.eventCount, `event ${index} of ${recording.eventCount} is sought`);
+    this.divergence = undefined;
+    this.pastEnd = false;
+    this.#digest = undefined;
+    this.#chunk = index === recording.eventCount ? recording.chunks.length - 1 : recording.chunkOf(index);
+    this.#expected = this.#chunk < 0 ? new Uint8Array(0) : recording.chunkBytes(this.#chunk);
+    this.#cursor = 0;
+    const retired = new Map<number, VcpuBase>();
+    const chunk = recording.chunks[this.#chunk];
+    let nowNs = chunk?.nowNs ?? 0;
+    for (const base of chunk?.vcpus ?? []) retired.set(base.domain * 0x1_0000 + base.vcpu, { domId: base.domain, vcpuId: base.vcpu, retired: base.retired });
+    for (const event of recording.events(chunk?.firstEvent ?? 0, index)) {
+      retired.set(event.domId * 0x1_0000 + event.vcpuId, { domId: event.domId, vcpuId: event.vcpuId, retired: event.retired });
+      nowNs = event.nowNs;
+      this.#cursor = eventEnd(this.#expected, this.#cursor);
+    }
+    const names = this.#definitions().filter(({ chunk: at, offset }) => at < this.#chunk || (at === this.#chunk && offset < this.#cursor)).map(({ name }) => name);
+    this.#encoder.restoreState({ eventCount: index, nowNs, vcpus: [...retired.values()], names });
+  }
+
+  #knownDefinitions: { readonly chunk: number; readonly offset: number; readonly name: string }[] | undefined;
+  /** Where the recording defines names, in order. */
+  #definitions(): { readonly chunk: number; readonly offset: number; readonly name: string }[] {
+    this.#knownDefinitions ??= this.recording.chunks.flatMap(({ landmarks }, chunk) =>
+      landmarks.flatMap((offset) => {
+        const event = decodeEvent(this.recording.chunkBytes(chunk), offset);
+        return event?.kind === EVENT.nameDefined ? [{ chunk, offset, name: new TextDecoder().decode(event.bytes) }] : [];
+      }),
+    );
+    return this.#knownDefinitions;
   }
 
   /** The run is over: if the recording goes on, that is a divergence too. */

@@ -8,7 +8,7 @@ import type { StateDigest } from '../log/packets.ts';
 import { parseCommand } from '../dom0/toolstack.ts';
 import { SeededChoices, type ChoiceName, type Choices } from '../sim/choices.ts';
 import { RecordedInputs, type RecordedInput } from '../sim/input.ts';
-import type { EventSink } from '../sim/world.ts';
+import type { EventSink, World } from '../sim/world.ts';
 import { KindCounts } from './recorder.ts';
 import { logModeOf, WholeDigest } from './whole-digest.ts';
 
@@ -66,6 +66,8 @@ export class Replayer implements EventSink {
   readonly #expectedDigests: readonly StateDigest[];
   readonly #whole: WholeDigest | undefined;
   #digestsSeen = 0;
+  /** A seek has left events out: a digest of all of them cannot be had any more. */
+  #skipped = false;
 
   constructor(recording: Recording, digestState: () => StateDigest['parts']) {
     this.recording = recording;
@@ -82,6 +84,14 @@ export class Replayer implements EventSink {
     this.input = new RecordedInputs((index) => inputs[index]);
     this.#digestState = digestState;
     this.#expectedDigests = recording.stateDigests;
+  }
+
+  /** The world was put where it is, and has not run there: goes on comparing from its place. */
+  seek(world: World): void {
+    this.encoder.seek(this.#whole === undefined ? world.eventCount : world.inputsTaken);
+    this.#digestsSeen = world.digestCount;
+    this.stateDivergence = undefined;
+    this.#skipped = true;
   }
 
   get divergence(): Divergence | undefined {
@@ -107,7 +117,7 @@ export class Replayer implements EventSink {
   stateDigest(eventCount: number): void {
     const expected = this.#expectedDigests[this.#digestsSeen++];
     if (expected === undefined || this.encoder.divergence !== undefined || this.stateDivergence !== undefined || this.encoder.pastEnd) return;
-    if (this.#whole === undefined && expected.atEvent !== eventCount) return;
+    if (this.#whole === undefined ? expected.atEvent !== eventCount : this.#skipped) return;
     const parts = this.#digestState();
     const actual = new Map((this.#whole?.over(parts) ?? parts).map((part) => [part.name, part.digest]));
     const different = expected.parts.filter((part) => !sameBytes(part.digest, actual.get(part.name) ?? new Uint8Array(0)));

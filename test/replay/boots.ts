@@ -3,7 +3,7 @@ import { bytesSource, openRecording, type Recording } from '../../src/log/reader
 import { MemorySink, RecordingWriter } from '../../src/log/writer.ts';
 import type { Compression } from '../../src/log/codec.ts';
 import { portableSpec } from '../../src/cli/live-run.ts';
-import { specOf } from '../../src/cli/replay-run.ts';
+import { specOf } from '../../src/node/recorded-world.ts';
 import { loadHashes } from '../../src/node/load-hashes.ts';
 import { loadImages, loggedName, type LoadedImages } from '../../src/node/load-images.ts';
 import { findScenario } from '../../src/node/scenario-files.ts';

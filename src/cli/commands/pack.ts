@@ -8,7 +8,7 @@ import type { Compression } from '../../log/codec.ts';
 import type { Recording } from '../../log/reader.ts';
 import { RecordingError } from '../../log/recording-error.ts';
 import { repack } from '../../log/repack.ts';
-import { rememberedPlaces } from '../image-places.ts';
+import { rememberedPlaces } from '../../node/image-places.ts';
 import { findProductImage } from '../../node/product-images.ts';
 import { FileSink, openRecordingFile, segmentPath } from '../../node/recording-files.ts';
 import { zlibCodec } from '../../node/zlib-codec.ts';

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { ImageRef } from '../log/packets.ts';
 import type { Recording } from '../log/reader.ts';
-import type { LoadedImages } from '../node/load-images.ts';
+import type { LoadedImages } from './load-images.ts';
 
 const IMAGE_PATH = 'image-path:';
 

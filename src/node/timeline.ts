@@ -1,0 +1,33 @@
+// What programs import as `rexen/timeline`: a recording on disk, opened as a timeline.
+//
+//   const timeline = await openTimeline('grub.rxr');
+//   timeline.seek({ event: 118 });
+//   timeline.world.hv.frames.describe(0x1a2b);
+import { Timeline, type TimelineOptions } from '../replay/timeline.ts';
+import { loadHashes } from './load-hashes.ts';
+import { openRecordingFile } from './recording-files.ts';
+import { recordedWorld } from './recorded-world.ts';
+
+export { RecordingError } from '../log/recording-error.ts';
+export { positionText, type PositionedEvent, type Recording } from '../log/reader.ts';
+export { eventLine } from '../log/event-text.ts';
+export type { Snapshot, VcpuPlace } from '../sim/snapshot.ts';
+export type { World } from '../sim/world.ts';
+export { CHECKPOINT_EVERY_INSNS, Timeline, type Place, type Target, type TimelineOptions } from '../replay/timeline.ts';
+
+export interface OpenTimelineOptions extends Pick<TimelineOptions, 'everyInsns' | 'memoryBytes' | 'observers'> {
+  /** Files and folders in which to look for images first. */
+  readonly images?: readonly string[];
+}
+
+/** Throws RecordingError for a file that cannot be used, or whose images are not here. */
+export async function openTimeline(path: string, options: OpenTimelineOptions = {}): Promise<Timeline> {
+  await loadHashes();
+  const recording = await openRecordingFile(path);
+  const { spec, images } = await recordedWorld(recording, options.images ?? []);
+  const { everyInsns, memoryBytes, observers } = options;
+  return new Timeline({
+    recording, spec, images: images.domains,
+    ...(everyInsns === undefined ? {} : { everyInsns }), ...(memoryBytes === undefined ? {} : { memoryBytes }), ...(observers === undefined ? {} : { observers }),
+  });
+}

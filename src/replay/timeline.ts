@@ -1,0 +1,200 @@
+// A recording as a place to be in: seek() brings the world to any position, forwards or backwards, in time
+// that does not grow with the position. It goes to the nearest checkpoint before, and runs from there; what
+// is run is compared with the recording, as in any replay.
+//
+//   checkpoints:  0 ······ x ······ x ······ x            seek: restore x, run ──►|
+//                                                         each stretch that is run for the first time leaves
+//                                                         checkpoints behind; a sidecar file brings some along
+//
+// Where a position is: the first point of rest (between two instructions, with nothing under way) at which
+// everything that it asks for has happened. That is a property of the run, not of how one came there.
+//
+// Worlds with guests that cannot be restored (generators) are run again from their start.
+import { assert } from '../base/assert.ts';
+import type { Recording } from '../log/reader.ts';
+import type { DomainImages } from '../sim/build-world.ts';
+import { MemoryStore } from '../sim/content-store.ts';
+import { isRestorable, Snapshots, type Snapshot, type VcpuPlace } from '../sim/snapshot.ts';
+import type { WorldSpec } from '../sim/spec.ts';
+import type { DigestPart } from '../sim/state-digest.ts';
+import type { Observers, World } from '../sim/world.ts';
+import { buildReplayWorld, type ReplayWorld } from './replay-world.ts';
+
+/** What must have happened; at least one of them. */
+export interface Target {
+  /** So many events. */
+  readonly event?: number;
+  /** So many instructions of this vCPU. */
+  readonly vcpu?: VcpuPlace;
+  /** So many instructions of all vCPUs together. */
+  readonly insns?: number;
+}
+
+/** Where a world is. */
+export interface Place {
+  readonly eventCount: number;
+  readonly insns: number;
+  readonly nowNs: number;
+  readonly vcpus: readonly VcpuPlace[];
+  /** The run has ended here: it cannot go further. */
+  readonly ended: boolean;
+}
+
+export interface TimelineOptions {
+  readonly recording: Recording;
+  readonly spec: WorldSpec;
+  readonly images: readonly DomainImages[];
+  /** Instructions between two checkpoints that are left behind; 0: none are. */
+  readonly everyInsns?: number;
+  /** No more of them are left behind once they take so much memory. */
+  readonly memoryBytes?: number;
+  /** Checkpoints made before, with their store. */
+  readonly checkpoints?: { readonly store: MemoryStore; readonly snapshots: readonly Snapshot[] };
+  readonly observers?: Observers;
+}
+
+/**
+ * Measured on GRUB's boot: a checkpoint costs some 2 ms, running this far 60 to 200 ms.
+ */
+export const CHECKPOINT_EVERY_INSNS = 20_000_000;
+const MEMORY_BYTES = 1 << 30;
+
+export class Timeline {
+  readonly recording: Recording;
+  readonly store: MemoryStore;
+  readonly #options: TimelineOptions;
+  readonly #everyInsns: number;
+  readonly #memoryBytes: number;
+  #run: ReplayWorld;
+  #snapshots: Snapshots | undefined;
+  /** In order; the first is the beginning. Empty if the world cannot be restored. */
+  readonly #checkpoints: Snapshot[] = [];
+  #at: string | undefined;
+  /** Instructions run since the timeline was opened: what seeking costs. */
+  insnsRun = 0;
+
+  constructor(options: TimelineOptions) {
+    this.recording = options.recording;
+    this.#options = options;
+    this.#everyInsns = options.everyInsns ?? CHECKPOINT_EVERY_INSNS;
+    this.#memoryBytes = options.memoryBytes ?? MEMORY_BYTES;
+    this.store = options.checkpoints?.store ?? new MemoryStore();
+    this.#run = this.#build();
+    if (this.#snapshots !== undefined) this.#checkpoints.push(this.#snapshots.take(), ...(options.checkpoints?.snapshots ?? []));
+  }
+
+  get world(): World {
+    return this.#run.world;
+  }
+  /** For reports: what differs from the recording, if something does. */
+  get run(): ReplayWorld {
+    return this.#run;
+  }
+  get diverged(): boolean {
+    const { replayer } = this.#run;
+    return replayer.divergence !== undefined || replayer.stateDivergence !== undefined;
+  }
+  get checkpoints(): readonly Snapshot[] {
+    return this.#checkpoints;
+  }
+
+  place(): Place {
+    const { world } = this;
+    const vcpus = [...world.hv.domains.values()].flatMap(({ domId, vcpus }) => vcpus.flatMap(({ vcpuId, cpu }) => (cpu === undefined ? [] : [{ domId, vcpuId, retired: cpu.retired() }])));
+    return { eventCount: world.eventCount, insns: world.insns(), nowNs: world.nowNs(), vcpus, ended: world.ended !== undefined };
+  }
+
+  /** The state's digests here, by part. */
+  digest(): DigestPart[] {
+    return this.#run.digester.parts();
+  }
+
+  /** Brings the world to the target, or as far as the run goes: to its end, or to where it leaves the recording (`diverged`). */
+  seek(target: Target): Place {
+    assert(target.event !== undefined || target.vcpu !== undefined || target.insns !== undefined, 'a target asks for nothing');
+    const key = JSON.stringify([target.event, target.vcpu, target.insns]);
+    if (this.#at === key) return this.place();
+    this.#at = undefined;
+    const best = this.#checkpoints.findLast((checkpoint) => isBefore(checkpoint, target)) ?? this.#checkpoints[0];
+    const here = this.place();
+    const usable = isBefore(here, target) && !this.diverged;
+    if (best === undefined) {
+      if (!usable) this.#run = this.#build();
+    } else if (!usable || best.insns > here.insns) this.#restore(best);
+    this.#runTo(target);
+    this.#at = key;
+    return this.place();
+  }
+
+  /** To the end of the recording. */
+  seekEnd(): Place {
+    return this.seek({ insns: Infinity });
+  }
+
+  /** Leaves a checkpoint here. Undefined if this world cannot be restored. */
+  checkpoint(): Snapshot | undefined {
+    const snapshot = this.#snapshots?.take();
+    if (snapshot === undefined) return undefined;
+    const at = this.#checkpoints.findIndex((other) => other.insns > snapshot.insns || (other.insns === snapshot.insns && other.eventCount > snapshot.eventCount));
+    this.#checkpoints.splice(at < 0 ? this.#checkpoints.length : at, 0, snapshot);
+    return snapshot;
+  }
+
+  #build(): ReplayWorld {
+    const { recording, spec, images, observers } = this.#options;
+    const run = buildReplayWorld({ recording, spec, images, ...(observers === undefined ? {} : { observers }) });
+    this.#snapshots = isRestorable(run.world) ? new Snapshots(run.world, this.store) : undefined;
+    return run;
+  }
+
+  #restore(snapshot: Snapshot): void {
+    (this.#snapshots as Snapshots).restore(snapshot);
+    this.#run.replayer.seek(this.world);
+  }
+
+  #runTo(target: Target): void {
+    const { world } = this;
+    let next = this.#nextCheckpoint();
+    const from = world.insns();
+    while (world.ended === undefined && world.sink?.over !== true) {
+      const left = leftTo(this.world, target);
+      if (left === undefined) break;
+      world.advance(Math.min(left, Math.max(1, next - world.insns())), target.event !== undefined && world.eventCount < target.event ? target.event : Infinity);
+      if (world.insns() < next || world.ended !== undefined || this.diverged) continue;
+      if (this.store.sizeBytes < this.#memoryBytes) this.checkpoint();
+      next = this.#nextCheckpoint();
+    }
+    // What follows the last instruction: the digest at the end.
+    if (world.ended !== undefined) world.advance(1);
+    this.insnsRun += world.insns() - from;
+  }
+
+  /** Instructions at which the next checkpoint is due. */
+  #nextCheckpoint(): number {
+    if (this.#everyInsns === 0 || this.#snapshots === undefined) return Infinity;
+    const here = this.world.insns();
+    const before = this.#checkpoints.findLast(({ insns }) => insns <= here)?.insns ?? 0;
+    const after = this.#checkpoints.find(({ insns }) => insns > here)?.insns ?? Infinity;
+    const due = Math.max(before, here - this.#everyInsns) + this.#everyInsns;
+    // Not right before one that is there; and from there on, the next.
+    if (after - due >= this.#everyInsns / 2) return due;
+    return after + this.#everyInsns;
+  }
+}
+
+/** Is something that the target asks for still to come? Then the place is before it. */
+export function isBefore(place: Pick<Place, 'eventCount' | 'insns' | 'vcpus'>, target: Target): boolean {
+  if (target.event !== undefined && place.eventCount < target.event) return true;
+  if (target.insns !== undefined && place.insns < target.insns) return true;
+  const { vcpu } = target;
+  return vcpu !== undefined && (place.vcpus.find(({ domId, vcpuId }) => domId === vcpu.domId && vcpuId === vcpu.vcpuId)?.retired ?? Infinity) < vcpu.retired;
+}
+
+/** How many instructions may be run at least without passing the target; undefined: it is reached. */
+function leftTo(world: World, target: Target): number | undefined {
+  if (target.event !== undefined && world.eventCount < target.event) return Infinity;
+  if (target.insns !== undefined && world.insns() < target.insns) return target.insns - world.insns();
+  const { vcpu } = target;
+  const retired = vcpu === undefined ? undefined : world.hv.vcpu(vcpu.domId, vcpu.vcpuId)?.cpu?.retired();
+  return vcpu !== undefined && retired !== undefined && retired < vcpu.retired ? vcpu.retired - retired : undefined;
+}
