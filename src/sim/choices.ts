@@ -18,6 +18,8 @@ export const CHOICE_NAMES = [
   'timer.slack',
   /** How long a frame is under way on a quiet wire. */
   'net.latency',
+  /** How long a disk takes for a request; it decides the order in which requests are answered. */
+  'disk.latency',
 ] as const;
 export type ChoiceName = (typeof CHOICE_NAMES)[number];
 

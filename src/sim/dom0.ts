@@ -9,6 +9,7 @@ import { assert, UsageError } from '../base/assert.ts';
 import { EVENT } from '../abi/events.ts';
 import { ConsoleBackend } from '../dom0/console.ts';
 import { DeviceBackend, type DeviceDriver } from '../dom0/device-backend.ts';
+import { Disk } from '../dom0/disk.ts';
 import { diskNumber, type DeviceConfig } from '../dom0/device-spec.ts';
 import { writeDomainEntries } from '../dom0/domain-entries.ts';
 import type { ConsolePort, DevicePort, ImageReader } from '../dom0/ports.ts';
@@ -25,9 +26,9 @@ import type { DomainSpec } from './spec.ts';
 import { DOM0_SERVICE, type Service, type World } from './world.ts';
 
 interface Tenant {
-  readonly spec: DomainSpec;
   readonly devices: readonly DeviceConfig[];
-  readonly disks: readonly ImageReader[];
+  /** By device number. Disks outlive their back ends. */
+  readonly disks: ReadonlyMap<number, Disk>;
   readonly ring: StoreRing;
   readonly protocol: string;
 }
@@ -63,13 +64,14 @@ export class Dom0 {
       name: DOM0_SERVICE,
       run: () => this.#act(() => this.toolstack.run()),
       command: (domId, command) => this.#command(domId, command),
-      save: () => this.#save(),
+      save: () => ({ ...this.#saveShared(), disks: this.#eachDisk((disk) => disk.save()) }),
+      digest: () => ({ ...this.#saveShared(), disks: this.#eachDisk((disk) => disk.digest()) }),
       restore: (state) => this.#restore(state),
     }, []);
   }
 
   /** The domain has been built and does not run yet. */
-  addDomain(built: BuiltDomain, spec: DomainSpec, disks: readonly ImageReader[]): void {
+  addDomain(built: BuiltDomain, spec: DomainSpec, images: readonly ImageReader[]): void {
     const { domain } = built;
     const { domId } = domain;
     const world = this.#world;
@@ -83,7 +85,10 @@ export class Dom0 {
     ring.connect();
     world.addService(domId, { name: 'xenstore', run: () => this.#act(() => ring.run()), save: () => ring.save(), restore: (state) => ring.restore(state) }, [built.storePort]);
     this.#addConsole(domId, built);
-    this.#tenants.set(domId, { spec, devices: devicesOf(spec), disks, ring, protocol: domain.abi.wordBits === 64 ? 'x86_64-abi' : 'x86_32-abi' });
+    const devices = devicesOf(spec);
+    assert(images.length === (spec.disks ?? []).length, () => `${spec.name} has ${spec.disks?.length ?? 0} disks, and content for ${images.length}`);
+    const disks = new Map(devices.filter((device) => device.deviceClass === 'vbd').map((device, index) => [device.deviceId, new Disk(images[index] as ImageReader)]));
+    this.#tenants.set(domId, { devices, disks, ring, protocol: domain.abi.wordBits === 64 ? 'x86_64-abi' : 'x86_32-abi' });
     this.#act(() => this.toolstack.buildDevices(domId));
   }
 
@@ -161,8 +166,7 @@ export class Dom0 {
   #driverOf(domId: number, config: DeviceConfig, port: DevicePort): DeviceDriver {
     const tenant = this.#tenants.get(domId);
     assert(tenant !== undefined, () => `domain ${domId} is unknown to dom0`);
-    const image = config.deviceClass === 'vbd' ? tenant.disks[(tenant.spec.disks ?? []).indexOf(config.disk as never)] : undefined;
-    return createDriver({ world: this.#world, config, port, network: this.network, image });
+    return createDriver({ world: this.#world, config, port, network: this.network, disk: tenant.disks.get(config.deviceId) });
   }
 
   #deviceService({ service, backend }: RunningDevice): Service {
@@ -179,7 +183,17 @@ export class Dom0 {
 
   // ---- state ---------------------------------------------------------------------------------------
 
-  #save(): unknown {
+  /** A disk, wherever it is plugged: for writing it out. */
+  disk(domId: number, vdev: string): Disk | undefined {
+    const device = this.#tenants.get(domId)?.devices.find((row) => row.deviceClass === 'vbd' && row.disk.vdev === vdev);
+    return device === undefined ? undefined : this.#tenants.get(domId)?.disks.get(device.deviceId);
+  }
+
+  #eachDisk<T>(of: (disk: Disk) => T): [domId: number, deviceId: number, T][] {
+    return [...this.#tenants].flatMap(([domId, { disks }]) => [...disks].map(([deviceId, disk]) => [domId, deviceId, of(disk)] as [number, number, T]));
+  }
+
+  #saveShared(): object {
     return {
       store: this.store.save(), toolstack: this.toolstack.save(), nextPort: this.#nextPort,
       devices: this.#devices.map((row) => ({ domId: row.domId, service: row.service, channels: [...row.channels], backend: row.backend.save() })),
@@ -187,7 +201,8 @@ export class Dom0 {
   }
 
   #restore(state: unknown): void {
-    const saved = state as { store: unknown; toolstack: unknown; nextPort: number; devices: { domId: number; service: string; channels: [number, number][]; backend: unknown }[] };
+    const saved = state as { store: unknown; toolstack: unknown; nextPort: number; devices: { domId: number; service: string; channels: [number, number][]; backend: unknown }[]; disks: [number, number, unknown][] };
+    for (const [domId, deviceId, content] of saved.disks) this.#tenants.get(domId)?.disks.get(deviceId)?.restore(content);
     this.store.restore(saved.store);
     this.toolstack.restore(saved.toolstack);
     this.#nextPort = saved.nextPort;

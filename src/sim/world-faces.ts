@@ -23,6 +23,8 @@ export interface Service {
   /** Its state is part of this other service's: not saved twice. */
   readonly partOf?: string;
   save(): unknown;
+  /** Stands for save() in a state digest, where that is large. */
+  digest?(): unknown;
   restore(state: unknown): void;
 }
 

@@ -325,6 +325,11 @@ export class World implements WorldPort {
     return [...this.#services].filter(([, service]) => service.partOf === undefined).map(([key, service]) => [key, service.save()]);
   }
 
+  /** Equal if and only if saveServices() is. */
+  digestServices(): unknown {
+    return [...this.#services].filter(([, service]) => service.partOf === undefined).map(([key, service]) => [key, service.digest?.() ?? service.save()]);
+  }
+
   /** What decides who runs next and when, apart from the domains' own records. */
   saveScheduler(): unknown {
     return {
