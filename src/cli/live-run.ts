@@ -1,6 +1,6 @@
 // Runs a scenario from its beginning, with or without a recording, and sums up.
 import { bytesToHex } from '../base/hash.ts';
-import { loadImages, loggedName, type LoadedImages } from '../node/load-images.ts';
+import { loadImages, portableSpec, type LoadedImages } from '../node/load-images.ts';
 import { createRecordingFile, type RecordingFile } from '../node/recording-worker.ts';
 import type { World as LoggedWorld } from '../log/packets.ts';
 import { CheckWatch, type CheckMode } from '../replay/check-watch.ts';
@@ -14,7 +14,6 @@ import { buildWorld } from '../sim/build-world.ts';
 import { SeededChoices } from '../sim/choices.ts';
 import { LiveInput, ScriptedInput, StoppableInput, type InputSource } from '../sim/input.ts';
 import type { Scenario } from '../sim/scenario.ts';
-import type { WorldSpec } from '../sim/spec.ts';
 import { StateDigester } from '../sim/state-digest.ts';
 import type { EventSink, World } from '../sim/world.ts';
 import { version } from '../node/package-info.ts';
@@ -39,16 +38,6 @@ export interface LiveRun {
   readonly profile: boolean;
   /** Default: off. */
   readonly check?: CheckMode;
-}
-
-/** The spec as a recording carries it: without the folders of this machine. */
-export function portableSpec(spec: WorldSpec): WorldSpec {
-  const domains = spec.domains.map((domain) => ({
-    ...domain,
-    kernel: { name: loggedName(domain.kernel.name) },
-    ...(domain.ramdisk === undefined ? {} : { ramdisk: { name: loggedName(domain.ramdisk.name) } }),
-  }));
-  return { ...spec, domains };
 }
 
 function loggedWorld(run: LiveRun, images: LoadedImages): LoggedWorld {
@@ -128,6 +117,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     }
   }
   const checked = watch.finish();
+  for (const name of images.changedDisks()) process.stderr.write(`rexen: ${name} was written to by another program during the run: the recording names its old content, and will not replay\n`);
   recorder?.finish();
   digestOnly?.finish();
   const end = { instructions: world.insns(), virtualTimeNs: world.nowNs(), outcome: ended.outcome, outcomeText: ended.text };

@@ -1,18 +1,17 @@
-// Finds the bytes of an image by its hash, wherever they are: a name proves nothing.
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+// Finds an image by its hash, wherever it is: a name proves nothing.
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { UsageError } from '../base/assert.ts';
-import { blake3, sameBytes } from '../base/hash.ts';
+import { sameBytes } from '../base/hash.ts';
 import type { ImageRef } from '../log/packets.ts';
+import { hashFile } from './disk-image.ts';
 
-/** Bytes with exactly that hash, or undefined. */
-export type ImageResolver = (ref: ImageRef) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
+/** The path of a file with exactly that hash, or undefined. */
+export type ImageResolver = (ref: ImageRef) => string | undefined;
 
-function fileWith(path: string, ref: ImageRef): Uint8Array | undefined {
+function hasContent(path: string, ref: ImageRef): boolean {
   const stat = statSync(path, { throwIfNoEntry: false });
-  if (stat === undefined || !stat.isFile() || stat.size !== ref.sizeBytes) return undefined;
-  const bytes = readFileSync(path);
-  return sameBytes(blake3(bytes), ref.blake3) ? bytes : undefined;
+  return stat !== undefined && stat.isFile() && stat.size === ref.sizeBytes && sameBytes(hashFile(path), ref.blake3);
 }
 
 /** Looks at the image's own name as a path, and at every file below the given files and folders. */
@@ -20,10 +19,6 @@ export function imagesIn(places: readonly string[]): ImageResolver {
   for (const place of places) if (!existsSync(place)) throw new UsageError(`${place}: there is no such file or folder to look for images in`);
   return (ref) => {
     const candidates = places.flatMap((place) => (statSync(place).isDirectory() ? readdirSync(place, { recursive: true, encoding: 'utf8' }).map((name) => join(place, name)) : [place]));
-    for (const path of [ref.name, ...candidates]) {
-      const bytes = fileWith(path, ref);
-      if (bytes !== undefined) return bytes;
-    }
-    return undefined;
+    return [ref.name, ...candidates].find((path) => hasContent(path, ref));
   };
 }

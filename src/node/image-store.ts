@@ -93,6 +93,16 @@ export function resolveImage(name: string): ImageFile {
   throw new UsageError(`${name}: there is no such kernel or ramdisk; give a path or a name from \`rexen fetch --list\``);
 }
 
+/** Where the image of that name is, without reading it. Throws UsageError. */
+export function resolveImagePath(name: string): string {
+  if (name.startsWith(BUILTIN)) return resolveImage(name).path;
+  const stored = storedImage(name);
+  if (stored !== undefined && existsSync(stored.path)) return stored.path;
+  const fetched = fetchedWith(name);
+  if (!existsSync(name) && fetched !== undefined) throw new UsageError(`the image ${name} is not here yet; run \`rexen fetch ${fetched}\` first`);
+  return name;
+}
+
 function fileImage(name: string, path: string, origin: string): ImageFile {
   const bytes = new Uint8Array(readFileSync(path));
   return { name, path, sha256: sha256Of(bytes), sizeBytes: bytes.length, origin, bytes };

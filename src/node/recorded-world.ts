@@ -1,13 +1,15 @@
 // From a recording's header to what its world is built of: the spec, and the images it names, embedded or
 // found on this machine.
+import { readFileSync } from 'node:fs';
 import { bytesToHex } from '../base/hash.ts';
 import type { ImageRef } from '../log/packets.ts';
 import type { Recording } from '../log/reader.ts';
 import { RecordingError } from '../log/recording-error.ts';
 import { specFrom, type WorldSpec } from '../sim/spec.ts';
 import { rememberedPlaces } from './image-places.ts';
-import { loadImages, loggedName, type LoadedImages } from './load-images.ts';
-import { findProductImage } from './product-images.ts';
+import { blankSize, embeddedDisk, openDiskFile, openDiskImage } from './disk-image.ts';
+import { loadImages, type ImageSource, type LoadedImages } from './load-images.ts';
+import { findProductFile } from './product-images.ts';
 
 /** Throws RecordingError. */
 export function specOf(recording: Recording): WorldSpec {
@@ -21,20 +23,31 @@ export function specOf(recording: Recording): WorldSpec {
   throw new RecordingError('damaged', recording.source.name, 0, 'its header describes no world', 'record it again');
 }
 
-/** The bytes of an image of the recording: embedded, among the product's own, or where the user says. */
-async function imageBytes(recording: Recording, ref: ImageRef, places: readonly string[]): Promise<Uint8Array> {
-  const bytes = recording.image(ref) ?? (await findProductImage(ref, [...places, ...rememberedPlaces(recording, ref)]));
-  if (bytes !== undefined) return bytes;
-  throw new RecordingError('image', recording.source.name, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) is not here, or what is here differs`, 'name the file or folder that has it with --images, or have the recording packed where it was made (rexen pack)');
+/** What the recording's images are: embedded, among the product's own, or where the user says. */
+function recordedImages(recording: Recording, places: readonly string[]): ImageSource {
+  const refOf = (name: string): ImageRef => {
+    const ref = recording.world.images.find((image) => image.name === name);
+    if (ref === undefined) throw new RecordingError('damaged', recording.source.name, 0, `its world needs ${name}, which its header does not list`, 'record it again');
+    return ref;
+  };
+  const fileOf = (ref: ImageRef): string => {
+    const path = findProductFile(ref, [...places, ...rememberedPlaces(recording, ref)]);
+    if (path !== undefined) return path;
+    throw new RecordingError('image', recording.source.name, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) is not here, or what is here differs`, 'name the file or folder that has it with --images, or have the recording packed where it was made (rexen pack)');
+  };
+  return {
+    bytes: (name) => recording.image(refOf(name)) ?? new Uint8Array(readFileSync(fileOf(refOf(name)))),
+    disk: (name) => {
+      if (blankSize(name) !== undefined) return openDiskImage(name);
+      const ref = refOf(name);
+      const embedded = recording.image(ref);
+      return embedded === undefined ? openDiskFile(fileOf(ref)) : embeddedDisk(embedded, ref.blake3);
+    },
+  };
 }
 
 /** Everything that the recorded world was built of; `places` are looked at first. Throws RecordingError. */
 export async function recordedWorld(recording: Recording, places: readonly string[]): Promise<{ readonly spec: WorldSpec; readonly images: LoadedImages }> {
   const spec = specOf(recording);
-  const images = await loadImages(spec, async (name) => {
-    const ref = recording.world.images.find((image) => image.name === loggedName(name));
-    if (ref === undefined) throw new RecordingError('damaged', recording.source.name, 0, `its world needs ${name}, which its header does not list`, 'record it again');
-    return imageBytes(recording, ref, places);
-  });
-  return { spec, images };
+  return { spec, images: await loadImages(spec, recordedImages(recording, places)) };
 }

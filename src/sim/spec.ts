@@ -3,7 +3,6 @@
 import type { DiskConfig, VifConfig } from '../dom0/device-spec.ts';
 import type { BridgeSpec } from '../dom0/net/network-spec.ts';
 import type { ToolstackCommand } from '../dom0/toolstack.ts';
-
 import type { ModelGuest } from '../guest/index.ts';
 
 /** A file that a world needs, known by name and content. */
@@ -87,8 +86,20 @@ const within = (value: unknown, least: number, most: number): boolean => typeof 
 const isText = (value: unknown): boolean => typeof value === 'string';
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null;
 const isImage = (value: unknown): boolean => isRecord(value) && isText(value['name']);
+const isAbsentOr = (value: unknown, check: (value: unknown) => boolean): boolean => value === undefined || check(value);
+const isFlag = (value: unknown): boolean => typeof value === 'boolean';
+const isFeatures = (value: unknown): boolean =>
+  isRecord(value) && isAbsentOr(value['maxIndirectSegments'], (count) => within(count, 0, 4096)) && isAbsentOr(value['maxRingPageOrder'], (order) => within(order, 0, 4)) &&
+  ['persistentGrants', 'flush', 'barrier', 'discard'].every((name) => isAbsentOr(value[name], isFlag));
+const isDisk = (value: unknown): boolean =>
+  isRecord(value) && isText(value['vdev']) && isImage(value['image']) && (value['mode'] === 'r' || value['mode'] === 'w') && isAbsentOr(value['format'], (format) => format === 'raw') && isAbsentOr(value['cdrom'], isFlag) &&
+  isAbsentOr(value['sectorBytes'], (bytes) => bytes === 512 || bytes === 4096) && isAbsentOr(value['features'], isFeatures) && isAbsentOr(value['plugged'], isFlag);
+const isVif = (value: unknown): boolean =>
+  isRecord(value) && isText(value['mac']) && isText(value['bridge']) && isAbsentOr(value['ip'], isText) && isAbsentOr(value['mtu'], (mtu) => within(mtu, 68, 65521)) && isAbsentOr(value['plugged'], isFlag);
+const isListOf = (value: unknown, check: (value: unknown) => boolean): boolean => Array.isArray(value) && value.every(check);
 const isDomain = (value: unknown): boolean =>
-  isRecord(value) && isText(value['name']) && isText(value['cmdline']) && isImage(value['kernel']) && (value['ramdisk'] === undefined || isImage(value['ramdisk'])) && within(value['memoryMib'], 1, 4096);
+  isRecord(value) && isAbsentOr(value['disks'], (disks) => isListOf(disks, isDisk)) && isAbsentOr(value['vifs'], (vifs) => isListOf(vifs, isVif)) &&
+  isAbsentOr(value['ramdisk'], isImage) && isText(value['name']) && isText(value['cmdline']) && isImage(value['kernel']) && within(value['memoryMib'], 1, 4096);
 const isStep = (value: unknown): boolean =>
   isRecord(value) && isText(value['domain']) && isText(value['after']) && (isText(value['send']) || isRecord(value['command'])) && (value['delayNs'] === undefined || within(value['delayNs'], 0, Number.MAX_SAFE_INTEGER));
 

@@ -1,11 +1,12 @@
 // Runs and recordings in memory, for tests: the same parts as the command line uses, without files.
+import { blake3 } from '../../src/base/hash.ts';
+import { embeddedDisk, openDiskImage } from '../../src/node/disk-image.ts';
 import { bytesSource, openRecording, type Recording } from '../../src/log/reader.ts';
 import { MemorySink, RecordingWriter } from '../../src/log/writer.ts';
 import type { Compression } from '../../src/log/codec.ts';
-import { portableSpec } from '../../src/cli/live-run.ts';
 import { specOf } from '../../src/node/recorded-world.ts';
 import { loadHashes } from '../../src/node/load-hashes.ts';
-import { loadImages, loggedName, type LoadedImages } from '../../src/node/load-images.ts';
+import { loadImages, type LoadedImages, portableSpec } from '../../src/node/load-images.ts';
 import { findScenario } from '../../src/node/scenario-files.ts';
 import { zlibCodec } from '../../src/node/zlib-codec.ts';
 import { Recorder } from '../../src/replay/recorder.ts';
@@ -85,7 +86,7 @@ export interface Replayed {
 async function recordedImages(recording: Recording, spec: WorldSpec): Promise<LoadedImages> {
   const embedded = new Map(recording.world.images.map((ref) => [ref.name, recording.image(ref)]));
   if ([...embedded.values()].some((bytes) => bytes === undefined)) return imagesOf(spec);
-  return loadImages(spec, (name) => embedded.get(loggedName(name)) as Uint8Array);
+  return loadImages(spec, { bytes: (name) => embedded.get(name) as Uint8Array, disk: (name) => (embedded.has(name) ? embeddedDisk(embedded.get(name) as Uint8Array, blake3(embedded.get(name) as Uint8Array)) : openDiskImage(name)) });
 }
 
 /** Replays bytes; `wrap` stands between the world and the comparison. Throws RecordingError for bad files. */

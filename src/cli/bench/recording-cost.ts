@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadImages, type LoadedImages } from '../../node/load-images.ts';
+import { loadImages, portableSpec, type LoadedImages } from '../../node/load-images.ts';
 import { openRecordingFile } from '../../node/recording-files.ts';
 import { createRecordingFile } from '../../node/recording-worker.ts';
 import { findScenario } from '../../node/scenario-files.ts';
@@ -17,7 +17,6 @@ import type { WorldSpec } from '../../sim/spec.ts';
 import { StateDigester } from '../../sim/state-digest.ts';
 import { applySettings } from '../../sim/settings.ts';
 import type { World } from '../../sim/world.ts';
-import { portableSpec } from '../live-run.ts';
 
 export interface Workload {
   readonly name: string;

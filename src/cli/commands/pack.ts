@@ -14,6 +14,9 @@ import { FileSink, openRecordingFile, segmentPath } from '../../node/recording-f
 import { zlibCodec } from '../../node/zlib-codec.ts';
 import { truncationText } from '../recording-argument.ts';
 
+/** A packet of a recording is in memory as a whole. */
+const MOST_EMBEDDED_BYTES = 256 * 1024 * 1024;
+
 interface PackOptions {
   readonly output?: string;
   readonly compress: Compression;
@@ -69,7 +72,8 @@ function forEachSegment(path: string, work: (path: string, number: number) => vo
 async function findImages(file: string, recording: Recording, places: readonly string[]): Promise<Map<number, Uint8Array>> {
   const images = new Map<number, Uint8Array>();
   for (const [index, ref] of recording.world.images.entries()) {
-    const bytes = recording.image(ref) ?? (await findProductImage(ref, [...places, ...rememberedPlaces(recording, ref)]));
+    if (ref.sizeBytes > MOST_EMBEDDED_BYTES) throw new UsageError(`${file}: its image ${ref.name} has ${ref.sizeBytes} bytes; at most ${MOST_EMBEDDED_BYTES} can be embedded. Keep the image beside the recording and name it with --images`);
+    const bytes = recording.image(ref) ?? findProductImage(ref, [...places, ...rememberedPlaces(recording, ref)]);
     if (bytes === undefined) {
       throw new RecordingError('image', file, 0, `its image ${ref.name} (${ref.sizeBytes} bytes, blake3 ${bytesToHex(ref.blake3).slice(0, 16)}...) was not found, or what is there differs`, 'name the file or folder that has it with --images');
     }
