@@ -100,7 +100,8 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   let timedSink: TimedSink | undefined;
   const timed = (sink: EventSink): EventSink => (run.profile ? (timedSink = new TimedSink(sink, () => performance.now())) : sink);
   const world = buildWorld({
-    spec: scenario.spec, images: images.domains, choices: new SeededChoices(run.seed), input, sink: makeSink,
+    // As a replay will have it: the names of this machine's folders reach no guest.
+    spec: portableSpec(scenario.spec), images: images.domains, choices: new SeededChoices(run.seed), input, sink: makeSink,
     observers: { consoleOut: (domId, bytes) => console.add(domId, bytes), ...(check === 'off' ? {} : { quiescent: watch.quiescent }) },
     ...(run.profile ? { clock: () => performance.now() } : {}),
   });

@@ -8,6 +8,7 @@ import { UsageError } from '../base/assert.ts';
 import { register as check } from './commands/check.ts';
 import { register as conform } from './commands/conform.ts';
 import { register as dump } from './commands/dump.ts';
+import { register as exportFiles } from './commands/export.ts';
 import { register as fetch } from './commands/fetch.ts';
 import { register as info } from './commands/info.ts';
 import { register as pack } from './commands/pack.ts';
@@ -18,7 +19,7 @@ import { register as tour } from './commands/tour.ts';
 import '../node/engine-flags.ts';
 import { version } from '../node/package-info.ts';
 
-const COMMANDS = [record, replay, info, dump, pack, scenarios, fetch, conform, check, tour];
+const COMMANDS = [record, replay, info, dump, pack, scenarios, fetch, conform, check, tour, exportFiles];
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('rexen')

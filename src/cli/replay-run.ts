@@ -24,6 +24,8 @@ export interface ReplayRun {
   readonly progress: boolean;
   /** Default: off. */
   readonly check?: CheckMode;
+  /** The world as it is when the replay has come to its end, whatever the verdict. */
+  readonly atEnd?: (world: World, spec: WorldSpec) => void;
 }
 
 export interface ReplayResult {
@@ -55,6 +57,7 @@ export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
   const started = performance.now();
   const stopped = await replayTo(world, replayer, run.until, () => progress.update(world.eventCount, `${(world.insns() / 1e6).toFixed(0)} M instructions`));
   progress.stop();
+  run.atEnd?.(world, spec);
   const checked = watch.finish();
   const wallMs = performance.now() - started;
   const outcome = checked.broken !== undefined ? 'broken' : outcomeOf(world, replayer, stopped);

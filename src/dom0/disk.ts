@@ -77,7 +77,19 @@ export class Disk {
     this.#dirty.add(index);
   }
 
-  /** Blocks of the overlay in ascending order: for writing the disk out. */
+  /** All of it, piece by piece, without what is known to be zeros: for writing the disk out. */
+  *pieces(pieceBytes: number): Generator<{ readonly offset: number; readonly bytes: Uint8Array }> {
+    if (this.#image.blank === true) {
+      yield* this.changedBlocks();
+      return;
+    }
+    for (let offset = 0; offset < this.sizeBytes; offset += pieceBytes) {
+      const bytes = this.read(offset, Math.min(pieceBytes, this.sizeBytes - offset));
+      if (!isZero(bytes)) yield { offset, bytes };
+    }
+  }
+
+  /** Blocks of the overlay in ascending order. */
   *changedBlocks(): Generator<{ readonly offset: number; readonly bytes: Uint8Array }> {
     for (const index of this.#indices()) {
       const offset = index * BLOCK_BYTES;
@@ -112,7 +124,7 @@ export class Disk {
 }
 
 /** Nothing but zeros. */
-export const blankImage = (sizeBytes: number): ImageReader => ({ sizeBytes, read: (_offset, wanted) => new Uint8Array(wanted) });
+export const blankImage = (sizeBytes: number): ImageReader => ({ sizeBytes, blank: true, read: (_offset, wanted) => new Uint8Array(wanted) });
 
 /** An image that is in memory. */
 export const bytesImage = (bytes: Uint8Array): ImageReader => ({ sizeBytes: bytes.length, read: (offset, wanted) => bytes.slice(Math.min(offset, bytes.length), Math.min(offset + wanted, bytes.length)) });

@@ -77,6 +77,8 @@ export interface DevicePort {
 /** A disk's content as the host has it: never changed. Reads past the end give fewer bytes. */
 export interface ImageReader {
   readonly sizeBytes: number;
+  /** There are only zeros, however large it is. */
+  readonly blank?: true;
   /** A copy. */
   read(offset: number, sizeBytes: number): Uint8Array;
 }

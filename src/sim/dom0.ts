@@ -59,6 +59,7 @@ export class Dom0 {
     this.#world = world;
     this.toolstack = new Toolstack(this.store, this.#toolstackPort());
     this.network = createNetwork(world);
+    world.disk = (domId, vdev) => this.#disk(domId, vdev);
     this.store.onDom0Event = (_path, token) => this.#watchFired(token);
     world.addService(0, {
       name: DOM0_SERVICE,
@@ -183,8 +184,8 @@ export class Dom0 {
 
   // ---- state ---------------------------------------------------------------------------------------
 
-  /** A disk, wherever it is plugged: for writing it out. */
-  disk(domId: number, vdev: string): Disk | undefined {
+  /** Whether plugged or not. */
+  #disk(domId: number, vdev: string): Disk | undefined {
     const device = this.#tenants.get(domId)?.devices.find((row) => row.deviceClass === 'vbd' && row.disk.vdev === vdev);
     return device === undefined ? undefined : this.#tenants.get(domId)?.disks.get(device.deviceId);
   }

@@ -17,6 +17,7 @@ import type { TimerKind, WorldPort } from '../hypervisor/world-port.ts';
 import type { Cpu } from '../x86/cpu.ts';
 import type { CpuExit } from '../x86/exit.ts';
 import { enterGuest, handleExit, reloadSegments, timerFired } from '../hypervisor/vcpu-run.ts';
+import type { Disk } from '../dom0/disk.ts';
 import { CHOICE_NAMES, type ChoiceName, type Choices } from './choices.ts';
 import { VirtualClock } from './clock.ts';
 import { EventQueue, type Agenda } from './event-queue.ts';
@@ -49,6 +50,8 @@ export class World implements WorldPort {
   hv!: Hypervisor;
   sink: EventSink | undefined;
   profile: WorldProfile | undefined;
+  /** A domain's disk with what has been written to it, by the name that its spec gives it. */
+  disk: (domId: number, vdev: string) => Disk | undefined = () => undefined;
   input: InputSource;
   eventCount = 0;
   /** Passes through the top of the run loop. */

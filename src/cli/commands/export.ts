@@ -1,0 +1,74 @@
+// `rexen export`: what a recorded run left behind, as files of its own. A disk: the image with all that
+// the guest wrote, as it stood at the end of the recording or at a position. The run is replayed, and
+// verified, to get there; nothing is written if it is not what was recorded.
+import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import type { Command } from 'commander';
+import { UsageError } from '../../base/assert.ts';
+import type { Disk } from '../../dom0/disk.ts';
+import { loadHashes } from '../../node/load-hashes.ts';
+import { parsePosition } from '../arguments.ts';
+import { runReplay } from '../replay-run.ts';
+
+interface ExportOptions {
+  readonly disk?: string;
+  readonly domain?: string;
+  readonly output?: string;
+  readonly until?: string;
+  readonly images: readonly string[];
+  readonly json?: boolean;
+}
+
+const PIECE_BYTES = 1024 * 1024;
+const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
+
+export function register(program: Command): void {
+  program
+    .command('export')
+    .description('write a disk of a recorded run, with everything the guest wrote, as an image file')
+    .argument('<file>', 'a recording')
+    .option('--disk <vdev>', 'the disk, as the guest calls it: xvda')
+    .option('--domain <name>', 'the domain (default: the first that has such a disk)')
+    .option('-o, --output <file>', 'the image file to write (default: DISK.img)')
+    .option('--until <position>', 'as the disk stood at this event: 118, or 118:d1v0:4021')
+    .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
+    .option('--json', 'print one JSON object and nothing else')
+    .action(execute);
+}
+
+async function execute(file: string, options: ExportOptions): Promise<void> {
+  const vdev = options.disk;
+  if (vdev === undefined) throw new UsageError('say what to export: --disk xvda');
+  await loadHashes();
+  let disk: Disk | undefined;
+  let known: string[] = [];
+  const result = await runReplay({
+    file, images: options.images, until: options.until === undefined ? undefined : parsePosition(options.until), showConsole: false, progress: options.json !== true,
+    atEnd: (world, spec) => {
+      known = spec.domains.flatMap((domain) => (domain.disks ?? []).map((row) => `${row.vdev} of ${domain.name}`));
+      spec.domains.forEach((domain, index) => {
+        if (options.domain === undefined || options.domain === domain.name) disk ??= world.disk(index + 1, vdev);
+      });
+    },
+  });
+  if (disk === undefined) throw new UsageError(`${file}: there is no disk ${vdev}${options.domain === undefined ? '' : ` of a domain ${options.domain}`}; its disks are: ${known.join(', ') || 'none'}`);
+  if (result.outcome === 'diverged' || result.outcome === 'broken') throw new UsageError(`${file}: the replay is not what was recorded, so its disks are not either; \`rexen replay ${file}\` says where they part`);
+  const output = options.output ?? `${vdev}.img`;
+  writeDisk(disk, output);
+  const summary = { file: output, bytes: disk.sizeBytes, changedBlocks: disk.overlayBlocks, complete: result.outcome === 'exact' };
+  process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${disk.sizeBytes} bytes, ${disk.overlayBlocks} blocks of 4096 bytes written by the guest${summary.complete ? '' : `; the run ${result.outcome === 'stopped' ? 'was stopped where asked' : 'is cut short'}`}\n`);
+}
+
+/** Runs of zeros become holes. The file appears under its name only when it is whole. */
+function writeDisk(disk: Disk, output: string): void {
+  const partial = `${output}.partial`;
+  const fd = openSync(partial, 'w');
+  try {
+    ftruncateSync(fd, disk.sizeBytes);
+    for (const { offset, bytes } of disk.pieces(PIECE_BYTES)) writeSync(fd, bytes, 0, bytes.length, offset);
+    closeSync(fd);
+    renameSync(partial, output);
+  } catch (error) {
+    rmSync(partial, { force: true });
+    throw error;
+  }
+}
