@@ -11,6 +11,7 @@ import { reportDivergence, type DivergenceReport } from '../replay/divergence-re
 import { buildReplayWorld } from '../replay/replay-world.ts';
 import type { Replayer } from '../replay/replayer.ts';
 import { logModeOf } from '../replay/whole-digest.ts';
+import type { WorldSpec } from '../sim/spec.ts';
 import type { World } from '../sim/world.ts';
 import type { PositionArgument } from './arguments.ts';
 import { startProgress } from './progress.ts';
