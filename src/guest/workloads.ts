@@ -32,3 +32,6 @@ export function forkStorm(depth: number, children: number): readonly UserStep[] 
     : [...Array.from({ length: children }, (_, child): UserStep => ({ op: 'fork', child: [{ op: 'store', at: HEAP + child * 4096, value: left * 16 + child }, ...storm(left - 1)] })), { op: 'sweep', at: HEAP, pages: 4 }, ...Array.from({ length: children }, (): UserStep => ({ op: 'wait' }))]);
   return [...touched(4), ...storm(depth)];
 }
+
+/** Forks, copies on write and exits without end: about 5,700 events a round. */
+export const busyProgram = (rounds: number): readonly UserStep[] => [...touched(64), { op: 'repeat', times: rounds * 10, steps: [{ op: 'fork', child: [{ op: 'fill', at: HEAP, pages: 64, value: 7 }] }, { op: 'wait' }] }];

@@ -3,10 +3,13 @@
 import '../../node/engine-flags.ts';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { UserStep } from '../../guest/user-program.ts';
+import { busyProgram } from '../../guest/workloads.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { packageRoot } from '../../node/package-info.ts';
 import { storedImage } from '../../node/image-store.ts';
 import { profileLines } from '../../replay/profile.ts';
+import type { WorldSpec } from '../../sim/spec.ts';
 import { benchKernels, seabiosFolder, type KernelResult } from './kernels.ts';
 import { benchMmu, type MmuBench } from './mmu.ts';
 import { benchCost, type CostResult, type Workload } from './recording-cost.ts';
@@ -15,9 +18,16 @@ const json = process.argv.includes('--json');
 const quick = process.argv.includes('--quick');
 const say = (text: string): void => void (process.stderr.isTTY === true ? process.stderr.write(`${text}\n`) : undefined);
 
+/** The first domain, a model guest, does something else. */
+const runsProgram = (program: readonly UserStep[]) => (spec: WorldSpec): WorldSpec => ({
+  ...spec, domains: spec.domains.map((domain) => (domain.model === undefined ? domain : { ...domain, model: { ...domain.model, program } })),
+});
+
 const WORKLOADS: readonly Workload[] = [
   { name: 'event storm', scenario: 'pv-i386-pae', settings: ['cmdline=storm=50000'] },
   { name: 'boot of our guest (PAE)', scenario: 'pv-i386-pae', settings: [] },
+  { name: 'boot of the paravirt_ops guest (PAE)', scenario: 'boot-pae', settings: [] },
+  { name: 'a million events of the paravirt_ops guest', scenario: 'boot-pae', settings: ['digest-every=0'], change: runsProgram(busyProgram(175)) },
   ...(storedImage('grub-i386') === undefined ? [] : [{ name: 'boot of PV GRUB', scenario: 'grub-i386', settings: [] }]),
 ];
 

@@ -22,6 +22,7 @@ export interface Workload {
   readonly name: string;
   readonly scenario: string;
   readonly settings: readonly string[];
+  readonly change?: (spec: WorldSpec) => WorldSpec;
 }
 
 export interface CostResult {
@@ -109,7 +110,8 @@ const round3 = (value: number): number => Math.round(value * 1000) / 1000;
 /** `rounds` interleaved triples after one that warms up. */
 export async function benchCost(workload: Workload, rounds: number, progress: (text: string) => void): Promise<CostResult> {
   const scenario = await findScenario(workload.scenario);
-  const spec = applySettings(scenario.spec, workload.settings);
+  const settled = applySettings(scenario.spec, workload.settings);
+  const spec = workload.change?.(settled) ?? settled;
   const images = await loadImages(spec);
   const folder = mkdtempSync(join(tmpdir(), 'rexen-bench-'));
   const file = join(folder, 'bench.rxr');

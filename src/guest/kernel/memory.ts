@@ -124,8 +124,9 @@ export class Memory {
     let changed = false;
     yield* mmu.lazy_mode.enter();
     yield* tables.eachTable(mm, from, from + pages * 4096, function* (entry, vaddr, count) {
+      const entries = yield* tables.readRun(entry, count);
       for (let i = 0; i < count; i++) {
-        const pte = (yield* tables.read(entry + i * step)) as Pte;
+        const pte = entries[i] as Pte;
         if (!isPresent(pte)) continue;
         const value = yield* mmu.pte_val(pte);
         const now = change(value);
@@ -148,8 +149,9 @@ export class Memory {
     let any = false;
     yield* mmu.lazy_mode.enter();
     yield* tables.eachTable(mm, from, from + pages * 4096, function* (entry, vaddr, count) {
+      const entries = yield* tables.readRun(entry, count);
       for (let i = 0; i < count; i++) {
-        const pte = (yield* tables.read(entry + i * step)) as Pte;
+        const pte = entries[i] as Pte;
         if (!isPresent(pte)) continue;
         const pfn = frameOf(yield* mmu.pte_val(pte));
         yield* mmu.pte_clear(mm, vaddr + i * 4096, entry + i * step);
@@ -202,9 +204,10 @@ export class Memory {
         complete = false;
         return;
       }
+      const entries = yield* tables.readRun(entry, count);
       yield* mmu.lazy_mode.enter();
       for (let i = 0; i < count; i++) {
-        const pte = (yield* tables.read(entry + i * step)) as Pte;
+        const pte = entries[i] as Pte;
         if (!isPresent(pte)) continue;
         const page = vaddr + i * 4096;
         let value = yield* mmu.pte_val(pte);

@@ -44,6 +44,17 @@ export class PageTables {
     return joinHalves(lo, this.m.hi);
   }
 
+  /** `count` entries as the table holds them, read in one go: nothing else changes them meanwhile. */
+  *readRun(vaddr: number, count: number): Task<readonly number[]> {
+    const { entryBytes } = this.shape;
+    yield this.m.readBytes(vaddr, count * entryBytes);
+    const { bytes } = this.m;
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    const entries: number[] = new Array(count);
+    for (let i = 0; i < count; i++) entries[i] = entryBytes === 4 ? view.getUint32(i * 4, true) : joinHalves(view.getUint32(i * 8, true), view.getUint32(i * 8 + 4, true));
+    return entries;
+  }
+
   /** A frame of zeros in the direct map, or undefined. */
   *zeroedFrame(): Task<number | undefined> {
     const pfn = this.frames.take();

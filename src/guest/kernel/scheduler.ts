@@ -7,7 +7,8 @@ import { Operation, REG, type Task } from '../operations.ts';
 import type { Kernel } from './kernel.ts';
 import type { Process } from './process.ts';
 
-const QUANTUM_NS = 1_000_000;
+/** Short, so that small programs are interrupted too. */
+const QUANTUM_NS = 50_000;
 /** What a context switch of machine code pushes and pops besides the operations below. */
 const SWITCH_INSNS = 30;
 

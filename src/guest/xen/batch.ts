@@ -4,7 +4,7 @@
 import { KERNEL_PAGES } from '../kernel/layout.ts';
 import type { Task } from '../operations.ts';
 import { highHalf, lowHalf } from '../pte.ts';
-import { HC, wordBytes, type XenState } from './state.ts';
+import { HC, type XenState } from './state.ts';
 
 const ENTRY_BYTES = 32;
 const MOST_ENTRIES = 4096 / ENTRY_BYTES;
@@ -14,15 +14,18 @@ export const DOMID_SELF = 0x7ff0;
 /** MMUEXT_*, xen/include/public/xen.h. */
 export const MMUEXT = { PIN_L1: 0, PIN_L2: 1, PIN_L3: 2, UNPIN: 4, NEW_BASEPTR: 5, TLB_FLUSH_LOCAL: 6, INVLPG_LOCAL: 7, SET_LDT: 13 } as const;
 
-interface Entry {
-  readonly what: string;
-  readonly number: number;
-  readonly args: number[];
-}
+/** Words of an element: number, result, six arguments. */
+const ENTRY_WORDS = ENTRY_BYTES / 4;
+const ARGUMENTS = 5;
 
 export class Batch {
   readonly #xen: XenState;
-  #entries: Entry[] = [];
+  /** The list as it will stand in guest memory. */
+  readonly #list = new Uint32Array(MOST_ENTRIES * ENTRY_WORDS);
+  readonly #names: string[] = [];
+  #count = 0;
+  readonly #request = new Uint32Array(REQUEST_BYTES / 4);
+  readonly #requestBytes = new Uint8Array(this.#request.buffer);
   /** Requests of mmu_update and mmuext_op that stand in the argument page. */
   #requests = 0;
 
@@ -31,32 +34,85 @@ export class Batch {
   }
 
   /** `what` names the request if it is refused. */
-  *add(what: string, number: number, ...args: number[]): Task {
-    if (this.#entries.length === MOST_ENTRIES) yield* this.flush();
+  *add(what: string, number: number, a = 0, b = 0, c = 0, d = 0): Task {
+    if (this.#count === MOST_ENTRIES) yield* this.flush();
+    this.#append(what, number, a, b, c, d);
+  }
+  #append(what: string, number: number, a: number, b: number, c: number, d: number): void {
+    const list = this.#list;
+    const at = this.#count * ENTRY_WORDS;
+    list[at] = number;
+    list[at + 1] = 0;
+    list[at + 2] = a;
+    list[at + 3] = b;
+    list[at + 4] = c;
+    list[at + 5] = d;
+    this.#names[this.#count++] = what;
     this.#xen.counts.requests++;
-    this.#entries.push({ what, number, args });
+  }
+
+  /** A request by itself: at once outside lazy modes, else with the others. */
+  *request(what: string, number: number, a: number, b: number, c: number, d: number): Task {
+    const xen = this.#xen;
+    if (xen.lazy !== 'none' || this.#count > 0) {
+      yield* this.add(what, number, a, b, c, d);
+      return yield* this.issue();
+    }
+    xen.counts.requests++;
+    xen.counts.hypercalls++;
+    const rc = (yield xen.m.hypercall(number, a, b, c, d)) | 0;
+    if (rc < 0) yield* xen.refused(what, rc);
+  }
+  /** One command of mmuext_op in the same way. */
+  *command(what: string, command: number, arg1: number): Task {
+    const xen = this.#xen;
+    if (xen.lazy !== 'none' || this.#count > 0) {
+      yield* this.mmuext(what, command, arg1);
+      return yield* this.issue();
+    }
+    const request = this.#request;
+    request[0] = command;
+    request[1] = arg1;
+    request[2] = 0;
+    request[3] = 0;
+    yield xen.m.writeBytes(KERNEL_PAGES.batchArguments, this.#requestBytes);
+    xen.counts.requests++;
+    xen.counts.hypercalls++;
+    const rc = (yield xen.m.hypercall(HC.mmuext_op, KERNEL_PAGES.batchArguments, 1, 0, DOMID_SELF)) | 0;
+    if (rc < 0) yield* xen.refused(what, rc);
   }
 
   /** The entry at a machine address becomes `entry`. */
   *mmuUpdate(maddr: number, entry: number): Task {
-    const at = yield* this.#request([maddr >>> 0, Math.floor(maddr / 0x1_0000_0000), lowHalf(entry), highHalf(entry)]);
-    const last = this.#entries.at(-1);
-    if (last?.number === HC.mmu_update) {
-      last.args[1] = (last.args[1] as number) + 1;
+    yield* this.#makeRoom();
+    const request = this.#request;
+    request[0] = maddr >>> 0;
+    request[1] = Math.floor(maddr / 0x1_0000_0000);
+    request[2] = lowHalf(entry);
+    request[3] = highHalf(entry);
+    const at = KERNEL_PAGES.batchArguments + this.#requests++ * REQUEST_BYTES;
+    yield this.#xen.m.writeBytes(at, this.#requestBytes);
+    const last = (this.#count - 1) * ENTRY_WORDS;
+    if (last >= 0 && this.#list[last] === HC.mmu_update) {
+      this.#list[last + 3] = (this.#list[last + 3] as number) + 1;
       this.#xen.counts.requests++;
-    } else yield* this.add('an update of a page table', HC.mmu_update, at, 1, 0, DOMID_SELF);
+    } else this.#append('an update of a page table', HC.mmu_update, at, 1, 0, DOMID_SELF);
   }
 
   *mmuext(what: string, command: number, arg1 = 0, arg2 = 0): Task {
-    const at = yield* this.#request([command, arg1, arg2, 0]);
-    yield* this.add(what, HC.mmuext_op, at, 1, 0, DOMID_SELF);
+    yield* this.#makeRoom();
+    const request = this.#request;
+    request[0] = command;
+    request[1] = arg1;
+    request[2] = arg2;
+    request[3] = 0;
+    const at = KERNEL_PAGES.batchArguments + this.#requests++ * REQUEST_BYTES;
+    yield this.#xen.m.writeBytes(at, this.#requestBytes);
+    this.#append(what, HC.mmuext_op, at, 1, 0, DOMID_SELF);
   }
 
-  *#request(words: readonly number[]): Task<number> {
-    if (this.#requests === MOST_REQUESTS || this.#entries.length === MOST_ENTRIES) yield* this.flush();
-    const at = KERNEL_PAGES.batchArguments + this.#requests++ * REQUEST_BYTES;
-    yield this.#xen.m.writeBytes(at, wordBytes(words));
-    return at;
+  *#makeRoom(): Task {
+    if (this.#requests === MOST_REQUESTS || this.#count === MOST_ENTRIES) yield* this.flush();
   }
 
   /** What was added goes now, unless a lazy mode is on. */
@@ -66,27 +122,38 @@ export class Batch {
 
   /** `reversed`: a planted mistake. */
   *flush(reversed = false): Task {
-    const entries = this.#entries;
-    if (entries.length === 0) return;
-    this.#entries = [];
+    const count = this.#count;
+    if (count === 0) return;
+    this.#count = 0;
     this.#requests = 0;
-    if (reversed) entries.reverse();
-    const [first] = entries as [Entry];
-    if (entries.length === 1) {
-      const [a, b, c, d, e] = first.args;
-      const rc = yield* this.#xen.call(first.number, a, b, c, d, e);
-      if (rc < 0) yield* this.#xen.refused(first.what, rc);
-      return;
-    }
+    if (reversed) this.#reverse(count);
+    if (count === 1) yield* this.#single();
+    else yield* this.#multicall(count);
+  }
+
+  *#single(): Task {
+    const list = this.#list;
+    const what = this.#names[0] as string;
+    const rc = yield* this.#xen.call(list[0] as number, list[2], list[3], list[4], list[5], list[2 + ARGUMENTS - 1]);
+    if (rc < 0) yield* this.#xen.refused(what, rc);
+  }
+
+  *#multicall(count: number): Task {
     const { m } = this.#xen;
-    yield m.writeBytes(KERNEL_PAGES.batch, wordBytes(entries.flatMap(({ number, args }) => [number, 0, ...Array.from({ length: 6 }, (_, i) => args[i] ?? 0)])));
-    const rc = yield* this.#xen.call(HC.multicall, KERNEL_PAGES.batch, entries.length);
+    yield m.writeBytes(KERNEL_PAGES.batch, new Uint8Array(this.#list.buffer, 0, count * ENTRY_BYTES));
+    const rc = yield* this.#xen.call(HC.multicall, KERNEL_PAGES.batch, count);
     if (rc < 0) yield* this.#xen.refused('a multicall', rc);
-    yield m.readBytes(KERNEL_PAGES.batch, entries.length * ENTRY_BYTES);
+    yield m.readBytes(KERNEL_PAGES.batch, count * ENTRY_BYTES);
     const view = new DataView(m.bytes.buffer, m.bytes.byteOffset);
-    for (let i = 0; i < entries.length; i++) {
+    for (let i = 0; i < count; i++) {
       const result = view.getInt32(i * ENTRY_BYTES + 4, true);
-      if (result < 0) yield* this.#xen.refused((entries[i] as Entry).what, result);
+      if (result < 0) yield* this.#xen.refused(this.#names[i] as string, result);
     }
+  }
+
+  #reverse(count: number): void {
+    const before = this.#list.slice(0, count * ENTRY_WORDS);
+    for (let i = 0; i < count; i++) this.#list.set(before.subarray(i * ENTRY_WORDS, (i + 1) * ENTRY_WORDS), (count - 1 - i) * ENTRY_WORDS);
+    this.#names.splice(0, count, ...this.#names.slice(0, count).reverse());
   }
 }

@@ -9,26 +9,24 @@ import { entryStores, nothing } from '../native/mmu.ts';
 import type { Task } from '../operations.ts';
 import type { PvMmu } from '../paravirt-ops/index.ts';
 import type { Mm } from '../paravirt-ops/types.ts';
-import { frameOf, highHalf, isPresent, lowHalf, withFrame, type Pgd, type PgdVal, type Pmd, type PmdVal, type Pte, type PteVal } from '../pte.ts';
+import { frameOf, highHalf, lowHalf, PTE, withFrame, type Pgd, type PgdVal, type Pmd, type PmdVal, type Pte, type PteVal } from '../pte.ts';
 
 /** cr2 in vcpu_info of the shared page. */
 const CR2_AT = 8;
 
-/** Entries between the two number spaces. */
+/** Entries between the two number spaces: one look into a table. Written out, since nothing runs more often. */
 function translations(xen: XenState) {
+  const { m } = xen;
   function* toMachine(value: number): Task<number> {
-    return isPresent(value) ? withFrame(value, yield* xen.pfnToMfn(frameOf(value))) : value;
+    return (value & PTE.present) === 0 ? value : withFrame(value, yield m.load32(xen.startInfo.p2mVaddr + frameOf(value) * 4));
   }
   function* toPseudo(entry: number): Task<number> {
-    return isPresent(entry) ? withFrame(entry, yield* xen.mfnToPfn(frameOf(entry))) : entry;
+    return (entry & PTE.present) === 0 ? entry : withFrame(entry, yield m.load32(xen.m2pVaddr + frameOf(entry) * 4));
   }
   return {
-    *pte_val(pte: Pte) { return (yield* toPseudo(pte)) as PteVal; },
-    *make_pte(value: PteVal) { return (yield* toMachine(value)) as Pte; },
-    *pmd_val(pmd: Pmd) { return (yield* toPseudo(pmd)) as PmdVal; },
-    *make_pmd(value: PmdVal) { return (yield* toMachine(value)) as Pmd; },
-    *pgd_val(pgd: Pgd) { return (yield* toPseudo(pgd)) as PgdVal; },
-    *make_pgd(value: PgdVal) { return (yield* toMachine(value)) as Pgd; },
+    pte_val: toPseudo as (pte: Pte) => Task<PteVal>, make_pte: toMachine as (value: PteVal) => Task<Pte>,
+    pmd_val: toPseudo as (pmd: Pmd) => Task<PmdVal>, make_pmd: toMachine as (value: PmdVal) => Task<Pmd>,
+    pgd_val: toPseudo as (pgd: Pgd) => Task<PgdVal>, make_pgd: toMachine as (value: PgdVal) => Task<Pgd>,
   };
 }
 
@@ -134,12 +132,8 @@ export function xenMmu(xen: XenState, batch: Batch, pinning: Pinning): PvMmu {
   function* setAt(mm: Mm, vaddr: number, ptep: number, pte: number): Task {
     if (!xen.isPinned(ptep)) return yield* pte === 0 ? clear(ptep) : store(ptep, pte);
     // Through the tables in use an entry is found by the page that it maps.
-    if (mm === xen.kernel.activeMm()) yield* batch.add('an update of a mapping', HC.update_va_mapping, vaddr, lowHalf(pte), highHalf(pte), 0);
-    else yield* batch.mmuUpdate(yield* xen.machineAddress(ptep), pte);
-    yield* batch.issue();
-  }
-  function* ext(what: string, command: number, arg1 = 0): Task {
-    yield* batch.mmuext(what, command, arg1);
+    if (mm === xen.kernel.activeMm()) return yield* batch.request('an update of a mapping', HC.update_va_mapping, vaddr, lowHalf(pte), highHalf(pte), 0);
+    yield* batch.mmuUpdate(yield* xen.machineAddress(ptep), pte);
     yield* batch.issue();
   }
   return {
@@ -148,10 +142,10 @@ export function xenMmu(xen: XenState, batch: Batch, pinning: Pinning): PvMmu {
     *read_cr2() { return yield m.load32(xen.sharedVaddr + CR2_AT); },
     *write_cr2(vaddr) { yield m.store32(xen.sharedVaddr + CR2_AT, vaddr); },
     *read_cr3() { return xen.kernel.activeMm().pgdPfn * 4096; },
-    *write_cr3(paddr) { yield* ext('another root table', MMUEXT.NEW_BASEPTR, yield* xen.pfnToMfn(paddr / 4096)); },
-    *flush_tlb_user() { yield* ext('a TLB flush', MMUEXT.TLB_FLUSH_LOCAL); },
-    *flush_tlb_kernel() { yield* ext('a TLB flush', MMUEXT.TLB_FLUSH_LOCAL); },
-    *flush_tlb_single(vaddr) { yield* ext('a flush of one page', MMUEXT.INVLPG_LOCAL, vaddr); },
+    *write_cr3(paddr) { yield* batch.command('another root table', MMUEXT.NEW_BASEPTR, yield* xen.pfnToMfn(paddr / 4096)); },
+    flush_tlb_user: () => batch.command('a TLB flush', MMUEXT.TLB_FLUSH_LOCAL, 0),
+    flush_tlb_kernel: () => batch.command('a TLB flush', MMUEXT.TLB_FLUSH_LOCAL, 0),
+    flush_tlb_single: (vaddr) => batch.command('a flush of one page', MMUEXT.INVLPG_LOCAL, vaddr),
     flush_tlb_others: nothing,
     ...bootLife(batch, pinning),
     set_pte: set,

@@ -105,6 +105,10 @@ export class ModelProcessor extends Processor {
     }
   }
 
+  override restoreState(): void {
+    throw new InvariantViolation('a model guest has no saved state: its world is run again from its start');
+  }
+
   // -- the kernel -----------------------------------------------------------------------------------
 
   /** Finds the context that the instruction pointer belongs to, or says why there is none. */
