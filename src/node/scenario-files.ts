@@ -1,10 +1,11 @@
-// Finds scenarios: those that the product ships (by name), a scenario file (by path), or a kernel
+// Finds scenarios: those that the product ships (by name), a scenario file, an xl.cfg file or a kernel
 // image (by path), which makes a scenario of its own.
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, extname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { UsageError } from '../base/assert.ts';
 import { defineScenario, type Scenario } from '../sim/scenario.ts';
+import { looksLikeXlConfig, xlScenario } from '../sim/xl/scenario.ts';
 import { knownImage } from './image-registry.ts';
 import { storedImage } from './image-store.ts';
 import { packageRoot } from './package-info.ts';
@@ -53,7 +54,19 @@ export async function findScenario(name: string): Promise<Scenario> {
   }
   if (!statSync(name).isFile()) throw new UsageError(`${name}: is not a file; give a scenario file or a kernel image`);
   if (CODE_ENDINGS.has(extname(name))) return loadFile(builtVersionOf(resolve(name)));
-  return kernelScenario(name);
+  return xlFile(name) ?? kernelScenario(name);
+}
+
+/** Enough to tell a configuration from a kernel. */
+const SNIFFED_BYTES = 64 * 1024;
+
+/** An xl.cfg file; undefined for files that look like none. */
+function xlFile(path: string): Scenario | undefined {
+  const bytes = readFileSync(path);
+  if (!looksLikeXlConfig(bytes.subarray(0, SNIFFED_BYTES).toString('latin1'))) return undefined;
+  const { scenario, notes } = xlScenario(path, bytes.toString('utf8'), basename(path, extname(path)));
+  for (const note of notes) process.stderr.write(`rexen: ${path}: ${note}\n`);
+  return scenario;
 }
 
 /** A scenario of the checkout is loaded in its compiled form: Node 20 does not read TypeScript. */

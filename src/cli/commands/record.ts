@@ -32,7 +32,7 @@ const collect = (value: string, earlier: readonly string[]): readonly string[] =
 
 function withRunOptions(command: Command): Command {
   return command
-    .argument('<scenario>', 'a name from `rexen scenarios`, a scenario file, or a kernel image')
+    .argument('<scenario>', 'a name from `rexen scenarios`, a scenario file, an xl.cfg file, or a kernel image')
     .option('--seed <n>', 'seed of every choice: a whole number', '1')
     .option('--set <key=value>', 'change a setting of the world; may be given several times', collect, [])
     .option('--cmdline <text>', "the first domain's command line")
