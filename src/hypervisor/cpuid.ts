@@ -12,7 +12,10 @@ export type CpuidLeaf = readonly [number, number, number, number];
 const NONE: CpuidLeaf = [0, 0, 0, 0];
 
 const F1_EDX = { FPU: 1 << 0, PSE: 1 << 3, TSC: 1 << 4, MSR: 1 << 5, PAE: 1 << 6, CX8: 1 << 8, PGE: 1 << 13, CMOV: 1 << 15, CLFSH: 1 << 19, MMX: 1 << 23, FXSR: 1 << 24, SSE: 1 << 25, SSE2: 1 << 26 } as const;
-const F1_ECX_HYPERVISOR = 0x8000_0000;
+/** `CX16`: CMPXCHG16B, an instruction of 64-bit code. */
+const F1_ECX = { CX16: 1 << 13, HYPERVISOR: 0x8000_0000 } as const;
+/** LAHF and SAHF in 64-bit code. */
+const FE_ECX_LAHF = 1;
 const FE_EDX = { SYSCALL: 1 << 11, NX: 1 << 20, LM: 1 << 29 } as const;
 /**
  * i386: family 6, model 8, stepping 3. x86-64: family 6, model 28, stepping 10, a processor that executes in
@@ -39,11 +42,11 @@ function hardwareLeaves(wordBits: 32 | 64): Leaves {
   const wide = wordBits === 64;
   return {
     0: [2, word('Genu'), word('ntel'), word('ineI')],
-    1: [SIGNATURE[wordBits], F1_EBX_CACHE_LINE, 0, COMMON_EDX | VECTOR_EDX],
+    1: [SIGNATURE[wordBits], F1_EBX_CACHE_LINE, wide ? F1_ECX.CX16 : 0, COMMON_EDX | VECTOR_EDX],
     // Leaf 2 is asked once; no descriptors.
     2: [1, 0, 0, 0],
     0x8000_0000: [wide ? 0x8000_0008 : 0x8000_0004, 0, 0, 0],
-    0x8000_0001: [0, 0, 0, FE_EDX.NX | (wide ? FE_EDX.SYSCALL | FE_EDX.LM : 0)],
+    0x8000_0001: [0, 0, wide ? FE_ECX_LAHF : 0, FE_EDX.NX | (wide ? FE_EDX.SYSCALL | FE_EDX.LM : 0)],
     0x8000_0002: words(brand.slice(0, 16)),
     0x8000_0003: words(brand.slice(16, 32)),
     0x8000_0004: words(brand.slice(32, 48)),
@@ -76,7 +79,7 @@ export function forcedCpuid(hv: Hypervisor, vcpu: Vcpu, leaf: number, subleaf: n
   if (asked >= XEN_BASE && asked <= XEN_BASE + XEN_LEAVES) return xenLeaf(hv, vcpu, asked - XEN_BASE, subleaf >>> 0);
   const [a, b, c, d] = hardwareLeaf(vcpu.domain.abi.wordBits, asked);
   if (asked !== 1) return [a, b, c, d];
-  return [a, ((b & 0x00ff_ffff) | (vcpu.vcpuId << 25)) >>> 0, (c | F1_ECX_HYPERVISOR) >>> 0, (d & ~PV_HIDDEN_F1_EDX) >>> 0];
+  return [a, ((b & 0x00ff_ffff) | (vcpu.vcpuId << 25)) >>> 0, (c | F1_ECX.HYPERVISOR) >>> 0, (d & ~PV_HIDDEN_F1_EDX) >>> 0];
 }
 
 function xenLeaf(hv: Hypervisor, vcpu: Vcpu, index: number, subleaf: number): CpuidLeaf {

@@ -46,8 +46,8 @@ export const MSR_ROWS: Readonly<Record<number, MsrRow>> = {
   0x198: { name: 'IA32_PERF_STATUS', read: constant(0) },
   0x199: { name: 'IA32_PERF_CTL', read: constant(0), write: 'ignored' },
   0x19c: { name: 'IA32_THERM_STATUS', read: constant(0) },
-  // Bits of guest_misc_enable(): no BTS, no PEBS, xTPR messages disabled.
-  0x1a0: { name: 'IA32_MISC_ENABLE', read: constant(0x0080_1800), write: 'ignored' },
+  // Fast strings, and the bits of guest_misc_enable(): no BTS, no PEBS, xTPR messages disabled.
+  0x1a0: { name: 'IA32_MISC_ENABLE', read: constant(0x0080_1801), write: 'ignored' },
   0x277: { name: 'IA32_CR_PAT', read: constant(0x0007_0406, 0x0005_0100) },
   0x345: { name: 'IA32_PERF_CAPABILITIES', read: constant(0) },
   0xc000_0080: { name: 'EFER', read: (_hv, vcpu) => word((vcpu.cpu?.efer() ?? 0) & (EFER_NXE | (vcpu.domain.abi.wordBits === 64 ? EFER_LONG : 0))), write: 'same' },
