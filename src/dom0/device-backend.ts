@@ -99,6 +99,12 @@ export class DeviceBackend {
     return this.#state.gone;
   }
 
+  /** A fault: everything that was mapped, bound or under way is lost. A frontend that starts anew is served again. */
+  #crash(): void {
+    this.#detach();
+    this.#switchTo(XENBUS_STATE.closed);
+  }
+
   /** The toolstack has written both directories: appears to the guest. */
   start(): void {
     this.#switchTo(XENBUS_STATE.initialising);
@@ -124,6 +130,7 @@ export class DeviceBackend {
       this.#state.changed = false;
       this.#look();
     }
+    if (this.#state.serving && this.#port.fault?.('backend.crash') === 1) return this.#crash();
     if (this.#state.serving) this.#driver.run();
   }
 

@@ -1,6 +1,8 @@
 // How back ends of dom0 see a guest: pages that it shares, a port to ring, work later, the log. The
 // simulation implements these; tests have small ones. A back end never sees a hypervisor.
 
+import type { FaultQuestion } from '../abi/faults.ts';
+
 /** A page of the guest that the back end has mapped; offsets within the page. The guest may change it at any time. */
 export interface SharedPage {
   readU8(at: number): number;
@@ -19,6 +21,8 @@ export interface RingPort {
   notify(): void;
   /** Asks for run() at a later virtual time. */
   scheduleRun(delayNs: number): void;
+  /** Whether a fault happens here. Absent: there are none. */
+  readonly fault?: FaultQuestion;
   /** An event for the log; kinds as in abi/events.ts, the domain is the guest. */
   emit(kind: number, values: readonly number[], bytes?: Uint8Array): void;
 }
@@ -70,6 +74,8 @@ export interface DevicePort {
   scheduleRun(delayNs: number): void;
   /** Asks the seeded scheduler: 0..options-1; names as in sim/choices.ts. */
   choose(name: string, options: number): number;
+  /** Whether a fault happens here. Absent: there are none. */
+  readonly fault?: FaultQuestion;
   /** An event for the log; kinds as in abi/events.ts, the domain is the guest. */
   emit(kind: number, values: readonly number[], bytes?: Uint8Array): void;
 }

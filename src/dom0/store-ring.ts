@@ -18,6 +18,9 @@ const AT = {
   rspCons: XS_RING.fields.rsp_cons.at, rspProd: XS_RING.fields.rsp_prod.at, features: XS_RING.fields.server_features.at, error: XS_RING.fields.error.at,
 } as const;
 
+/** What a slow answer takes longer, times the fault's argument. */
+const SLOW_NS = 100_000;
+
 interface RingState {
   /** Bytes of a request that is not whole yet. */
   input: string;
@@ -49,6 +52,8 @@ export class StoreRing {
   run(): void {
     const connection = this.#store.connection(this.domId);
     if (connection === undefined) return;
+    const slow = this.#port.fault?.('xenstore.slow') ?? 0;
+    if (slow > 0) return this.#port.scheduleRun(slow * SLOW_NS);
     let moved = false;
     for (let goesOn = true; goesOn && this.#state.ignored === 0; ) {
       goesOn = this.#takeRequest(connection);

@@ -5,6 +5,7 @@
 // Operations are rows: who may, whether the transaction id counts, what it does.
 // Sources: tools/xenstored/core.c, watch.c, domain.c; docs/misc/xenstore.txt. Not here: live update,
 // quotas of memory, timeouts, SET_FEATURE and SET_QUOTA (refused with ENOSYS).
+import type { FaultName } from '../abi/faults.ts';
 import { DOMID_ANY, XS, XS_FEATURE, XS_PAYLOAD_MAX, type XsError } from '../abi/xenstore.ts';
 import { answer, DEFAULT_QUOTAS, OK, refuseStore, type StoreAnswer, type StoreConnection, type StoreMessage, type StoreNode, type StorePerm, type StoreQuotas, type StoreTransaction } from './store-state.ts';
 import { isPrivileged, parentPath, perm, StoreTree, type StoreCaller } from './store-tree.ts';
@@ -295,11 +296,17 @@ function isBelow(path: string, watched: string, depth: number): boolean {
 
 // ---- the daemon ----------------------------------------------------------------------------------
 
+/** Requests that a fault may refuse, and those of them that need room. */
+const REFUSABLE: ReadonlySet<number> = new Set([XS.READ, XS.WRITE, XS.MKDIR, XS.RM, XS.DIRECTORY]);
+const WRITING: ReadonlySet<number> = new Set([XS.WRITE, XS.MKDIR]);
+
 export class Xenstored {
   readonly tree: StoreTree;
   readonly quotas: StoreQuotas;
   /** Wiring: takes the events of dom0's own watches as they happen; without it they wait for takeDom0Events(). */
   onDom0Event: ((path: string, token: string) => void) | undefined;
+  /** Whether a fault happens to a guest's request. */
+  fault: ((name: FaultName, domId: number) => number) | undefined;
   #woken = new Set<number>();
   /** Ascending by domain: the order in which watches fire. */
   #connections: StoreConnection[] = [];
@@ -362,8 +369,21 @@ export class Xenstored {
       if (transaction === undefined) return reply(refuseStore('ENOENT'));
     }
     const request: Request = { store: this, connection, transaction, payload: message.payload, after: undefined };
+    const fault = this.#faultOf(connection, message);
+    if (fault === 'EAGAIN') transactionEnd({ ...request, payload: 'F\0' });
+    if (fault !== undefined) return reply(refuseStore(fault));
     reply(row.run(request));
     request.after?.();
+  }
+
+  /** The error that a fault makes of a guest's request. */
+  #faultOf(connection: StoreConnection, { type, payload }: StoreMessage): 'EAGAIN' | 'EACCES' | 'ENOSPC' | undefined {
+    const { fault } = this;
+    if (fault === undefined || isPrivileged(connection)) return undefined;
+    if (type === XS.TRANSACTION_END) return payload.startsWith('T') && fault('xenstore.again', connection.domId) > 0 ? 'EAGAIN' : undefined;
+    if (!REFUSABLE.has(type)) return undefined;
+    if (fault('xenstore.access', connection.domId) > 0) return 'EACCES';
+    return WRITING.has(type) && fault('xenstore.space', connection.domId) > 0 ? 'ENOSPC' : undefined;
   }
 
   // ---- for the toolstack and back ends of dom0 ---------------------------------------------------

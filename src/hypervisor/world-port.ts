@@ -1,6 +1,8 @@
 // What the hypervisor needs from the world it lives in. The simulation provides it; conformance
 // runs and unit tests provide a small one. The hypervisor knows no scheduler and no log.
 
+import type { FaultName } from '../abi/faults.ts';
+
 /** Timers that the hypervisor sets for a vCPU; the world calls Hypervisor.timerFired when due. */
 export type TimerKind = 'singleshot' | 'periodic' | 'poll' | 'watchdog1' | 'watchdog2';
 
@@ -30,4 +32,6 @@ export interface WorldPort {
   emit(kind: number, domId: number, vcpuId: number, values: readonly number[], bytes?: Uint8Array): void;
   /** Asks the seeded scheduler: 0..options-1. `options` >= 1; one option is not a choice and costs nothing. */
   choose(name: string, options: number): number;
+  /** Does that fault happen to the domain here? 0, or its argument. Absent: no faults. */
+  fault?(name: FaultName, domId: number): number;
 }

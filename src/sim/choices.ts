@@ -1,11 +1,12 @@
 // The one seam for chance. Whoever needs a decision that a real machine leaves open asks
 // `choose(name, options)`; a seeded run draws it from a stream named after the question, a replay
 // takes it from the recording. That is the only difference between a run, its recording and its replay.
+import { FAULT_NAMES, type FaultName } from '../abi/faults.ts';
 import { assert } from '../base/assert.ts';
 import { PrngStream } from '../base/prng.ts';
 
-/** What can be asked. One row per question: the log stores the index, dump prints the name. Append only. */
-export const CHOICE_NAMES = [
+/** What can be asked. One row per question: the log stores a number, and once the name that it stands for. */
+const QUESTIONS = [
   /** Where in the free machine memory a domain's frames are taken from, and in which order. */
   'memory.placement',
   /** After how much counted work a long hypercall is preempted. */
@@ -21,7 +22,9 @@ export const CHOICE_NAMES = [
   /** How long a disk takes for a request; it decides the order in which requests are answered. */
   'disk.latency',
 ] as const;
-export type ChoiceName = (typeof CHOICE_NAMES)[number];
+/** `fault.NAME`: whether it happens. */
+export type ChoiceName = (typeof QUESTIONS)[number] | `fault.${FaultName}`;
+export const CHOICE_NAMES: readonly ChoiceName[] = [...QUESTIONS, ...FAULT_NAMES.map((name) => `fault.${name}` as const)];
 
 export interface Choices {
   /** 0..options-1. 2 <= options <= 2^32. */

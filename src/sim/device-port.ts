@@ -4,17 +4,19 @@ import type { DevicePort, GrantedPage, RingPort, SharedPage } from '../dom0/port
 import { assert } from '../base/assert.ts';
 import { BIND_HOW, EVENT, valueIndex } from '../abi/events.ts';
 import type { Xenstored } from '../dom0/xenstored.ts';
-import { connectBackend, disconnectBackend, notifyFromBackend } from '../hypervisor/event-channels.ts';
+import { connectBackend, disconnectBackend } from '../hypervisor/event-channels.ts';
 import { GNTST } from '../hypervisor/grant-table.ts';
 import { mapForBackend, readThroughGrant, unmapForBackend, writeThroughGrant } from '../hypervisor/grant-table-backend.ts';
 import type { MachineMemory } from '../machine/memory.ts';
+import { notifyGuest } from './fault-sites.ts';
 import type { World } from './world.ts';
 
 export function ringPort(world: World, domId: number, service: string, mfn: number, port: number): RingPort {
   return {
     page: sharedPage(world.machine, mfn),
-    notify: () => notifyFromBackend(world.hv, domId, port),
+    notify: () => notifyGuest(world, domId, port, port),
     scheduleRun: (delayNs) => world.schedule(domId, service, delayNs),
+    fault: (name) => world.fault(name, domId),
     emit: (kind, values, bytes) => world.emit(kind, domId, 0, values, bytes),
   };
 }
@@ -53,6 +55,7 @@ export function devicePort(wiring: DeviceWiring): DevicePort {
   return {
     domId,
     mapGrant: (gref, readOnly) => {
+      if (world.fault('grant.map', domId) > 0) return GNTST.no_device_space;
       const { status, mfn } = mapForBackend(hv, domId, gref, readOnly);
       return status === GNTST.okay ? granted(gref, readOnly, mfn) : status;
     },
@@ -85,7 +88,7 @@ export function devicePort(wiring: DeviceWiring): DevicePort {
     },
     notify: (guestPort) => {
       const ownPort = channels.get(guestPort);
-      if (ownPort !== undefined) notifyFromBackend(hv, domId, guestPort, ownPort);
+      if (ownPort !== undefined) notifyGuest(world, domId, guestPort, ownPort);
     },
     readStore: (path) => store.readAsDom0(path),
     writeStore: (path, value) => store.writeAsDom0(path, value),
@@ -95,6 +98,7 @@ export function devicePort(wiring: DeviceWiring): DevicePort {
     nowNs: () => world.nowNs(),
     scheduleRun: (delayNs) => world.schedule(domId, service, delayNs),
     choose: (name, options) => world.choose(name, options),
+    fault: (name) => world.fault(name, domId),
     emit: (kind, values, bytes) => world.emit(kind, domId, 0, values, bytes),
   };
 }

@@ -60,6 +60,7 @@ export class Dom0 {
     this.toolstack = new Toolstack(this.store, this.#toolstackPort());
     this.network = createNetwork(world);
     world.disk = (domId, vdev) => this.#disk(domId, vdev);
+    if (world.spec.faults !== undefined) this.store.fault = (name, domId) => world.fault(name, domId);
     this.store.onDom0Event = (_path, token) => this.#watchFired(token);
     world.addService(0, {
       name: DOM0_SERVICE,

@@ -5,7 +5,11 @@ import type { TimerKind } from '../hypervisor/world-port.ts';
 /** What can be due. One row per kind in world.ts says what happens then. */
 export type Agenda =
   | { readonly kind: 'timer'; readonly domId: number; readonly vcpuId: number; readonly timer: TimerKind }
-  | { readonly kind: 'backend'; readonly domId: number; readonly service: string };
+  | { readonly kind: 'backend'; readonly domId: number; readonly service: string }
+  /** An event of dom0 that a fault held back. */
+  | { readonly kind: 'notify'; readonly domId: number; readonly port: number; readonly remotePort: number }
+  /** The end of a pause that a fault began. */
+  | { readonly kind: 'unpause'; readonly domId: number };
 
 export interface QueueEntry {
   readonly atNs: number;
@@ -51,6 +55,13 @@ export class EventQueue {
     if (kept.length === this.#heap.length) return;
     kept.sort((a, b) => (before(a, b) ? -1 : 1)); // a sorted array is a heap
     this.#heap = kept;
+  }
+
+  /** Removes every entry that matches and returns them in the order in which they were due. */
+  takeAll(matches: (what: Agenda) => boolean): Agenda[] {
+    const taken = this.#heap.filter((entry) => matches(entry.what)).sort((a, b) => (before(a, b) ? -1 : 1));
+    this.cancel(matches);
+    return taken.map((entry) => entry.what);
   }
 
   get size(): number {

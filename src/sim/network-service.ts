@@ -1,5 +1,6 @@
 // The switches of a world and the hosts on them, as a service of domain 0. A world without network
 // interfaces and bridges has none: nothing of it is saved, due or logged.
+import type { FaultName } from '../abi/faults.ts';
 import { EVENT } from '../abi/events.ts';
 import { Network } from '../dom0/net/network.ts';
 import { planBridges, type VifPlace } from '../dom0/net/network-spec.ts';
@@ -18,6 +19,7 @@ export function createNetwork(world: World): Network {
     nowNs: () => world.nowNs(),
     wakeAt: (ns) => world.scheduleOnly(0, SERVICE, ns),
     latencyNs: () => (1 + world.choose('net.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS,
+    ...(world.spec.faults === undefined ? {} : { fault: (name: FaultName) => world.fault(name, 0) }),
     note: (text) => world.emit(EVENT.note, 0, 0, [], new TextEncoder().encode(text)),
   });
   if (bridges.length > 0 || vifs.length > 0) world.addService(0, { name: SERVICE, run: () => network.run(), save: () => network.save(), restore: (state) => network.restore(state) }, []);

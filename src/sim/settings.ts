@@ -1,4 +1,5 @@
 // What `--set key=value` can change in a world's spec: one row a key.
+import { FAULT_NAMES, isFaultName, type FaultSpec } from '../abi/faults.ts';
 import { UsageError } from '../base/assert.ts';
 import { MOST_VIRTUAL_SEC, type DomainSpec, type WorldSpec } from './spec.ts';
 
@@ -41,6 +42,20 @@ export const SETTINGS: Readonly<Record<string, Setting>> = {
       const [num, den] = value.split('/').map((part) => integer(part, 1, 1_000_000));
       if (num === undefined || (value.includes('/') && den === undefined)) return 'a whole number or a fraction such as 1/2';
       return { ...spec, nsPerInsn: { num, den: den ?? 1 } };
+    },
+  },
+  faults: {
+    about: 'what may go wrong: NAME:N,... for one in N cases, NAME:N:M for at most M times',
+    apply: (spec, value) => {
+      const faults = value.split(',').map((part): FaultSpec | undefined => {
+        const [name = '', oneInText = '', mostText] = part.split(':');
+        const oneIn = integer(oneInText, 1, 1_000_000);
+        const most = mostText === undefined ? undefined : integer(mostText, 0, Number.MAX_SAFE_INTEGER);
+        if (!isFaultName(name) || oneIn === undefined || (mostText !== undefined && most === undefined)) return undefined;
+        return { fault: name, oneIn, ...(most === undefined ? {} : { most }) };
+      });
+      if (faults.some((fault) => fault === undefined)) return `a list such as upcall.delay:10,block.error:100:1, of these faults: ${FAULT_NAMES.join(', ')}`;
+      return { ...spec, faults: [...(spec.faults ?? []), ...(faults as FaultSpec[])] };
     },
   },
   'xen-build': {

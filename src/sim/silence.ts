@@ -3,6 +3,7 @@
 import type { Vcpu } from '../hypervisor/domain.ts';
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import type { Outcome } from './outcome.ts';
+import type { World } from './world.ts';
 
 export function outcomeOfSilence(hv: Hypervisor): { readonly outcome: Outcome; readonly text: string } {
   const live = [...hv.domains.values()].filter((domain) => domain.life.kind === 'running');
@@ -11,3 +12,6 @@ export function outcomeOfSilence(hv: Hypervisor): { readonly outcome: Outcome; r
   if (halted) return { outcome: 'halted', text: 'every vCPU is blocked with events masked' };
   return { outcome: 'stuck', text: 'every vCPU is blocked, no timer is set and no back end has anything to say' };
 }
+
+/** More virtual time has passed than the spec allows. */
+export const endOfTime = (world: World): void => world.end('limit', `${world.spec.maxVirtualSec} s of virtual time passed without an end; allow more with --set max-time=SECONDS`);

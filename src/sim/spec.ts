@@ -1,5 +1,6 @@
 // A world as data. Everything that decides how a run goes is in here or in the seed: a recording
 // carries the spec in its header, so that a replay needs no scenario file.
+import { isFaultName, type FaultSpec } from '../abi/faults.ts';
 import type { DiskConfig, VifConfig } from '../dom0/device-spec.ts';
 import type { BridgeSpec } from '../dom0/net/network-spec.ts';
 import type { ToolstackCommand } from '../dom0/toolstack.ts';
@@ -65,6 +66,8 @@ export interface WorldSpec {
   readonly digestEveryInsns: number;
   /** Wall clock at virtual time zero, seconds since 1970. */
   readonly wallClockAtZeroSec: number;
+  /** What may go wrong. */
+  readonly faults?: readonly FaultSpec[];
 }
 
 export const DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000;
@@ -103,6 +106,10 @@ const isDomain = (value: unknown): boolean =>
 const isStep = (value: unknown): boolean =>
   isRecord(value) && isText(value['domain']) && isText(value['after']) && (isText(value['send']) || isRecord(value['command'])) && (value['delayNs'] === undefined || within(value['delayNs'], 0, Number.MAX_SAFE_INTEGER));
 
+const isFault = (value: unknown): boolean =>
+  isRecord(value) && isText(value['fault']) && isFaultName(value['fault'] as string) && within(value['oneIn'], 1, 1_000_000) && (value['most'] === undefined || within(value['most'], 0, Number.MAX_SAFE_INTEGER)) && (value['fromNs'] === undefined || within(value['fromNs'], 0, Number.MAX_SAFE_INTEGER));
+const areFaults = (value: unknown): boolean => value === undefined || (Array.isArray(value) && value.every(isFault));
+
 /** The spec that a recording carries, or undefined if it is none: whoever wrote the file may have written anything. */
 export function specFrom(value: unknown): WorldSpec | undefined {
   if (!isRecord(value)) return undefined;
@@ -112,5 +119,5 @@ export function specFrom(value: unknown): WorldSpec | undefined {
   const timed = isRecord(nsPerInsn) && within(nsPerInsn['num'], 1, 1_000_000) && within(nsPerInsn['den'], 1, 1_000_000) && within(spec['maxVirtualSec'], 1, MOST_VIRTUAL_SEC);
   const counted = within(spec['timesliceInsns'], 1, 1_000_000_000) && within(spec['maxInstructions'], 1, Number.MAX_SAFE_INTEGER) && within(spec['digestEveryInsns'], 0, Number.MAX_SAFE_INTEGER);
   const known = (spec['xenBuild'] === 'debug' || spec['xenBuild'] === 'release') && within(spec['wallClockAtZeroSec'], 0, 0xffff_ffff);
-  return listed && timed && counted && known ? (spec as unknown as WorldSpec) : undefined;
+  return listed && timed && counted && known && areFaults(spec['faults']) ? (spec as unknown as WorldSpec) : undefined;
 }

@@ -10,6 +10,7 @@
 // replay makes the same steps. Not here: the log (a sink is handed in) and the host's clock.
 import { assert } from '../base/assert.ts';
 import { EVENT, TIMER_KIND, valueIndex } from '../abi/events.ts';
+import type { FaultName } from '../abi/faults.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import type { Vcpu } from '../hypervisor/domain.ts';
@@ -21,9 +22,11 @@ import type { Disk } from '../dom0/disk.ts';
 import { CHOICE_NAMES, type ChoiceName, type Choices } from './choices.ts';
 import { VirtualClock } from './clock.ts';
 import { EventQueue, type Agenda } from './event-queue.ts';
+import { createFaults, deliverLate, disturbDomains, endPause, type FaultInjector } from './fault-sites.ts';
 import { FrameHashes } from './frame-hashes.ts';
 import type { InputSource } from './input.ts';
-import { outcomeOfSilence } from './silence.ts';
+import { deliverInput } from './input-delivery.ts';
+import { endOfTime, outcomeOfSilence } from './silence.ts';
 import { SHUTDOWN_OUTCOME, type Outcome } from './outcome.ts';
 import type { WorldSpec } from './spec.ts';
 import type { Advance, EventSink, Observers, Service, WorldProfile } from './world-faces.ts';
@@ -46,6 +49,7 @@ export class World implements WorldPort {
   readonly choices: Choices;
   readonly observers: Observers;
   readonly frameHashes: FrameHashes;
+  readonly faults: FaultInjector;
   /** Set once, right after construction: the hypervisor needs the world as its port. */
   hv!: Hypervisor;
   sink: EventSink | undefined;
@@ -86,6 +90,7 @@ export class World implements WorldPort {
     this.observers = observers;
     this.frameHashes = new FrameHashes(machine, () => this.#dropWriteFastPaths());
     this.clock = new VirtualClock(spec.nsPerInsn);
+    this.faults = createFaults(this);
     this.#lastNs = spec.maxVirtualSec * 1e9;
     this.#nextDigestInsns = spec.digestEveryInsns > 0 ? spec.digestEveryInsns : Infinity;
   }
@@ -148,8 +153,9 @@ export class World implements WorldPort {
       this.#midSlice = false;
       this.#takeInputs();
       this.#fireDue();
-      if (this.ended === undefined && this.nowNs() >= this.#lastNs) this.#endOfTime();
+      if (this.ended === undefined && this.nowNs() >= this.#lastNs) endOfTime(this);
       if (this.ended !== undefined) return undefined;
+      if (this.spec.faults !== undefined) disturbDomains(this);
       const vcpu = this.#pick();
       if (vcpu !== undefined) {
         this.#makeCurrent(vcpu);
@@ -167,10 +173,6 @@ export class World implements WorldPort {
       }
       this.jumpTo(Math.min(untilNs, this.#lastNs));
     }
-  }
-
-  #endOfTime(): void {
-    this.end('limit', `${this.spec.maxVirtualSec} s of virtual time passed without an end; allow more with --set max-time=SECONDS`);
   }
 
   /** Lets idle time pass; never backwards. */
@@ -192,13 +194,7 @@ export class World implements WorldPort {
         this.end('quit', 'ended by the user');
         return;
       }
-      if (input.kind === 'command') {
-        this.emit(EVENT.command, input.domId, 0, [this.steps], new TextEncoder().encode(JSON.stringify(input.command)));
-        this.#services.get(`${DOM0_SERVICE}:0`)?.command?.(input.domId, input.command);
-      } else {
-        this.emit(EVENT.consoleIn, input.domId, 0, [this.steps], input.bytes);
-        this.#services.get(`console:${input.domId}`)?.input?.(input.bytes);
-      }
+      deliverInput(this, input);
       this.observers.quiescent?.();
     }
   }
@@ -219,8 +215,11 @@ export class World implements WorldPort {
         timerFired(this.hv, what.domId, what.vcpuId, what.timer);
         return;
       case 'backend':
-        this.#services.get(`${what.service}:${what.domId}`)?.run();
-        return;
+        return this.#services.get(`${what.service}:${what.domId}`)?.run();
+      case 'notify':
+        return deliverLate(this, what);
+      case 'unpause':
+        return endPause(this, what.domId);
     }
   }
 
@@ -354,7 +353,7 @@ export class World implements WorldPort {
       eventCount: this.eventCount, steps: this.steps, ended: this.ended, digestCount: this.digestCount, inputsTaken: this.inputsTaken,
       queue: this.queue.save(), idleNs: this.clock.idleNs, definedNames: this.#definedNames, servicePorts: this.#servicePorts,
       current: this.#current, last: this.#last, runnable: this.#runnable, sliceLeft: this.#sliceLeft, midSlice: this.#midSlice,
-      otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt, nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested,
+      otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt, nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested, faults: this.faults.save(),
     };
   }
 
@@ -365,6 +364,7 @@ export class World implements WorldPort {
     ({ definedNames: this.#definedNames, servicePorts: this.#servicePorts, current: this.#current, last: this.#last, runnable: this.#runnable } = saved);
     ({ sliceLeft: this.#sliceLeft, midSlice: this.#midSlice, otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt } = saved);
     ({ nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested } = saved);
+    this.faults.restore(saved.faults);
   }
 
   restoreServices(saved: unknown): void {
@@ -407,13 +407,12 @@ export class World implements WorldPort {
 
   vcpuRunnable(domId: number, vcpuId: number, runnable: boolean): void {
     const at = this.#runnable.findIndex((vcpu) => vcpu.domain.domId === domId && vcpu.vcpuId === vcpuId);
-    if (runnable && at < 0) {
-      const vcpu = this.hv.vcpu(domId, vcpuId);
-      assert(vcpu !== undefined, () => `d${domId}v${vcpuId} does not exist`);
-      this.#runnable.push(vcpu);
-      this.#runnable.sort((a, b) => a.domain.domId - b.domain.domId || a.vcpuId - b.vcpuId);
-    }
     if (!runnable && at >= 0) this.#runnable.splice(at, 1);
+    if (!runnable || at >= 0) return;
+    const vcpu = this.hv.vcpu(domId, vcpuId);
+    assert(vcpu !== undefined, () => `d${domId}v${vcpuId} does not exist`);
+    this.#runnable.push(vcpu);
+    this.#runnable.sort((a, b) => a.domain.domId - b.domain.domId || a.vcpuId - b.vcpuId);
   }
 
   yielded(): void {
@@ -440,17 +439,15 @@ export class World implements WorldPort {
 
   /** xenconsoled outlives the guests: what they printed right before the end (a panic's last lines) is not lost with them. */
   #printLastWords(): void {
-    const isConsole = (what: Agenda): boolean => what.kind === 'backend' && what.service === 'console';
-    const due = this.queue.save().entries.filter(({ what }) => isConsole(what));
-    this.queue.cancel(isConsole);
-    for (const { what } of due) this.#perform(what, this.nowNs());
+    for (const what of this.queue.takeAll((entry) => entry.kind === 'backend' && entry.service === 'console')) this.#perform(what, this.nowNs());
   }
 
   preempt(workUnits: number): boolean {
     if (this.#workUnits === 0) this.#preemptAt = PREEMPT_WORK_UNITS;
     this.#workUnits += workUnits;
-    if (this.#workUnits < this.#preemptAt) return false;
-    if (this.#preemptAt === PREEMPT_WORK_UNITS) {
+    const forced = this.faults.ask('hypercall.preempt', this.#current?.domain.domId ?? 0) > 0;
+    if (this.#workUnits < this.#preemptAt && !forced) return false;
+    if (this.#preemptAt === PREEMPT_WORK_UNITS && !forced) {
       this.#preemptAt += this.choose('hypercall.preempt', PREEMPT_WORK_UNITS);
       if (this.#workUnits < this.#preemptAt) return false;
     }
@@ -460,15 +457,25 @@ export class World implements WorldPort {
 
   choose(name: string, options: number): number {
     if (options <= 1) return 0;
+    const number = this.nameNumber(name);
+    const picked = this.choices.pick(name as ChoiceName, options);
+    this.#emitWorld(EVENT.choice, [number, options, picked]);
+    return picked;
+  }
+
+  /** What stands for the name in the log, which hears of it once. */
+  nameNumber(name: string): number {
     const number = CHOICE_NAMES.indexOf(name as ChoiceName) + 1;
     assert(number > 0, () => `choice ${name} has no row`);
     if (!this.#definedNames.has(number)) {
       this.#definedNames.add(number);
       this.#emitWorld(EVENT.nameDefined, [number], new TextEncoder().encode(name));
     }
-    const picked = this.choices.pick(name as ChoiceName, options);
-    this.#emitWorld(EVENT.choice, [number, options, picked]);
-    return picked;
+    return number;
+  }
+
+  fault(name: FaultName, domId: number): number {
+    return this.faults.ask(name, domId);
   }
 
   emit(kind: number, domId: number, vcpuId: number, values: readonly number[], bytes?: Uint8Array): void {

@@ -1,5 +1,6 @@
 // All switches of a world and the hosts on them, behind one clock: the next frame that arrives or
 // timer that is due is one entry of the world's agenda, replaced whenever an earlier one comes up.
+import type { FaultQuestion } from '../../abi/faults.ts';
 import { assert } from '../../base/assert.ts';
 import { Host } from './host.ts';
 import type { BridgePlan } from './network-spec.ts';
@@ -12,6 +13,7 @@ export interface NetworkPort {
   wakeAt(ns: number | undefined): void;
   /** How long a frame is under way on a quiet wire; seeded. */
   latencyNs(): number;
+  readonly fault?: FaultQuestion;
   /** A remark for the log. */
   note(text: string): void;
 }
@@ -31,7 +33,7 @@ export class Network {
 
   constructor(bridges: readonly BridgePlan[], port: NetworkPort) {
     this.#port = port;
-    const clock = { nowNs: () => port.nowNs(), latencyNs: () => port.latencyNs(), wakeAt: (ns: number) => this.#wakeBy(ns) };
+    const clock = { nowNs: () => port.nowNs(), latencyNs: () => port.latencyNs(), wakeAt: (ns: number) => this.#wakeBy(ns), ...(port.fault === undefined ? {} : { fault: port.fault }) };
     for (const bridge of bridges) {
       const lan = new Switch(bridge.name, clock);
       this.#switches.set(bridge.name, lan);

@@ -6,6 +6,7 @@
 // behind it follow at least as late. Frames of several ports that are due at the same time arrive in
 // the order in which they were sent. Source: Linux's bridge (net/bridge/br_input.c, br_fdb.c).
 // Not here: spanning tree, VLANs (tags pass as they are), offloads (the interfaces' matter).
+import type { FaultQuestion } from '../../abi/faults.ts';
 import { ETHER, isGroupMac, macAt, restorePacket, savePacket, type Packet, type SavedPacket } from './packet.ts';
 
 /** Who is plugged in: a guest's interface or a host of the bridge's own. */
@@ -21,6 +22,8 @@ export interface SwitchClock {
   latencyNs(): number;
   /** run() is wanted at this time at the latest. */
   wakeAt(ns: number): void;
+  /** Whether a fault happens to a frame. Absent: none does. */
+  readonly fault?: FaultQuestion;
 }
 
 /** A frame that follows closely behind another one takes at least this. */
@@ -36,6 +39,19 @@ interface Flight {
   readonly dueNs: number;
   readonly from: string;
   readonly packet: Packet;
+  /** A fault holds it back: the others of its port do not wait for it. */
+  readonly late?: boolean;
+}
+
+/** How long a frame is held back that is to be overtaken. */
+const REORDER_NS = 50_000;
+
+/** The packet with one bit flipped, somewhere behind its Ethernet header. */
+function corrupted(packet: Packet, argument: number): Packet {
+  const bytes = packet.bytes.slice();
+  const at = ETHER.headerBytes + ((argument * 7919) % Math.max(1, bytes.length - ETHER.headerBytes));
+  if (at < bytes.length) bytes[at] = (bytes[at] as number) ^ (1 << (argument & 7));
+  return { ...packet, bytes };
 }
 
 export class Switch {
@@ -66,12 +82,22 @@ export class Switch {
   /** A frame leaves a client. Shorter than a header: dropped. */
   send(from: string, packet: Packet): void {
     if (packet.bytes.length < ETHER.headerBytes) return;
+    const { fault } = this.#clock;
+    if (fault === undefined) return this.#fly(from, packet);
+    if (fault('net.lose') > 0) return;
+    const flip = fault('net.corrupt');
+    const sent = flip > 0 ? corrupted(packet, flip) : packet;
+    this.#fly(from, sent, fault('net.reorder') > 0);
+    if (fault('net.duplicate') > 0) this.#fly(from, sent);
+  }
+
+  #fly(from: string, packet: Packet, late = false): void {
     const nowNs = this.#clock.nowNs();
-    const ahead = this.#flights.findLast((flight) => flight.from === from);
-    const dueNs = ahead === undefined ? nowNs + this.#clock.latencyNs() : Math.max(ahead.dueNs, nowNs + FOLLOW_NS);
+    const ahead = this.#flights.findLast((flight) => flight.from === from && flight.late !== true);
+    const dueNs = late ? nowNs + REORDER_NS + this.#clock.latencyNs() : ahead === undefined ? nowNs + this.#clock.latencyNs() : Math.max(ahead.dueNs, nowNs + FOLLOW_NS);
     let at = this.#flights.length;
     while (at > 0 && (this.#flights[at - 1] as Flight).dueNs > dueNs) at--;
-    this.#flights.splice(at, 0, { dueNs, from, packet });
+    this.#flights.splice(at, 0, { dueNs, from, packet, ...(late ? { late } : {}) });
     this.#clock.wakeAt(dueNs);
   }
 
@@ -114,11 +140,11 @@ export class Switch {
 
   /** JSON-serialisable; who is plugged in is not part of it. */
   save(): unknown {
-    return { flights: this.#flights.map(({ dueNs, from, packet }) => ({ dueNs, from, packet: savePacket(packet) })), heard: [...this.#heard] };
+    return { flights: this.#flights.map((flight) => ({ ...flight, packet: savePacket(flight.packet) })), heard: [...this.#heard] };
   }
   restore(state: unknown): void {
-    const saved = state as { flights: { dueNs: number; from: string; packet: SavedPacket }[]; heard: [number, { at: string; ns: number }][] };
-    this.#flights = saved.flights.map(({ dueNs, from, packet }) => ({ dueNs, from, packet: restorePacket(packet) }));
+    const saved = state as { flights: (Omit<Flight, 'packet'> & { packet: SavedPacket })[]; heard: [number, { at: string; ns: number }][] };
+    this.#flights = saved.flights.map((flight) => ({ ...flight, packet: restorePacket(flight.packet) }));
     this.#heard = new Map(saved.heard);
   }
 }

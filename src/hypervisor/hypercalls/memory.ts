@@ -56,8 +56,11 @@ const perExtent = (extent: Extent): Adjust => (hv, vcpu, domain, reservation, st
 
 const wordBytes = (vcpu: Vcpu): number => vcpu.domain.abi.wordBits / 8;
 
+/** Frames of the domain's own, unless a fault says that there are none just now. */
+const runFor = (hv: Hypervisor, domain: Domain, order: number): number | undefined => ((hv.world.fault?.('hypercall.retry', domain.domId) ?? 0) > 0 ? undefined : allocRun(hv, domain, order));
+
 const increase = perExtent((hv, vcpu, domain, { extents, order }, i) => {
-  const first = allocRun(hv, domain, order);
+  const first = runFor(hv, domain, order);
   if (first !== undefined) for (let j = 0; j < 2 ** order; j++) emitMm(hv, EVENT.frameGiven, first + j, INVALID_M2P);
   return first !== undefined && (extents === 0 || hv.access.writeWord(vcpu, extents + i * wordBytes(vcpu), first));
 });
@@ -78,7 +81,7 @@ const populate = perExtent((hv, vcpu, domain, { extents, order, memFlags }, i) =
   if (pfn === undefined) return false;
   // Nobody may populate on demand for itself.
   if ((memFlags & POPULATE_ON_DEMAND) !== 0) return domain !== vcpu.domain;
-  const first = allocRun(hv, domain, order);
+  const first = runFor(hv, domain, order);
   if (first === undefined) return false;
   for (let j = 0; j < 2 ** order; j++) {
     hv.frames.setM2p(first + j, (pfn + j) >>> 0, Math.floor((pfn + j) / 0x1_0000_0000) >>> 0);
