@@ -21,6 +21,8 @@ type DiskDevice = Extract<DeviceConfig, { deviceClass: 'vbd' }>;
 
 const VBD = valueIndex(DEVICE, 'vbd');
 /** A request takes one of so many multiples of the unit: a fast disk. */
+/** What a request takes longer under a fault, times its argument. */
+const LATE_NS = 100_000;
 const LATENCY_STEPS = 16;
 const LATENCY_UNIT_NS = 4_000;
 const MAX_INDIRECT_SEGMENTS = 256;
@@ -192,7 +194,7 @@ export class BlockBackend implements DeviceDriver {
     const latencyNs = (1 + this.#port.choose('disk.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS;
     // A barrier is carried out after everything that is under way.
     const after = request.operation === BLKIF_OP.WRITE_BARRIER ? Math.max(this.#port.nowNs(), ...connection.inFlight.map((row) => row.dueNs)) : this.#port.nowNs();
-    const dueNs = after + latencyNs;
+    const dueNs = after + latencyNs + (this.#port.fault?.('block.late') ?? 0) * LATE_NS;
     connection.inFlight.push({ request, segments: segments as readonly BlkSegment[], dueNs, index, pages });
     this.#port.scheduleRun(dueNs - this.#port.nowNs());
   }
@@ -239,9 +241,10 @@ export class BlockBackend implements DeviceDriver {
     if (due.length === 0) return;
     connection.inFlight = connection.inFlight.filter((row) => row.dueNs > now);
     for (const row of due) {
-      this.#carryOut(connection, row);
+      const fails = this.#port.fault?.('block.error') === 1;
+      if (!fails) this.#carryOut(connection, row);
       this.#giveBack(row.pages);
-      this.#answer(connection, row.request, BLKIF_RSP.OKAY);
+      this.#answer(connection, row.request, fails ? BLKIF_RSP.ERROR : BLKIF_RSP.OKAY);
     }
   }
 

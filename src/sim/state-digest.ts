@@ -34,7 +34,7 @@ export class StateDigester {
     const frameTable = hv.frames.area();
     parts.push({ name: 'frames', digest: blake3(machine.u8.subarray(frameTable.base, frameTable.base + frameTable.sizeBytes)) });
     parts.push({ name: 'dom0', digest: hashJson(this.#world.digestServices()) });
-    parts.push({ name: 'scheduler', digest: hashJson(this.#world.saveScheduler()) });
+    parts.push({ name: 'scheduler', digest: hashJson(schedulerState(this.#world)) });
     return parts;
   }
 
@@ -67,4 +67,11 @@ function plain(_key: string, value: unknown): unknown {
   if (value instanceof Set) return [...value];
   if (ArrayBuffer.isView(value)) return Array.from(value as unknown as ArrayLike<number>);
   return value;
+}
+
+/** What decides who runs next and when, apart from the domains' own records. */
+function schedulerState(world: World): object {
+  const { queue, idleNs, steps, sliceLeft, runnable, current } = world.saveOwn();
+  const name = ({ domain, vcpuId }: Vcpu): readonly number[] => [domain.domId, vcpuId];
+  return { queue, idleNs, steps, sliceLeft, runnable: runnable.map(name), current: current === undefined ? null : name(current) };
 }

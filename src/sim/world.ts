@@ -332,18 +332,6 @@ export class World implements WorldPort {
     return [...this.#services].filter(([, service]) => service.partOf === undefined).map(([key, service]) => [key, service.digest?.() ?? service.save()]);
   }
 
-  /** What decides who runs next and when, apart from the domains' own records. */
-  saveScheduler(): unknown {
-    return {
-      queue: this.queue.save(),
-      idleNs: this.clock.idleNs,
-      steps: this.steps,
-      sliceLeft: this.#sliceLeft,
-      runnable: this.#runnable.map((vcpu) => [vcpu.domain.domId, vcpu.vcpuId]),
-      current: this.#current === undefined ? null : [this.#current.domain.domId, this.#current.vcpuId],
-    };
-  }
-
   /**
    * Everything that this class itself holds, for a checkpoint: a field is in here, or it is wiring that
    * the next world of the same spec has too (WIRING in test/sim/snapshot.test.ts). vCPUs go by reference.
@@ -445,7 +433,7 @@ export class World implements WorldPort {
   preempt(workUnits: number): boolean {
     if (this.#workUnits === 0) this.#preemptAt = PREEMPT_WORK_UNITS;
     this.#workUnits += workUnits;
-    const forced = this.faults.ask('hypercall.preempt', this.#current?.domain.domId ?? 0) > 0;
+    const forced = this.spec.faults !== undefined && this.faults.ask('hypercall.preempt', this.#current?.domain.domId ?? 0) > 0;
     if (this.#workUnits < this.#preemptAt && !forced) return false;
     if (this.#preemptAt === PREEMPT_WORK_UNITS && !forced) {
       this.#preemptAt += this.choose('hypercall.preempt', PREEMPT_WORK_UNITS);

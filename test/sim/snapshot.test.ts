@@ -121,7 +121,7 @@ describe('what a checkpoint holds', () => {
     const WIRING: Readonly<Record<string, string>> = {
       spec: 'a constant of the recording', machine: 'its bytes are saved by Snapshots', clock: 'idleNs is saved; the rest is of the spec', queue: 'saved as its entries',
       choices: 'a row of its own', observers: 'of the host', frameHashes: 'derived from memory', hv: 'a row of its own', sink: 'of the host', profile: 'of the host', input: 'a row of its own',
-      '#services': 'a row of its own', '#lastNs': 'of the spec',
+      '#services': 'a row of its own', '#lastNs': 'of the spec', disk: 'asks the services',
     };
     const source = readFileSync(join(import.meta.dirname, '../../src/sim/world.ts'), 'utf8');
     const body = source.slice(source.indexOf('export class World'));
