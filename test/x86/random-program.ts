@@ -1,6 +1,8 @@
 // Random machine programs for comparing the tiers: straight-line instructions of every kind in small blocks that
 // jump, call and return among each other, touch pages that fault, and now and then store into their own code.
 // Everything derives from one seed. The layout (linear addresses, one code window, one data window, one stack):
+import { simdInstruction } from './random-simd.ts';
+
 export const LAYOUT = { code: 0x10000, codeBytes: 0x3000, data: 0x20000, dataBytes: 0x5000, stack: 0x30000, stackBytes: 0x2000 } as const;
 
 /** mulberry32: small and good enough to choose instructions. */
@@ -35,7 +37,8 @@ export interface Program {
 
 const imm32 = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24];
 
-export function randomProgram(seed: number, blockCount = 24): Program {
+/** `simd`: so many of a hundred straight-line instructions are vectors'. */
+export function randomProgram(seed: number, blockCount = 24, simd = 0): Program {
   const dice = new Dice(seed);
   /** Any register but ESP. */
   const reg = (): number => dice.pick([0, 1, 2, 3, 5, 6, 7]);
@@ -46,7 +49,13 @@ export function randomProgram(seed: number, blockCount = 24): Program {
   const mem = (r: number, base: number): number[] => [0x80 | (r << 3) | base, ...imm32(LAYOUT.data)];
   const prefix = (): number[] => (dice.chance(15) ? [0x66] : []);
 
+  /** Memory operands of vectors are mostly aligned. */
+  const vectorMemory = (r: number): { before: number[]; modrm: number[] } => {
+    const b = reg();
+    return { before: [...aim(b), ...(dice.chance(80) ? [0x83, rr(4, b), 0xf0] : [])], modrm: mem(r, b) };
+  };
   const straight = (): number[] => {
+    if (simd > 0 && dice.chance(simd)) return simdInstruction(dice, vectorMemory, LAYOUT.data + 4 * dice.below(64));
     const a = reg();
     const b = reg();
     const cc = dice.below(16);

@@ -9,6 +9,7 @@ import { inCanonicalRange } from '../address.ts';
 import { EFLAGS } from '../flags.ts';
 import type { Expr, Stmt } from '../ir.ts';
 import type { Lowered } from '../lower.ts';
+import { isInline } from './float.ts';
 import { SEG } from '../state-layout.ts';
 import type { SegmentKind } from './frame.ts';
 
@@ -91,8 +92,9 @@ function targetOf({ value, width }: Extract<Expr, { tag: 'const' }>): number {
 function performable(s: Stmt, source: Pick<RegionSource, 'segments'>): boolean {
   switch (s.do) {
     case 'system':
-    case 'float':
       return false;
+    case 'float':
+      return isInline(s);
     case 'setEflags':
       // Setting TF changes how the next instruction ends: single steps are the evaluator's.
       return s.mask.tag === 'const' && (Number(s.mask.value) & EFLAGS.TF) === 0;

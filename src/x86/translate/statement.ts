@@ -10,6 +10,7 @@ import { SEG_SLOT_BYTES, STATE } from '../state-layout.ts';
 import { OP, TYPE } from './code-buffer.ts';
 import { widthOf } from '../expr.ts';
 import { emitExpr, type Reads } from './expression.ts';
+import { emitFloat, emitRoundingRefused } from './float.ts';
 import { type Frame, HELPER, LOCAL } from './frame.ts';
 import { emitEnterMmx, emitSetMm, emitUnitRefused } from './simd-unit.ts';
 import { emitAccess, emitLoad, emitStore, sameMem, type StopSite } from './memory-access.ts';
@@ -33,8 +34,7 @@ export class StatementEmitter implements Reads {
   /** Accesses of this instruction that are already checked for writing. */
   #checked: { mem: MemRef; width: Width; host: number }[] = [];
   #stop: StopSite = { vaddr: 0, giveBack: 0 };
-  /** Checked in this block: nothing in a block changes what they depend on. */
-  readonly #units = new Set<SimdUnit>();
+  readonly #asked = new Set<SimdUnit | 'rounding'>();
 
   constructor(f: Frame) {
     this.f = f;
@@ -43,7 +43,7 @@ export class StatementEmitter implements Reads {
   /** Starts a block, which this producer of flags is known to be in force at. */
   enter(known: KnownFlags | undefined): void {
     this.known = known;
-    this.#units.clear();
+    this.#asked.clear();
   }
 
   /** Starts an instruction. */
@@ -124,7 +124,7 @@ export class StatementEmitter implements Reads {
       case 'raiseIf':
         this.expr(s.cond);
         f.open(OP.if);
-        f.exitTo(f.stopDepth, this.#stop.vaddr, this.#stop.giveBack);
+        this.leave();
         f.close();
         return;
       case 'divideWide':
@@ -145,7 +145,7 @@ export class StatementEmitter implements Reads {
         return;
       }
       case 'unit':
-        return this.#unit(s.unit);
+        return this.#once(s.unit, () => emitUnitRefused(f, s.unit));
       case 'setXmm':
         this.expr(s.value);
         c.set(f.xmm(s.index, true));
@@ -157,6 +157,8 @@ export class StatementEmitter implements Reads {
         emitEnterMmx(f);
         return;
       case 'float':
+        this.#temps.set(s.id, emitFloat(this, s));
+        return;
       case 'jump':
       case 'branch':
       case 'system':
@@ -303,13 +305,22 @@ export class StatementEmitter implements Reads {
     this.f.c.memory(OP.i64_load, STATE.fpuReg + index * 16);
   }
 
-  #unit(unit: SimdUnit): void {
-    if (this.#units.has(unit)) return;
-    this.#units.add(unit);
-    emitUnitRefused(this.f, unit);
-    this.f.open(OP.if);
+  /** Leaves the instruction, of which nothing has happened, to the evaluator. */
+  leave(): void {
     this.f.exitTo(this.f.stopDepth, this.#stop.vaddr, this.#stop.giveBack);
+  }
+  /** Asks once in a block: nothing in a block changes what the answer depends on. */
+  #once(what: SimdUnit | 'rounding', refused: () => void): void {
+    if (this.#asked.has(what)) return;
+    this.#asked.add(what);
+    refused();
+    this.f.open(OP.if);
+    this.leave();
     this.f.close();
+  }
+  /** MXCSR is as inline rounding needs it. */
+  rounds(): void {
+    this.#once('rounding', () => emitRoundingRefused(this.f));
   }
 
   /** Condition codes as combinations of flags, SDM vol. 1, appendix B. */
