@@ -50,7 +50,7 @@ const SAFE_SINGLE = repeat((1023n - 125n) << 52n, 64);
 export const isInline = ({ op }: Float): boolean => op.kind !== 'reciprocal' && op.kind !== 'reciprocalRoot';
 
 /** Pushes whether MXCSR is not as the inline form needs it. */
-export function emitRoundingRefused(f: Frame): void {
+function emitRoundingRefused(f: Frame): void {
   f.loadState32(STATE.mxcsr);
   f.c.const32((3 << MXCSR.roundingShift) | (FLAG.PE << MXCSR.maskShift) | FLAG.PE);
   f.c.byte(OP.i32_and);
@@ -85,6 +85,10 @@ class FloatEmitter {
   get #source(): FloatFormat {
     const { op, format } = this.#stmt;
     return op.kind === 'reformat' ? (format === 'f32' ? 'f64' : 'f32') : format;
+  }
+  /** MXCSR is as inline rounding needs it. */
+  #rounds(): void {
+    this.#s.once('rounding', () => emitRoundingRefused(this.#f));
   }
   #get(local: number): void {
     this.#f.c.get(local);
@@ -188,7 +192,7 @@ class FloatEmitter {
   #arithmetic(kind: 'add' | 'sub' | 'mul' | 'div' | 'sqrt', result: number): void {
     const { c } = this.#f;
     const { safe, infinity } = CONSTANTS[this.#source];
-    this.#s.rounds();
+    this.#rounds();
     if (kind === 'sqrt') this.#get(this.#b);
     else {
       this.#both();
@@ -246,7 +250,7 @@ class FloatEmitter {
       this.#op(CONVERT.toDouble);
       return c.set(result);
     }
-    this.#s.rounds();
+    this.#rounds();
     this.#get(this.#b);
     this.#op(CONVERT.toSingle);
     c.tee(result);
@@ -262,7 +266,7 @@ class FloatEmitter {
   #fromInt(width: 32 | 64, result: number): void {
     const { c } = this.#f;
     const single = this.#stmt.format === 'f32';
-    if (single || width === 64) this.#s.rounds();
+    if (single || width === 64) this.#rounds();
     this.#get(this.#b);
     if (width === 32) this.#op(single ? CONVERT.singleFromInt : CONVERT.doubleFromInt);
     else {
@@ -276,7 +280,7 @@ class FloatEmitter {
   #toInt(width: 32 | 64, truncate: boolean, result: number): void {
     const { c } = this.#f;
     const single = this.#stmt.format === 'f32';
-    this.#s.rounds();
+    this.#rounds();
     if (!truncate) {
       this.#get(this.#b);
       this.#op(this.#ops.nearest);

@@ -1,13 +1,32 @@
-// MMX and SSE as units of the processor: may they be used, and what MMX does to the x87 (simd/unit.ts says the same to the evaluator).
+// Statements of MMX and SSE: may the units be used, registers, and what MMX does to the x87 (simd/unit.ts says the same to the evaluator).
 import { CR0, CR4 } from '../core.ts';
-import type { SimdUnit } from '../ir.ts';
+import type { SimdUnit, Stmt } from '../ir.ts';
 import { STATE } from '../state-layout.ts';
 import { FLAG } from '../x87/number.ts';
 import { OP } from './code-buffer.ts';
+import { emitFloat } from './float.ts';
 import type { Frame } from './frame.ts';
+import type { StatementEmitter } from './statement.ts';
+
+export function emitSimd(s: StatementEmitter, stmt: Extract<Stmt, { do: 'unit' | 'setXmm' | 'setMm' | 'enterMmx' | 'float' }>): void {
+  const { f } = s;
+  switch (stmt.do) {
+    case 'unit':
+      return s.once(stmt.unit, () => emitUnitRefused(f, stmt.unit));
+    case 'setXmm':
+      s.expr(stmt.value);
+      return f.c.set(f.xmm(stmt.index, true));
+    case 'setMm':
+      return emitSetMm(f, stmt.index, () => s.expr(stmt.value));
+    case 'enterMmx':
+      return emitEnterMmx(f);
+    case 'float':
+      return s.define(stmt.id, emitFloat(s, stmt));
+  }
+}
 
 /** Pushes nonzero if the evaluator must look: it knows which exception that is, if any. */
-export function emitUnitRefused(f: Frame, unit: SimdUnit): void {
+function emitUnitRefused(f: Frame, unit: SimdUnit): void {
   const { c } = f;
   f.loadState32(STATE.cr0);
   c.const32(CR0.EM | CR0.TS);
@@ -26,7 +45,7 @@ export function emitUnitRefused(f: Frame, unit: SimdUnit): void {
   c.byte(OP.i32_or);
 }
 
-export function emitSetMm(f: Frame, index: number, push: () => void): void {
+function emitSetMm(f: Frame, index: number, push: () => void): void {
   f.c.const32(f.target.stateBase);
   push();
   f.c.memory(OP.i64_store, STATE.fpuReg + index * 16);
@@ -34,7 +53,7 @@ export function emitSetMm(f: Frame, index: number, push: () => void): void {
 }
 
 const TOP_MASK = 7 << 11;
-export function emitEnterMmx(f: Frame): void {
+function emitEnterMmx(f: Frame): void {
   f.storeState32(STATE.fpuStatus, () => {
     f.loadState32(STATE.fpuStatus);
     f.c.const32(~TOP_MASK);

@@ -10,9 +10,8 @@ import { SEG_SLOT_BYTES, STATE } from '../state-layout.ts';
 import { OP, TYPE } from './code-buffer.ts';
 import { widthOf } from '../expr.ts';
 import { emitExpr, type Reads } from './expression.ts';
-import { emitFloat, emitRoundingRefused } from './float.ts';
 import { type Frame, HELPER, LOCAL } from './frame.ts';
-import { emitEnterMmx, emitSetMm, emitUnitRefused } from './simd-unit.ts';
+import { emitSimd } from './simd-unit.ts';
 import { emitAccess, emitLoad, emitStore, sameMem, type StopSite } from './memory-access.ts';
 
 /** The producer whose operands are in the flag locals, if known. */
@@ -145,20 +144,11 @@ export class StatementEmitter implements Reads {
         return;
       }
       case 'unit':
-        return this.#once(s.unit, () => emitUnitRefused(f, s.unit));
       case 'setXmm':
-        this.expr(s.value);
-        c.set(f.xmm(s.index, true));
-        return;
       case 'setMm':
-        emitSetMm(f, s.index, () => this.expr(s.value));
-        return;
       case 'enterMmx':
-        emitEnterMmx(f);
-        return;
       case 'float':
-        this.#temps.set(s.id, emitFloat(this, s));
-        return;
+        return emitSimd(this, s);
       case 'jump':
       case 'branch':
       case 'system':
@@ -310,7 +300,7 @@ export class StatementEmitter implements Reads {
     this.f.exitTo(this.f.stopDepth, this.#stop.vaddr, this.#stop.giveBack);
   }
   /** Asks once in a block: nothing in a block changes what the answer depends on. */
-  #once(what: SimdUnit | 'rounding', refused: () => void): void {
+  once(what: SimdUnit | 'rounding', refused: () => void): void {
     if (this.#asked.has(what)) return;
     this.#asked.add(what);
     refused();
@@ -318,9 +308,9 @@ export class StatementEmitter implements Reads {
     this.leave();
     this.f.close();
   }
-  /** MXCSR is as inline rounding needs it. */
-  rounds(): void {
-    this.#once('rounding', () => emitRoundingRefused(this.f));
+  /** A temporary of the instruction that a local already holds. */
+  define(id: number, local: number): void {
+    this.#temps.set(id, local);
   }
 
   /** Condition codes as combinations of flags, SDM vol. 1, appendix B. */
