@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander';
 import { UsageError } from '../base/assert.ts';
 import { register as check } from './commands/check.ts';
 import { register as conform } from './commands/conform.ts';
+import { register as diff } from './commands/diff.ts';
 import { register as dump } from './commands/dump.ts';
 import { register as exportFiles } from './commands/export.ts';
 import { register as fetch } from './commands/fetch.ts';
@@ -19,7 +20,7 @@ import { register as tour } from './commands/tour.ts';
 import '../node/engine-flags.ts';
 import { version } from '../node/package-info.ts';
 
-const COMMANDS = [record, replay, info, dump, pack, scenarios, fetch, conform, check, tour, exportFiles];
+const COMMANDS = [record, replay, info, dump, diff, pack, scenarios, fetch, conform, check, tour, exportFiles];
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('rexen')

@@ -191,6 +191,18 @@ export class Recording {
     }
   }
 
+  /** The canonical bytes of a chunk's events, one by one, beginning with event `from`. Views: not to be kept. */
+  *rawEvents(chunkIndex: number, from: number): Generator<Uint8Array> {
+    const bytes = this.chunkBytes(chunkIndex);
+    const chunk = this.chunks[chunkIndex] as ScannedChunk;
+    for (let at = 0, index = chunk.firstEvent; at < bytes.length; index++) {
+      const end = eventEnd(bytes, at);
+      if (end < 0) throw this.#undecodable(chunk, index);
+      if (index >= from) yield bytes.subarray(at, end);
+      at = end;
+    }
+  }
+
   eventAt(index: number): PositionedEvent | undefined {
     for (const event of this.events(index, index + 1)) return event;
     return undefined;

@@ -47,7 +47,7 @@ interface Growing extends HeaderFacts {
   trailer: Trailer | undefined;
   endOffset: number;
 }
-interface Place {
+export interface Place {
   readonly source: ByteSource;
   /** Of the packet in the file. */
   readonly offset: number;
@@ -110,7 +110,7 @@ export function scanPackets(source: ByteSource): ScannedRecording {
   return scanned;
 }
 
-function readHeader(source: ByteSource): { facts: HeaderFacts; size: number; crc32c: number } {
+export function readHeader(source: ByteSource): { facts: HeaderFacts; size: number; crc32c: number } {
   const file = source.name;
   const start = source.read(0, 64);
   if (start.length === 0) throw new RecordingError('empty', file, 0, 'the file is empty', 'record it again');
@@ -178,7 +178,7 @@ const COLUMNS_FIELD = 13;
 /** Columns are hardly ever longer than the events in a row: what claims to be is damage, and is not waited for. */
 const MOST_COLUMN_BYTES = 4;
 
-function readChunk(place: Place, previous: ScannedChunk | undefined): ScannedChunk {
+export function readChunk(place: Place, previous: Pick<ScannedChunk, 'firstEvent' | 'eventCount'> | undefined): ScannedChunk {
   const payload = splitPayload(place, { deflated: [COLUMNS_FIELD, 14], raw: 15 });
   const head = payload && decodeMessage<ChunkHead>('Chunk', payload.head);
   if (payload === undefined || head === undefined) throw damaged(place, 'a chunk cannot be decoded');
@@ -201,7 +201,7 @@ function readImage(place: Place): ScannedImage {
   return { blake3: head.blake3.slice(), payloadOffset: payload.payloadOffset, payloadBytes: payload.payloadBytes, compressed: payload.compressed };
 }
 
-function readStateDigest(place: Place, previous: StateDigest | undefined): StateDigest {
+export function readStateDigest(place: Place, previous: StateDigest | undefined): StateDigest {
   const digest = decodeMessage<StateDigest>('StateDigest', place.packet.message);
   if (digest === undefined) throw damaged(place, 'a state digest cannot be decoded');
   if (previous !== undefined && digest.atEvent < previous.atEvent) throw damaged(place, `a state digest at event ${digest.atEvent} follows one at ${previous.atEvent}`);

@@ -48,7 +48,7 @@ export function reportDivergence(world: World, replayer: Replayer): DivergenceRe
 /** Where an i386 guest's hypercall event has its registers: EAX holds the result. */
 const REGISTER_OF: Readonly<Record<string, string>> = { result: 'result (eax)', a0: 'a0 (ebx)', a1: 'a1 (ecx)', a2: 'a2 (edx)', a3: 'a3 (esi)', a4: 'a4 (edi)', a5: 'a5 (ebp)' };
 
-function differencesOf(expected: PositionedEvent | undefined, actual: PositionedEvent | undefined): Difference[] {
+export function differencesOf(expected: PositionedEvent | undefined, actual: PositionedEvent | undefined): Difference[] {
   if (expected === undefined || actual === undefined) return [];
   const found: Difference[] = [];
   const compare = (name: string, a: number | string, b: number | string): void => {
