@@ -29,6 +29,8 @@ const CR4_SIMD = 0x600;
 /** MMX, FXSR, SSE, SSE2 and CLFLUSH. */
 const FEATURES = 0x07880000;
 const EFER_NXE = 0x800;
+/** NXE LMA LME SCE. */
+const EFER_LONG = 0xd01;
 const NULL_ACCESS = 0x10000;
 const FRAMES = 64;
 const VECTOR_XM = 19;
@@ -40,16 +42,17 @@ export class CoreMachine {
   readonly #regions: readonly { region: Region; maddr: number; pristine: Uint8Array; before: Uint8Array; patched: boolean }[];
   readonly #descriptors = new Map<number, Descriptor>();
 
-  /** `paging`: the shape of the page tables; with two levels there is no NX. */
-  constructor(make: CpuFactory, tier: 'evaluate' | 'translate' | 'auto', paging: 'pae' | 'two-level' = 'pae') {
+  /** `paging`: the shape of the page tables; with two levels there is no NX, with four it is long mode's compatibility code that runs. */
+  constructor(make: CpuFactory, tier: 'evaluate' | 'translate' | 'auto', paging: 'pae' | 'two-level' | 'four-level' = 'pae') {
     const machine = new MachineMemory({ frameCount: FRAMES });
     this.#machine = machine;
-    const pae = paging === 'pae';
+    const pae = paging !== 'two-level', long = paging === 'four-level';
     let nextFrame = 1;
     const frame = (): number => nextFrame++ * PAGE;
-    const root = frame(), tables = new Map<number, number>();
+    const top = long ? frame() : 0, root = frame(), tables = new Map<number, number>();
     const directories = pae ? [frame(), frame()] : [root];
-    if (pae) directories.forEach((directory, i) => machine.writeU32(root + 8 * i, directory | 1));
+    if (pae) directories.forEach((directory, i) => machine.writeU32(root + 8 * i, directory | (long ? 7 : 1)));
+    if (long) machine.writeU32(top, root | 7);
     const [entryBytes, indexBits] = pae ? [8, 9] : [4, 10];
     const map = (vaddr: number, maddr: number, flags: number, execute: boolean): void => {
       const key = vaddr >>> (12 + indexBits), mask = (1 << indexBits) - 1;
@@ -79,9 +82,9 @@ export class CoreMachine {
 
     const cpu = make(machine, { exceptions: 'exit', cpuid: () => [0, 0, 0, FEATURES], tier });
     this.cpu = cpu;
-    cpu.setEfer(pae ? EFER_NXE : 0);
+    cpu.setEfer(long ? EFER_LONG : pae ? EFER_NXE : 0);
     cpu.setCr(4, CR4_SIMD | (pae ? CR4_PAE : 0));
-    cpu.setCr(3, root);
+    cpu.setCr(3, long ? top : root);
     cpu.setCr(0, CR0);
     cpu.setGdtr(GDT_VADDR, GDT_LIMIT);
     cpu.setLdtr({ selector: 0x50, base: LDT_VADDR, limit: LDT_LIMIT, access: 0x82 });

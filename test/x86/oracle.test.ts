@@ -51,6 +51,12 @@ describe.each(['evaluate', 'translate'] as const)('with the tier set to %s,', (t
     });
   }
 
+  // The processor that was asked ran its 32-bit code in long mode, after all.
+  test('compatibility code in long mode is no different', () => {
+    const compatible = new CoreMachine(createCpu, tier, 'four-level');
+    for (const { name } of GROUPS) if (!name.startsWith('x87') && !name.startsWith('simd')) check(compatible, load(name).filter((_, i) => i % 5 === 0));
+  });
+
   test('two-level page tables serve as well as PAE', () => {
     const twoLevel = new CoreMachine(createCpu, tier, 'two-level');
     // Without NX a fetch from data does not fault, and no fault names the fetch.
