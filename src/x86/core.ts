@@ -143,7 +143,7 @@ export class Core {
     let mode: ModeKey = (align ? MODE.align : 0) | (user ? MODE.user : 0) | (this.lma ? MODE.lma : 0) | (second !== 0 ? MODE.second : 0);
     if (this.long) {
       // No limits; only FS and GS have bases, which are looked up.
-      this.set32(STATE.mode, mode | MODE.long | (align ? 0 : LONG_FLAT));
+      this.set32(STATE.mode, mode | MODE.long | (align ? CS_FLAT : LONG_FLAT));
       return;
     }
     for (let seg = 0; seg < 6; seg++) {

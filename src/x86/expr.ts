@@ -2,7 +2,8 @@
 import type { BinOp, CmpOp, Expr, LaneOp, LaneWidth, StatusFlag, UnOp, Width } from './ir.ts';
 
 export const constant = (width: Width, value: number | bigint): Expr =>
-  width >= 64 ? { tag: 'const', width, value: BigInt.asUintN(width, BigInt(value)) } : { tag: 'const', width, value: width === 32 ? Number(value) >>> 0 : Number(value) & ((1 << width) - 1) };
+  width >= 64 ? { tag: 'const', width, value: BigInt.asUintN(width, BigInt(value)) } : narrow(width, typeof value === 'bigint' ? Number(BigInt.asUintN(32, value)) : value);
+const narrow = (width: Width, value: number): Expr => ({ tag: 'const', width, value: width === 32 ? value >>> 0 : value & ((1 << width) - 1) });
 export const widthOf = (expr: Expr): Width => {
   switch (expr.tag) {
     case 'cmp':

@@ -206,7 +206,9 @@ export const ARITHMETIC_ROWS: Readonly<Record<string, Row>> = {
     const accumulator = l.let(reg(width, 0));
     const same = l.let(eq(accumulator, destination));
     const r = l.let(sub(accumulator, destination));
-    l.write(0, select(same, l.read(1), destination));
+    // A 32-bit register that is not exchanged keeps its upper half.
+    if (l.bits === 64 && width === 32 && !l.isMem(0)) l.when(same, () => l.write(0, l.read(1)));
+    else l.write(0, select(same, l.read(1), destination));
     l.when(not1(same), () => l.setReg(width, 0, destination));
     l.flags('sub', accumulator, destination, r);
   },

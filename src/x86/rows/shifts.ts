@@ -1,7 +1,7 @@
 // Shifts and rotates. Counts are masked to 5 bits (6 for 64-bit operands); a masked count of zero
 // changes nothing, flags included. OF beyond a count of one is undefined; here it is what the same
 // formula gives, which is what processors of the P6 line do.
-import { and, bin, bit, constant, flag, isZero, nonZero, or, reg, select, shl, shrU, signBit, sub, trunc, widthOf, xor1, zext } from '../expr.ts';
+import { and, bin, bit, constant, flag, isZero, nonZero, not1, or, reg, select, shl, shrU, signBit, sub, trunc, widthOf, xor1, zext } from '../expr.ts';
 import type { Lowering, Row } from '../lower.ts';
 import type { Expr, Width } from '../ir.ts';
 
@@ -13,12 +13,20 @@ function withCount(l: Lowering, at: number, width: Width, body: (count: Expr) =>
   if (operand?.kind === 'imm') {
     const count = Number(operand.value) & MASK(width);
     if (count !== 0) body(constant(32, count));
-    else touchMemory(l);
+    else {
+      touchMemory(l);
+      clearUpper(l, width);
+    }
     return;
   }
   const count = l.let(and(zext(32, reg(8, 1)), constant(32, MASK(width))));
   touchMemory(l);
-  l.when(nonZero(count), () => body(count));
+  const clears = l.bits === 64 && width === 32 && !l.isMem(0);
+  l.when(nonZero(count), () => body(count), clears ? () => clearUpper(l, width) : undefined);
+}
+/** A 32-bit register is written even then: its upper half becomes zero. */
+function clearUpper(l: Lowering, width: Width): void {
+  if (l.bits === 64 && width === 32 && !l.isMem(0)) l.write(0, l.read(0));
 }
 /** Even a count of zero demands write access to a memory operand. */
 function touchMemory(l: Lowering): void {
@@ -144,7 +152,9 @@ const scan = (forward: boolean): Row => (l) => {
   const zero = l.let(isZero(source));
   const found = forward ? bin('and', { tag: 'un', op: 'ctz', width, a: source }, constant(width, width - 1)) : sub(constant(width, width - 1), bin('and', { tag: 'un', op: 'clz', width, a: source }, constant(width, width - 1)));
   // A zero source leaves the destination as it is (documented by AMD, done by Intel).
-  l.write(0, select(zero, l.read(0), found));
+  // All 64 bits of it: a 32-bit destination is not even extended.
+  if (l.bits === 64 && width === 32) l.when(not1(zero), () => l.write(0, found));
+  else l.write(0, select(zero, l.read(0), found));
   l.flagBits({ zf: zero });
 };
 

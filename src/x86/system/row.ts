@@ -91,8 +91,8 @@ export function readRm16(core: Core, insn: Insn, at: number): number | undefined
 export const stackIs32 = (core: Core): boolean => (core.mode & MODE.stack32) !== 0;
 /** Bytes by which the stack pointer is masked. */
 export const spWidth = (core: Core): 16 | 32 | 64 => (core.long ? 64 : stackIs32(core) ? 32 : 16);
-/** SP, ESP, or RSP as an address (NaN if it is not canonical). */
-export const spValue = (core: Core): number => (core.long ? gprAddress(core, 4) : stackIs32(core) ? gpr(core, 4) : gpr(core, 4) & 0xffff);
+/** SP, ESP, or RSP as an address; one that is not canonical may have lost its low bits, but stays so. */
+export const spValue = (core: Core): number => (core.long ? core.address(STATE.gpr + 4 * 8) : stackIs32(core) ? gpr(core, 4) : gpr(core, 4) & 0xffff);
 export function setSp(core: Core, value: number): void {
   if (core.long) core.setAddress(STATE.gpr + 4 * 8, value);
   else if (stackIs32(core)) setGpr(core, 4, value >>> 0);
@@ -101,8 +101,7 @@ export function setSp(core: Core, value: number): void {
 /** The linear address of the stack at SP + delta, or NaN with core.fault. */
 function stackLinear(core: Core, sizeBytes: number, delta: number, write: boolean): number {
   const at = spValue(core) + delta;
-  // A number beyond all addresses, for what has none: it is refused as they are.
-  if (core.long) return linearAt(core, SEG.ss, at === at ? at : 2 ** 62, sizeBytes, write);
+  if (core.long) return linearAt(core, SEG.ss, at, sizeBytes, write);
   return segmentLinear(core, SEG.ss, (at & (stackIs32(core) ? 0xffffffff : 0xffff)) >>> 0, sizeBytes, write);
 }
 /** Value at SP + delta; undefined on a fault. Of eight bytes: the address that they are, NaN if it is not canonical. */
