@@ -18,12 +18,12 @@ export const bootProgram: readonly UserStep[] = [
 
 const touched = (pages: number): readonly UserStep[] => [{ op: 'mmap', at: HEAP, pages, prot: 'rw' }, { op: 'fill', at: HEAP, pages, value: 1 }];
 
-/** What a table of late against early pinning is measured on: 64 pages of memory, ten times each. */
-export const PINNING_WORKLOADS: readonly { readonly name: string; readonly program: readonly UserStep[] }[] = [
-  { name: 'mmap, write, munmap', program: [{ op: 'repeat', times: 10, steps: [...touched(64), { op: 'munmap', at: HEAP, pages: 64 }] }] },
-  { name: 'fork, exit', program: [...touched(64), { op: 'repeat', times: 10, steps: [{ op: 'fork', child: [] }, { op: 'wait' }] }] },
-  { name: 'fork, exec, exit', program: [...touched(64), { op: 'repeat', times: 10, steps: [{ op: 'fork', child: [{ op: 'exec', program: touched(16) }] }, { op: 'wait' }] }] },
-  { name: 'fork, write everything, exit', program: [...touched(64), { op: 'repeat', times: 10, steps: [{ op: 'fork', child: [{ op: 'fill', at: HEAP, pages: 64, value: 7 }] }, { op: 'wait' }] }] },
+/** What a table of late against early pinning is measured on: 64 pages of memory, `times` times each. */
+export const pinningWorkloads = (times: number): readonly { readonly name: string; readonly program: readonly UserStep[] }[] => [
+  { name: 'mmap, write, munmap', program: [{ op: 'repeat', times, steps: [...touched(64), { op: 'munmap', at: HEAP, pages: 64 }] }] },
+  { name: 'fork, exit', program: [...touched(64), { op: 'repeat', times, steps: [{ op: 'fork', child: [] }, { op: 'wait' }] }] },
+  { name: 'fork, exec, exit', program: [...touched(64), { op: 'repeat', times, steps: [{ op: 'fork', child: [{ op: 'exec', program: touched(16) }] }, { op: 'wait' }] }] },
+  { name: 'fork, write everything, exit', program: [...touched(64), { op: 'repeat', times, steps: [{ op: 'fork', child: [{ op: 'fill', at: HEAP, pages: 64, value: 7 }] }, { op: 'wait' }] }] },
 ];
 
 /** Processes that fork until there are many: 3 children each, 4 levels deep. */

@@ -5,6 +5,7 @@ import type { ImageReader } from '../dom0/ports.ts';
 import { parseKernel } from '../hypervisor/build/kernel-image.ts';
 import type { ImageRef as LoggedImage } from '../log/packets.ts';
 import type { DomainImages } from '../sim/build-world.ts';
+import { modelGuestProblem } from '../guest/check-spec.ts';
 import { modelKernelImage } from '../sim/model/model-image.ts';
 import type { ImageRef, WorldSpec } from '../sim/spec.ts';
 import { loggedDisk, openDiskImage, type DiskImage } from './disk-image.ts';
@@ -84,6 +85,8 @@ export async function loadImages(spec: WorldSpec, source: ImageSource = HOST_IMA
     const { name } = domain.kernel;
     const opened = (domain.disks ?? []).map((disk) => open(disk.image.name));
     if (domain.model !== undefined) {
+      const problem = modelGuestProblem(domain.model);
+      if (problem !== undefined) throw new UsageError(`${name} ${problem}`);
       domains.push({ kernel: modelKernelImage(domain.model), ramdisk: undefined, disks: opened });
       continue;
     }

@@ -34,6 +34,8 @@ export const GUEST_SETUPS: readonly GuestSetup[] = [
   { name: 'native, two-level', backend: 'native', paging: 'nopae' },
   { name: 'xen, PAE, late pinning', backend: 'xen', paging: 'pae', pinning: 'late' },
   { name: 'xen, two-level, late pinning', backend: 'xen', paging: 'nopae', pinning: 'late' },
+  { name: 'xen, PAE, writable page tables', backend: 'xen', paging: 'pae', pinning: 'writable' },
+  { name: 'xen, two-level, writable page tables', backend: 'xen', paging: 'nopae', pinning: 'writable' },
   { name: 'xen, PAE, early pinning', backend: 'xen', paging: 'pae', pinning: 'early' },
   { name: 'xen, two-level, early pinning', backend: 'xen', paging: 'nopae', pinning: 'early' },
 ];
@@ -49,7 +51,7 @@ export interface GuestRun {
   readonly problems: readonly string[];
 }
 
-const MEMORY_MIB = 8;
+const MEMORY_MIB = 6;
 const MOST_INSNS = 200_000_000;
 /** Ports that live as long as the domain: xenstore, console, the timer. */
 const LASTING_PORTS = 3;

@@ -3,7 +3,7 @@
 // never takes more hypercalls than early pinning. And how much less: a table of workloads.
 import fc from 'fast-check';
 import type { UserStep } from '../guest/user-program.ts';
-import { PINNING_WORKLOADS } from '../guest/workloads.ts';
+import { pinningWorkloads } from '../guest/workloads.ts';
 import { GUEST_SETUPS, guestProblems, playGuest, type GuestSetup } from './guest-play.ts';
 import { guestPrograms } from './guest-programs.ts';
 
@@ -47,12 +47,12 @@ export interface PinningCost {
   readonly pins: number;
 }
 
-/** What each workload costs under each Xen setup, boot subtracted. */
-export function pinningCosts(): PinningCost[] {
+/** What each workload costs under each Xen setup, done `times` times, boot subtracted. */
+export function pinningCosts(times = 10): PinningCost[] {
   const setups = GUEST_SETUPS.filter(({ backend }) => backend === 'xen');
   return setups.flatMap((setup) => {
     const boot = playGuest(setup, []).counts;
-    return PINNING_WORKLOADS.map(({ name, program }) => {
+    return pinningWorkloads(times).map(({ name, program }) => {
       const counts = playGuest(setup, program).counts;
       if (counts === undefined || boot === undefined) throw new TypeError(`${setup.name} counts nothing`);
       return { workload: name, setup: setup.name, hypercalls: counts.hypercalls - boot.hypercalls, requests: counts.requests - boot.requests, pins: counts.pins - boot.pins };

@@ -124,7 +124,7 @@ export class Kernel implements GuestCode, KernelServices {
     this.initMm = new AddressSpace(0, pgdVaddr, vaddrToPfn(pgdVaddr));
     this.tables = new PageTables(this.m, this.ops, this.shape, this.frames, () => this.hypervisorStart);
     yield* mmu.pagetable_setup_start(this.initMm);
-    yield* this.tables.mapDirect(this.initMm, 0, this.#totalPages, DIRECT_MAP_FLAGS);
+    if (!(yield* this.tables.mapDirect(this.initMm, 0, this.#totalPages, DIRECT_MAP_FLAGS))) yield* this.panic('no memory for the direct map');
     yield* mmu.pagetable_setup_done(this.initMm);
   }
 

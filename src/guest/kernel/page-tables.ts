@@ -5,12 +5,11 @@
 //
 // Kernel addresses (the upper quarter) are the same in every address space: the entries of the
 // kernel's own tables are copied into each new root and never change afterwards.
-import { assert } from '../../base/assert.ts';
 import { PAGE_OFFSET } from '../entries.ts';
 import type { MachinePort, Task } from '../operations.ts';
 import type { ParavirtOps } from '../paravirt-ops/index.ts';
 import type { Mm } from '../paravirt-ops/types.ts';
-import { entryOf, frameOf, highHalf, isPresent, joinHalves, l1Index, l2Index, lowHalf, PAE_ROOT_FLAGS, TABLE_FLAGS, type Pgd, type PgdVal, type Pmd, type PmdVal, type Pte, type TableShape } from '../pte.ts';
+import { entryOf, frameOf, highHalf, isPresent, joinHalves, l1Index, l2Index, lowHalf, PAE_ROOT_FLAGS, TABLE_FLAGS, type Pgd, type PgdVal, type Pmd, type PmdVal, type PteVal, type TableShape } from '../pte.ts';
 import { AddressSpace } from './address-space.ts';
 import type { FrameAllocator } from './frames.ts';
 
@@ -204,30 +203,29 @@ export class PageTables {
 
   // -- the kernel's own -----------------------------------------------------------------------------
 
-  /** Maps frames [from, to) of the direct map into `init`, where they are not mapped yet. */
-  *mapDirect(init: Mm, fromPfn: number, toPfn: number, flags: number): Task {
+  /** Maps frames [from, to) of the direct map into `init`, where they are not mapped yet. False: no memory for the tables. */
+  *mapDirect(init: Mm, fromPfn: number, toPfn: number, flags: number): Task<boolean> {
     const { mmu } = this.ops;
     const perTable = this.shape.entries;
     for (let first = fromPfn - (vaddrSlot(this.shape, fromPfn)); first < toPfn; first += perTable) {
       const l2p = yield* this.l2Entry(init, pfnToVaddr(first));
       if (isPresent(yield* this.read(l2p))) continue;
       const table = yield* this.zeroedFrame();
-      assert(table !== undefined, 'no memory for the direct map');
+      if (table === undefined) return false;
+      // Nobody knows this frame as a table yet: it is filled like any other.
+      const bytes = new Uint8Array(4096);
+      const view = new DataView(bytes.buffer);
       for (let pfn = first; pfn < Math.min(first + perTable, toPfn); pfn++) {
-        const at = pfnToVaddr(table) + (pfn - first) * this.shape.entryBytes;
-        const pte = yield* mmu.make_pte(entryOf(pfn, flags) as never);
-        // Nobody knows this frame as a table yet: a plain store.
-        yield* this.store(at, pte);
+        const pte = yield* mmu.make_pte(entryOf(pfn, flags) as PteVal);
+        const at = (pfn - first) * this.shape.entryBytes;
+        view.setUint32(at, lowHalf(pte), true);
+        if (this.shape.entryBytes === 8) view.setUint32(at + 4, highHalf(pte), true);
       }
+      yield this.m.writeBytes(pfnToVaddr(table), bytes);
       yield* mmu.alloc_pt(init, table);
       yield* mmu.set_pmd(l2p, yield* mmu.make_pmd(entryOf(table, TABLE_FLAGS) as PmdVal));
     }
-  }
-
-  /** A store to a frame that is not a table for anybody. */
-  *store(vaddr: number, entry: Pte): Task {
-    if (this.shape.entryBytes === 4) yield this.m.store32(vaddr, lowHalf(entry));
-    else yield this.m.store64(vaddr, lowHalf(entry), highHalf(entry));
+    return true;
   }
 }
 

@@ -16,6 +16,10 @@ const XENMEM_MACHPHYS_MAPPING = 12;
 const SCHEDOP_SHUTDOWN = 2;
 const SHUTDOWN = { poweroff: 0, reboot: 1, suspend: 2, crash: 3 } as const;
 const RPL = 1;
+const VMASST_ENABLE = 0;
+const VMASST_WRITABLE_PAGETABLES = 2;
+
+const DISCIPLINE_TEXT = { late: 'pinned late', early: 'pinned early', writable: 'pinned late, stores to them emulated' } as const;
 
 export function xenInit(xen: XenState, batch: Batch, pinning: Pinning, mmu: PvMmu): PvInit {
   const { m } = xen;
@@ -26,9 +30,10 @@ export function xenInit(xen: XenState, batch: Batch, pinning: Pinning, mmu: PvMm
       xen.bootEsi = m.registers.reg(REG.esi);
       xen.bootEsp = m.registers.reg(REG.esp);
     },
-    banner: () => `Booting paravirtualized kernel on Xen (${xen.shape.paging === 'pae' ? 'PAE' : 'two-level'} tables, pinned ${xen.options.discipline})`,
+    banner: () => `Booting paravirtualized kernel on Xen (${xen.shape.paging === 'pae' ? 'PAE' : 'two-level'} tables, ${DISCIPLINE_TEXT[xen.options.discipline]})`,
     *arch_setup() {
       yield* xen.must('the callbacks', HC.set_callbacks, kernelCs(RPL), entryVaddr('event'), kernelCs(RPL), entryVaddr('failsafe'));
+      if (xen.options.discipline === 'writable') yield* xen.must('writable page tables', HC.vm_assist, VMASST_ENABLE, VMASST_WRITABLE_PAGETABLES);
     },
     *memory_setup() {
       yield* readStartInfo(xen);

@@ -130,7 +130,9 @@ export function xenMmu(xen: XenState, batch: Batch, pinning: Pinning): PvMmu {
     yield* batch.issue();
   }
   function* setAt(mm: Mm, vaddr: number, ptep: number, pte: number): Task {
-    if (!xen.isPinned(ptep)) return yield* pte === 0 ? clear(ptep) : store(ptep, pte);
+    // With writable page tables a store to one in use faults, and Xen performs it; batches stay requests.
+    const plain = !xen.isPinned(ptep) || (xen.options.discipline === 'writable' && xen.lazy === 'none');
+    if (plain) return yield* pte === 0 ? clear(ptep) : store(ptep, pte);
     // Through the tables in use an entry is found by the page that it maps.
     if (mm === xen.kernel.activeMm()) return yield* batch.request('an update of a mapping', HC.update_va_mapping, vaddr, lowHalf(pte), highHalf(pte), 0);
     yield* batch.mmuUpdate(yield* xen.machineAddress(ptep), pte);

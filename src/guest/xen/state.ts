@@ -8,8 +8,11 @@ import type { MachinePort, Task } from '../operations.ts';
 import type { KernelServices, LazyMode } from '../paravirt-ops/types.ts';
 import type { TableShape } from '../pte.ts';
 
-/** When whole trees of tables are pinned. */
-export type PinDiscipline = 'late' | 'early';
+/**
+ * When whole trees of tables are pinned. `writable` is late too, but entries of tables in use are plain
+ * stores: they fault, and Xen carries them out (the assist writable_pagetables).
+ */
+export type PinDiscipline = 'late' | 'early' | 'writable';
 
 /** Mistakes of a kernel's pinning discipline, one at a time, for tests of what finds them. */
 export const PINNING_BUGS = ['pin-too-late', 'unpin-too-late', 'missed-readonly', 'freed-while-pinned', 'batch-out-of-order'] as const;
