@@ -5,7 +5,7 @@ import { gunzipSync } from 'node:zlib';
 import { Code, Decoder, Mnemonic } from 'iced-x86';
 import { expect, test } from 'vitest';
 import { ROWS } from '../../src/x86/rows/index.ts';
-import { SIMD_CODES } from '../oracle/generate/simd.ts';
+import { HINTS, isApproximate, LONG_SIMD_CODES, SIMD_CODES } from '../oracle/generate/simd.ts';
 import { GROUPS } from '../oracle/groups.ts';
 import { LONG_GROUPS } from '../oracle/long/cases.ts';
 import { parseVector } from '../oracle/vector.ts';
@@ -19,7 +19,6 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   ...Object.fromEntries(['Sysenter'].map((name) => [name, 'image tasks'])),
   ...Object.fromEntries(['Tzcnt', 'Lzcnt'].map((name) => [name, 'BSF and BSR on an i686; this processor has the newer meaning'])),
   ...Object.fromEntries(['Rdtscp', 'Xgetbv', 'Vmcall', 'Vmmcall', 'PrefetchReserved'].map((name) => [name, 'not of the i686'])),
-  ...Object.fromEntries(['Fxsave64', 'Fxrstor64'].map((name) => [name, 'long mode'])),
 };
 
 /** What ring 3 only sees refused: the images run these in ring 0. */
@@ -61,6 +60,8 @@ test('every encoding of MMX, SSE and SSE2 is asked of a real processor', () => {
   const counts = met();
   expect(SIMD_CODES.length).toBeGreaterThan(280);
   expect(SIMD_CODES.map(({ name }) => name).filter((name) => (counts.get(`${name} by code`) ?? 0) < 2)).toEqual([]);
+  const long = LONG_SIMD_CODES.filter((code) => !HINTS.test(code.name) && !isApproximate(code));
+  expect(long.map(({ name }) => name).filter((name) => (counts.get(`${name} by code`) ?? 0) < 2)).toEqual([]);
 });
 
 test('every row of undefined flags names instructions that vectors meet', () => {

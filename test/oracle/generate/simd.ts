@@ -28,7 +28,7 @@ export interface SimdCode {
   readonly memoryBytes: number;
 }
 const FEATURES = new Set(['MMX', 'SSE', 'SSE2']);
-function simdCodes(): readonly SimdCode[] {
+function simdCodes(wide: boolean): readonly SimdCode[] {
   const codes: SimdCode[] = [];
   for (const [name, code] of Object.entries(Code)) {
     if (typeof code !== 'number') continue;
@@ -38,33 +38,36 @@ function simdCodes(): readonly SimdCode[] {
     const features = Array.from(instruction.cpuidFeatures(), (feature) => nameIn(CpuidFeature, feature));
     const digits = /m(\d+)(?!.*m\d)/.exec(name.slice(name.indexOf('_')));
     const kinds = Array.from({ length: info.opCount }, (_, i) => nameIn(OpCodeOperandKind, info.opKind(i)));
-    if (info.mode32 && features.some((feature) => FEATURES.has(feature))) codes.push({ name, code, kinds, memoryBytes: digits === null ? 0 : Number(digits[1]) / 8 });
+    if ((wide ? info.mode64 : info.mode32) && features.some((feature) => FEATURES.has(feature))) codes.push({ name, code, kinds, memoryBytes: digits === null ? 0 : Number(digits[1]) / 8 });
     instruction.free();
     info.free();
   }
   return codes;
 }
-export const SIMD_CODES: readonly SimdCode[] = simdCodes();
+export const SIMD_CODES: readonly SimdCode[] = simdCodes(false);
+/** Of 64-bit mode, those with 64-bit general registers among them. */
+export const LONG_SIMD_CODES: readonly SimdCode[] = simdCodes(true);
 
 /** By the name without operands. */
 const mnemonic = ({ name }: SimdCode): string => name.split('_')[0] as string;
 const ROUNDING = /^(Add|Sub|Mul|Div|Min|Max|Sqrt|Cmp|Comis|Ucomis|Cvt|Rcp|Rsqrt)/;
 const isFloat = (code: SimdCode): boolean => ROUNDING.test(code.name) && !/^Cmpxchg/.test(code.name);
-const HINTS = /^(Prefetch|Lfence|Mfence|Sfence|Emms|Ldmxcsr|Stmxcsr)/;
+export const HINTS = /^(Prefetch|Lfence|Mfence|Sfence|Emms|Ldmxcsr|Stmxcsr)/;
 const isApproximate = (code: SimdCode): boolean => /^(Rcp|Rsqrt)/.test(code.name);
-const usesMmx = ({ kinds }: SimdCode): boolean => kinds.some((kind) => kind.startsWith('mm_'));
+export const usesMmx = ({ kinds }: SimdCode): boolean => kinds.some((kind) => kind.startsWith('mm_'));
 
 // -- one case ----------------------------------------------------------------------------------------
 
-interface Choice {
+export interface Choice {
   /** Register numbers by operand; -1: memory. */
   readonly registers: readonly number[];
   readonly bytes: readonly number[];
 }
-const REGISTER_BASE: readonly (readonly [RegExp, number])[] = [[/^xmm/, Register.XMM0], [/^mm/, Register.MM0], [/^r32/, Register.EAX]];
+const REGISTER_BASE: readonly (readonly [RegExp, number])[] = [[/^xmm/, Register.XMM0], [/^mm/, Register.MM0], [/^r32/, Register.EAX], [/^r64/, Register.RAX]];
 
-/** Encodes with chosen registers; memory operands at `vaddr`. The bytes mean the same in 32-bit and in 64-bit mode. */
-function encode(code: SimdCode, rng: Rng, memory: boolean, vaddr: number): Choice {
+/** Encodes with chosen registers; memory operands at `vaddr` (then the bytes mean the same in 32-bit and in 64-bit mode) or at [R14]. */
+export function encode(code: SimdCode, rng: Rng, memory: boolean, vaddr: number | 'r14'): Choice {
+  const long = vaddr === 'r14';
   const instruction = new Instruction();
   const encoder = new Encoder(64);
   try {
@@ -81,11 +84,15 @@ function encode(code: SimdCode, rng: Rng, memory: boolean, vaddr: number): Choic
       }
       if (kind === 'mem' || (kind.endsWith('_or_mem') && memory)) {
         instruction.setOpKind(i, OpKind.Memory);
-        instruction.memoryDisplSize = 8;
-        instruction.memoryDisplacement = BigInt(vaddr);
+        if (long) instruction.memoryBase = Register.R14;
+        else {
+          instruction.memoryDisplSize = 8;
+          instruction.memoryDisplacement = BigInt(vaddr);
+        }
         return -1;
       }
-      const register = rng.below(8);
+      // RSP, R14 and R15 have their uses.
+      const register = !long || kind.startsWith('mm') ? rng.below(8) : kind.startsWith('r') ? rng.pick([0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13]) : rng.below(16);
       instruction.setOpKind(i, OpKind.Register);
       instruction.setOpRegister(i, ((REGISTER_BASE.find(([pattern]) => pattern.test(kind)) as readonly [RegExp, number])[1] + register) as Register);
       return register;
@@ -156,7 +163,7 @@ function emit(maker: Maker, code: SimdCode, times: number, content: Content): vo
 
 const EDGE_BYTES = [0, 1, 0x7f, 0x80, 0x81, 0xff, 0xfe, 0x55];
 const WORDS = [0, 1, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0x8001, 0xff80, 0xff7f, 0xffff];
-const integers: Content = {
+export const integers: Content = {
   bytes: (rng, sizeBytes) => {
     const bytes = new Uint8Array(sizeBytes);
     const fate = rng.below(5);
@@ -255,7 +262,7 @@ function number({ bits, fraction, bias }: Form, rng: Rng, near?: bigint): bigint
 const ints = (rng: Rng): bigint => BigInt.asUintN(32, rng.pick([0n, 1n, -1n, 0x7fffffffn, -0x80000000n, 0x1000001n, 0x7fffff80n, noise(rng, 32), noise(rng, 25)]));
 
 /** Registers and memory of numbers of one form; both operands of a case are often near each other. */
-function numbers(form: Form | 'ints', mxcsr: (rng: Rng) => number): Content {
+export function numbers(form: Form | 'ints', mxcsr: (rng: Rng) => number): Content {
   let last: bigint | undefined;
   return {
     mxcsr,
@@ -273,10 +280,10 @@ function numbers(form: Form | 'ints', mxcsr: (rng: Rng) => number): Content {
   };
 }
 /** Everything masked, any rounding, now and then DAZ and FTZ and flags already there. */
-const masked = (rng: Rng): number => 0x1f80 | (rng.below(4) << 13) | (rng.chance(3) ? rng.u32() & 0x3f : 0) | (rng.chance(6) ? 0x40 : 0) | (rng.chance(6) ? 0x8000 : 0);
+export const masked = (rng: Rng): number => 0x1f80 | (rng.below(4) << 13) | (rng.chance(3) ? rng.u32() & 0x3f : 0) | (rng.chance(6) ? 0x40 : 0) | (rng.chance(6) ? 0x8000 : 0);
 /** Some exceptions unmasked. */
 const unmasked = (rng: Rng): number => ((rng.u32() & 0x1f80) | (rng.below(4) << 13) | (rng.chance(2) ? 0 : rng.u32() & 0x3f) | (rng.chance(6) ? 0x40 : 0) | (rng.chance(6) ? 0x8000 : 0)) >>> 0;
-const formOf = (code: SimdCode): Form | 'ints' => (/^Cvt(si|dq|pi)2/.test(code.name) ? 'ints' : /^Cvtt?[ps]d2|[ps]d_/.test(code.name) && !/^Cvt[ps]s2/.test(code.name) ? DOUBLE : SINGLE);
+export const formOf = (code: SimdCode): Form | 'ints' => (/^Cvt(si|dq|pi)2/.test(code.name) ? 'ints' : /^Cvtt?[ps]d2|[ps]d_/.test(code.name) && !/^Cvt[ps]s2/.test(code.name) ? DOUBLE : SINGLE);
 
 const floats = (wanted: (code: SimdCode) => boolean, times: number, mxcsr: (rng: Rng) => number) => (maker: Maker): void => {
   for (const code of SIMD_CODES) if (isFloat(code) && wanted(code)) emit(maker, code, times, numbers(formOf(code), mxcsr));

@@ -1,6 +1,7 @@
 // Cases for 64-bit code: every integer row with REX registers and widths, every addressing form, faults included.
 import { Rng } from '../environment.ts';
 import type { Patch } from '../vector.ts';
+import { longSimd } from './simd.ts';
 import type { LongCase } from './vector.ts';
 import { CODE, DATA, GS_BASE, longFile, LONG_FILES, LONG_REGIONS, random64, READ_ONLY, UNMAPPED, value64 } from './world.ts';
 
@@ -419,6 +420,7 @@ export const LONG_GROUPS: readonly LongGroup[] = [
   { name: 'long-branches', seed: 66, fill: longBranches, count: true },
   { name: 'long-strings', seed: 67, fill: longStrings, count: true },
   { name: 'long-refused', seed: 68, fill: longRefused },
+  { name: 'long-simd', seed: 69, fill: longSimd },
 ];
 export function makeLongCases({ seed, fill }: LongGroup, salt = 0): LongCase[] {
   const maker = new LongMaker((seed * 0x01000193) ^ Math.imul(salt, 0x9e3779b1));
