@@ -18,6 +18,8 @@ export type ToolstackCommand =
   | { readonly do: 'detach'; readonly device: string; readonly force?: boolean }
   /** Asks the guest, through control/shutdown. */
   | { readonly do: 'shutdown'; readonly how: 'poweroff' | 'reboot' | 'halt' | 'suspend' }
+  /** Saves the domain and restores it, this much virtual time after it has suspended: all devices are new to it. */
+  | { readonly do: 'save-restore'; readonly downNs?: number }
   /** A key of the magic SysRq. */
   | { readonly do: 'sysrq'; readonly key: string }
   /** The guest is asked to grow or shrink to so much. */
@@ -33,7 +35,7 @@ export function parseCommand(text: string): ToolstackCommand | undefined {
     return undefined;
   }
   if (typeof value !== 'object' || value === null) return undefined;
-  const { device, force, how, key, targetKib } = value;
+  const { device, force, how, key, targetKib, downNs } = value;
   switch (value['do']) {
     case 'attach':
       return typeof device === 'string' ? { do: 'attach', device } : undefined;
@@ -41,6 +43,8 @@ export function parseCommand(text: string): ToolstackCommand | undefined {
       return typeof device === 'string' ? { do: 'detach', device, ...(force === true ? { force } : {}) } : undefined;
     case 'shutdown':
       return how === 'poweroff' || how === 'reboot' || how === 'halt' || how === 'suspend' ? { do: 'shutdown', how } : undefined;
+    case 'save-restore':
+      return downNs === undefined || (typeof downNs === 'number' && Number.isSafeInteger(downNs) && downNs >= 0) ? { do: 'save-restore', ...(downNs === undefined ? {} : { downNs }) } : undefined;
     case 'sysrq':
       return typeof key === 'string' ? { do: 'sysrq', key } : undefined;
     case 'balloon':
@@ -59,12 +63,20 @@ export interface ToolstackPort {
   startBackend(domId: number, device: DeviceConfig): boolean;
   /** The back end is dropped, whatever it was doing. */
   stopBackend(domId: number, device: DeviceConfig): void;
+  /** Another domain is running. */
+  othersRun(domId: number): boolean;
+  /** How long it takes to notice something. */
+  latencyNs(): number;
   nowNs(): number;
   /** run() follows at a later virtual time. */
   scheduleRun(delayNs: number): void;
   /** run() follows when the node changes. */
   watchStore(path: string): void;
   unwatchStore(path: string): void;
+  /** The suspended domain comes back with new ends of store and console. A text: why it cannot. */
+  renew(domId: number): string | undefined;
+  /** Everything that dom0 and Xen hold of it goes. */
+  destroy(domId: number): void;
   /** A remark in the log. */
   note(domId: number, text: string): void;
 }
@@ -81,6 +93,15 @@ interface Script {
   readonly dueNs: number;
 }
 
+interface End {
+  readonly domId: number;
+  readonly then: 'restore' | 'destroy';
+  readonly dueNs: number;
+}
+
+const SHUTDOWN_SUSPEND = 2;
+/** A fast disk for a small domain. */
+const DOWN_NS = 5_000_000;
 /** LIBXL_DESTROY_TIMEOUT: ten seconds. */
 const REMOVAL_LIMIT_NS = 10_000_000_000;
 
@@ -91,6 +112,10 @@ export class Toolstack {
   readonly #port: ToolstackPort;
   #removals: Removal[] = [];
   #scripts: Script[] = [];
+  /** Domains that are to be saved and restored, and how long that takes. */
+  #comingBack: Record<number, number> = {};
+  /** What is to happen with domains that have shut down. */
+  #ends: End[] = [];
   /** Minor number of the next loop device. */
   #nextMinor = 0;
 
@@ -117,6 +142,9 @@ export class Toolstack {
         return this.#takeAway(domId, command.device, command.force === true);
       case 'shutdown':
         return this.#store.writeAsDom0(`/local/domain/${domId}/control/shutdown`, command.how);
+      case 'save-restore':
+        this.#comingBack[domId] = command.downNs ?? DOWN_NS;
+        return this.#store.writeAsDom0(`/local/domain/${domId}/control/shutdown`, 'suspend');
       case 'sysrq':
         return this.#store.writeAsDom0(`/local/domain/${domId}/control/sysrq`, command.key.slice(0, 1));
       case 'balloon':
@@ -170,6 +198,43 @@ export class Toolstack {
       if (config !== undefined) writeHotplugDone(this.#store, domId, config, this.#nextMinor++);
     }
     for (const row of [...this.#removals]) this.#goOnRemoving(row, now);
+    const ended = this.#ends.filter((row) => row.dueNs <= now);
+    this.#ends = this.#ends.filter((row) => row.dueNs > now);
+    for (const { domId, then } of ended) then === 'restore' ? this.#restoreDomain(domId) : this.#port.destroy(domId);
+  }
+
+  /** The domain has shut down. True: it comes back, or another one does. */
+  domainShutdown(domId: number, reason: number): boolean {
+    const downNs = reason === SHUTDOWN_SUSPEND ? this.#comingBack[domId] : undefined;
+    delete this.#comingBack[domId];
+    this.#store.domainShutdown(domId);
+    // Nobody is left who could see whether it is cleared away.
+    const awaited = this.awaitsDomain;
+    if (downNs === undefined && !awaited && !this.#port.othersRun(domId)) return false;
+    const afterNs = this.#port.latencyNs() + (downNs ?? 0);
+    this.#ends.push({ domId, then: downNs === undefined ? 'destroy' : 'restore', dueNs: this.#port.nowNs() + afterNs });
+    this.#port.scheduleRun(afterNs);
+    return downNs !== undefined || awaited;
+  }
+
+  /** A suspended domain is going to be there again. */
+  get awaitsDomain(): boolean {
+    return this.#ends.some(({ then }) => then === 'restore');
+  }
+
+  /** What was plugged is plugged again, anew. */
+  #restoreDomain(domId: number): void {
+    const plugged = this.#port.devicesOf(domId).filter((device) => this.#store.readAsDom0(backendPath(domId, device)) !== undefined);
+    this.forgetDomain(domId);
+    const problem = this.#port.renew(domId);
+    if (problem !== undefined) {
+      this.#port.note(domId, `it was saved, and cannot be restored: ${problem}`);
+      return this.#port.destroy(domId);
+    }
+    for (const device of plugged) {
+      this.#attach(domId, device);
+      writeHotplugDone(this.#store, domId, device, this.#nextMinor++);
+    }
   }
 
   #goOnRemoving(row: Removal, now: number): void {
@@ -202,12 +267,14 @@ export class Toolstack {
 
   /** JSON-serialisable. */
   save(): unknown {
-    return { removals: [...this.#removals], scripts: [...this.#scripts], nextMinor: this.#nextMinor };
+    return { removals: [...this.#removals], scripts: [...this.#scripts], comingBack: { ...this.#comingBack }, ends: [...this.#ends], nextMinor: this.#nextMinor };
   }
   restore(state: unknown): void {
-    const saved = state as { removals: Removal[]; scripts: Script[]; nextMinor: number };
+    const saved = state as { removals: Removal[]; scripts: Script[]; comingBack: Record<number, number>; ends: End[]; nextMinor: number };
     this.#removals = [...saved.removals];
     this.#scripts = [...saved.scripts];
+    this.#comingBack = { ...saved.comingBack };
+    this.#ends = [...saved.ends];
     this.#nextMinor = saved.nextMinor;
   }
 }

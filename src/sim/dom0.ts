@@ -16,6 +16,9 @@ import type { ConsolePort, DevicePort, ImageReader } from '../dom0/ports.ts';
 import { StoreRing } from '../dom0/store-ring.ts';
 import { Toolstack, type ToolstackCommand, type ToolstackPort } from '../dom0/toolstack.ts';
 import { Xenstored } from '../dom0/xenstored.ts';
+import { destroyDomain } from '../hypervisor/destroy-domain.ts';
+import type { Domain } from '../hypervisor/domain.ts';
+import { renewDomain, type RenewedEnds } from '../hypervisor/renew-domain.ts';
 import type { BuiltDomain } from '../hypervisor/build/build-domain.ts';
 import { connectBackend } from '../hypervisor/event-channels.ts';
 import { devicePort, ringPort, watchToken } from './device-port.ts';
@@ -26,10 +29,13 @@ import type { DomainSpec } from './spec.ts';
 import { DOM0_SERVICE, type Service, type World } from './world.ts';
 
 interface Tenant {
+  readonly memoryMib: number;
   readonly devices: readonly DeviceConfig[];
   /** By device number. Disks outlive their back ends. */
   readonly disks: ReadonlyMap<number, Disk>;
-  readonly ring: StoreRing;
+  /** While the domain is there. */
+  ring: StoreRing | undefined;
+  ends: RenewedEnds | undefined;
   readonly protocol: string;
 }
 
@@ -66,6 +72,7 @@ export class Dom0 {
       name: DOM0_SERVICE,
       run: () => this.#act(() => this.toolstack.run()),
       command: (domId, command) => this.#command(domId, command),
+      domainShutdown: (domId, reason) => this.toolstack.domainShutdown(domId, reason),
       save: () => ({ ...this.#saveShared(), disks: this.#eachDisk((disk) => disk.save()) }),
       digest: () => ({ ...this.#saveShared(), disks: this.#eachDisk((disk) => disk.digest()) }),
       restore: (state) => this.#restore(state),
@@ -75,31 +82,74 @@ export class Dom0 {
   /** The domain has been built and does not run yet. */
   addDomain(built: BuiltDomain, spec: DomainSpec, images: readonly ImageReader[]): void {
     const { domain } = built;
-    const { domId } = domain;
-    const world = this.#world;
-    connectBackend(world.hv, domId, built.storePort);
-    connectBackend(world.hv, domId, built.consolePort);
-    writeDomainEntries(this.store, {
-      domId, name: domain.name, memoryKib: spec.memoryMib * 1024, vcpus: domain.vcpus.length,
-      storeMfn: built.storeMfn, storePort: built.storePort, consoleMfn: built.consoleMfn, consolePort: built.consolePort,
-    });
-    const ring = new StoreRing(this.store, domId, ringPort(world, domId, 'xenstore', built.storeMfn, built.storePort));
-    ring.connect();
-    world.addService(domId, { name: 'xenstore', run: () => this.#act(() => ring.run()), save: () => ring.save(), restore: (state) => ring.restore(state) }, [built.storePort]);
-    this.#addConsole(domId, built);
     const devices = devicesOf(spec);
     assert(images.length === (spec.disks ?? []).length, () => `${spec.name} has ${spec.disks?.length ?? 0} disks, and content for ${images.length}`);
     const disks = new Map(devices.filter((device) => device.deviceClass === 'vbd').map((device, index) => [device.deviceId, new Disk(images[index] as ImageReader)]));
-    this.#tenants.set(domId, { devices, disks, ring, protocol: domain.abi.wordBits === 64 ? 'x86_64-abi' : 'x86_32-abi' });
-    this.#act(() => this.toolstack.buildDevices(domId));
+    this.#tenants.set(domain.domId, { memoryMib: spec.memoryMib, devices, disks, ring: undefined, ends: undefined, protocol: domain.abi.wordBits === 64 ? 'x86_64-abi' : 'x86_32-abi' });
+    this.#connect(domain, built);
+    this.#act(() => this.toolstack.buildDevices(domain.domId));
   }
 
-  #addConsole(domId: number, built: BuiltDomain): void {
-    const world = this.#world;
-    const port: ConsolePort = { ...ringPort(world, domId, 'console', built.consoleMfn, built.consolePort), output: (bytes) => world.consoleOut(domId, bytes) };
-    const console = new ConsoleBackend(port);
+  /** Store and console of a domain that is new, or new again. */
+  #connect(domain: Domain, { storeMfn, storePort, consoleMfn, consolePort }: RenewedEnds): void {
+    const { domId } = domain;
+    const { hv } = this.#world;
+    const tenant = this.#tenants.get(domId) as Tenant;
+    connectBackend(hv, domId, storePort);
+    connectBackend(hv, domId, consolePort);
+    writeDomainEntries(this.store, { domId, name: domain.name, memoryKib: tenant.memoryMib * 1024, vcpus: domain.vcpus.length, storeMfn, storePort, consoleMfn, consolePort });
+    const { ring, console } = this.#addRings(domId, tenant, { storeMfn, storePort, consoleMfn, consolePort });
+    ring.connect();
     console.connect();
-    world.addService(domId, { name: 'console', run: () => console.run(), input: (bytes) => console.input(bytes), save: () => console.save(), restore: (state) => console.restore(state) }, [built.consolePort]);
+  }
+
+  #addRings(domId: number, tenant: Tenant, ends: RenewedEnds): { readonly ring: StoreRing; readonly console: ConsoleBackend } {
+    const world = this.#world;
+    const ring = new StoreRing(this.store, domId, ringPort(world, domId, 'xenstore', ends.storeMfn, ends.storePort));
+    tenant.ring = ring;
+    tenant.ends = ends;
+    world.addService(domId, { name: 'xenstore', run: () => this.#act(() => ring.run()), save: () => ring.save(), restore: (state) => ring.restore(state) }, [ends.storePort]);
+    const port: ConsolePort = { ...ringPort(world, domId, 'console', ends.consoleMfn, ends.consolePort), output: (bytes) => world.consoleOut(domId, bytes) };
+    const console = new ConsoleBackend(port);
+    world.addService(domId, { name: 'console', run: () => console.run(), input: (bytes) => console.input(bytes), save: () => console.save(), restore: (state) => console.restore(state) }, [ends.consolePort]);
+    return { ring, console };
+  }
+
+  #removeRings(domId: number, tenant: Tenant): void {
+    tenant.ring = tenant.ends = undefined;
+    for (const service of ['xenstore', 'console']) this.#world.removeService(domId, service);
+  }
+
+  // ---- the end of a domain, and its return -----------------------------------------------------------
+
+  /** After a suspension that the toolstack asked for. A text: why not. */
+  #renew(domId: number): string | undefined {
+    const { hv } = this.#world;
+    const domain = hv.domain(domId);
+    const tenant = this.#tenants.get(domId);
+    if (domain === undefined || tenant === undefined) return 'it is gone';
+    const ends = renewDomain(hv, domain);
+    if ('problem' in ends) return ends.problem;
+    this.store.release(domId);
+    this.#removeRings(domId, tenant);
+    this.#connect(domain, ends);
+    return undefined;
+  }
+
+  #destroy(domId: number): void {
+    const world = this.#world;
+    const domain = world.hv.domain(domId);
+    const tenant = this.#tenants.get(domId);
+    if (domain === undefined || tenant === undefined) return;
+    this.toolstack.forgetDomain(domId);
+    this.store.release(domId);
+    this.store.removeAsDom0(`/local/domain/${domId}`);
+    this.#removeRings(domId, tenant);
+    world.queue.cancel((what) => what.kind === 'timer' && what.domId === domId);
+    destroyDomain(world.hv, domain);
+    world.emit(EVENT.domainDestroyed, domId, 0, []);
+    const goesOn = this.toolstack.awaitsDomain || [...world.hv.domains.values()].some(({ life }) => life.kind === 'running');
+    if (!goesOn) world.end('crash', `domain ${domain.name} was saved and could not be restored`);
   }
 
   // ---- acting and what follows ---------------------------------------------------------------------
@@ -108,7 +158,7 @@ export class Dom0 {
   #act(work: () => void): void {
     work();
     for (const domId of this.store.takeWoken()) {
-      if (this.#tenants.get(domId)?.ring.hasOutput() === true) this.#world.schedule(domId, 'xenstore', this.#world.latencyNs());
+      if (this.#tenants.get(domId)?.ring?.hasOutput() === true) this.#world.schedule(domId, 'xenstore', this.#world.latencyNs());
     }
   }
 
@@ -131,6 +181,10 @@ export class Dom0 {
       protocolOf: (domId) => this.#tenants.get(domId)?.protocol ?? '',
       startBackend: (domId, device) => this.#startDevice(domId, device),
       stopBackend: (domId, device) => this.#stopDevice(domId, device),
+      renew: (domId) => this.#renew(domId),
+      destroy: (domId) => this.#destroy(domId),
+      othersRun: (domId) => [...this.#world.hv.domains.values()].some((domain) => domain.domId !== domId && domain.life.kind === 'running'),
+      latencyNs: () => this.#world.latencyNs(),
       nowNs: () => this.#world.nowNs(),
       scheduleRun: (delayNs) => this.#world.schedule(0, DOM0_SERVICE, delayNs),
       watchStore: (path) => this.store.watchAsDom0(path, token),
@@ -197,13 +251,23 @@ export class Dom0 {
 
   #saveShared(): object {
     return {
+      tenants: [...this.#tenants].map(([domId, { ends }]) => [domId, ends ?? null]),
       store: this.store.save(), toolstack: this.toolstack.save(), nextPort: this.#nextPort,
       devices: this.#devices.map((row) => ({ domId: row.domId, service: row.service, channels: [...row.channels], backend: row.backend.save() })),
     };
   }
 
+  /** The rings of the saved world; what is on them the services restore themselves. */
+  #restoreRings(domId: number, ends: RenewedEnds | null): void {
+    const tenant = this.#tenants.get(domId);
+    assert(tenant !== undefined, () => `the saved domain ${domId} is unknown`);
+    if (ends === null) this.#removeRings(domId, tenant);
+    else if (JSON.stringify(ends) !== JSON.stringify(tenant.ends)) this.#addRings(domId, tenant, ends);
+  }
+
   #restore(state: unknown): void {
-    const saved = state as { store: unknown; toolstack: unknown; nextPort: number; devices: { domId: number; service: string; channels: [number, number][]; backend: unknown }[]; disks: [number, number, unknown][] };
+    const saved = state as { store: unknown; toolstack: unknown; nextPort: number; devices: { domId: number; service: string; channels: [number, number][]; backend: unknown }[]; disks: [number, number, unknown][]; tenants: [number, RenewedEnds | null][] };
+    for (const [domId, ends] of saved.tenants) this.#restoreRings(domId, ends);
     for (const [domId, deviceId, content] of saved.disks) this.#tenants.get(domId)?.disks.get(deviceId)?.restore(content);
     this.store.restore(saved.store);
     this.toolstack.restore(saved.toolstack);

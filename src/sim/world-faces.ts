@@ -20,6 +20,8 @@ export interface Service {
   input?(bytes: Uint8Array): void;
   /** What the toolstack is told to do with a domain. */
   command?(domId: number, command: ToolstackCommand): void;
+  /** A domain has shut down. True: the run goes on whatever the other domains do, for this one comes back. */
+  domainShutdown?(domId: number, reason: number): boolean;
   /** Its state is part of this other service's: not saved twice. */
   readonly partOf?: string;
   save(): unknown;

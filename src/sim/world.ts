@@ -32,7 +32,6 @@ import type { WorldSpec } from './spec.ts';
 import type { Advance, EventSink, Observers, Service, WorldProfile } from './world-faces.ts';
 
 export type { Advance, EventSink, Observers, Service, WorldProfile } from './world-faces.ts';
-
 /** The service of domain 0 that carries out commands. */
 export const DOM0_SERVICE = 'dom0';
 /** Latencies of back ends are drawn as one of this many multiples of LATENCY_UNIT_NS. */
@@ -54,7 +53,7 @@ export class World implements WorldPort {
   hv!: Hypervisor;
   sink: EventSink | undefined;
   profile: WorldProfile | undefined;
-  /** A domain's disk with what has been written to it, by the name that its spec gives it. */
+  /** A domain's disk with what has been written to it. */
   disk: (domId: number, vdev: string) => Disk | undefined = () => undefined;
   input: InputSource;
   eventCount = 0;
@@ -417,10 +416,10 @@ export class World implements WorldPort {
     return (1 + this.choose('backend.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS;
   }
 
-  domainShutdown(_domId: number, reason: number, text: string): void {
-    const alive = [...this.hv.domains.values()].some((domain) => domain.life.kind === 'running');
+  domainShutdown(domId: number, reason: number, text: string): void {
+    if (this.#services.get(`${DOM0_SERVICE}:0`)?.domainShutdown?.(domId, reason) === true) return;
     const outcome = SHUTDOWN_OUTCOME[reason] ?? 'crash';
-    if (alive && outcome !== 'crash') return;
+    if (outcome !== 'crash' && [...this.hv.domains.values()].some(({ life }) => life.kind === 'running')) return;
     this.#printLastWords();
     this.end(outcome, text);
   }

@@ -32,6 +32,7 @@ export class DeviceHost {
   readonly notes: string[] = [];
   choose: (name: string, options: number) => number = () => 0;
   nowNs = 0;
+  renew: () => string | undefined = () => undefined;
   backend: DeviceBackend | undefined;
   readonly #makeDriver: (port: DevicePort, device: DeviceConfig) => DeviceDriver;
   #agenda: { readonly atNs: number; readonly seq: number; readonly work: 'device' | 'toolstack' }[] = [];
@@ -50,6 +51,10 @@ export class DeviceHost {
       protocolOf: () => 'x86_64-abi',
       startBackend: (_domId, device) => this.#start(device),
       stopBackend: () => this.backend?.vanish(),
+      renew: () => this.renew(),
+      destroy: (domId) => this.toolstack.forgetDomain(domId),
+      othersRun: () => true,
+      latencyNs: () => 1000,
       nowNs: () => this.nowNs,
       scheduleRun: (delayNs) => this.#schedule('toolstack', delayNs),
       watchStore: (path) => this.store.watchAsDom0(path, 'toolstack'),
