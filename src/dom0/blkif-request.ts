@@ -66,12 +66,13 @@ export function parseBlkRequest(bytes: Uint8Array, protocol: BlkifProtocol): Blk
   };
 }
 
-export function blkResponse(protocol: BlkifProtocol, request: Pick<BlkRequest, 'idLow' | 'idHigh' | 'operation'>, status: number): Uint8Array {
+export function blkResponse(protocol: BlkifProtocol, request: Pick<BlkRequest, 'idLow' | 'idHigh' | 'action'>, status: number): Uint8Array {
   const bytes = new Uint8Array(BLKIF_LAYOUTS[protocol].responseBytes);
   const view = viewOf(bytes);
   view.setUint32(BLKIF_RESPONSE.id, request.idLow, true);
   view.setUint32(BLKIF_RESPONSE.id + 4, request.idHigh, true);
-  view.setUint8(BLKIF_RESPONSE.operation, request.operation);
+  // Of an indirect request: what it wanted done. Frontends compare it (blkif_interrupt() in Linux).
+  view.setUint8(BLKIF_RESPONSE.operation, request.action);
   view.setInt16(BLKIF_RESPONSE.status, status, true);
   return bytes;
 }

@@ -262,7 +262,7 @@ export class BlockBackend implements DeviceDriver {
   }
 
   #answer({ ring, protocol }: Connection, request: BlkRequest, status: number): void {
-    this.#port.emit(EVENT.ringResponse, [VBD, this.#device.deviceId, ring.nextResponse, request.operation, request.idLow, request.idHigh, status]);
+    this.#port.emit(EVENT.ringResponse, [VBD, this.#device.deviceId, ring.nextResponse, request.action, request.idLow, request.idHigh, status]);
     ring.put(blkResponse(protocol, request, status));
   }
 

@@ -131,7 +131,7 @@ export class BlockFront {
     this.host.kick();
     this.host.settle();
     const answers = this.answers();
-    if (answers.length !== 1 || answers[0]?.id !== fields.id || answers[0].operation !== fields.op) throw new Error(`answers: ${JSON.stringify(answers)}`);
+    if (answers.length !== 1 || answers[0]?.id !== fields.id || answers[0].operation !== (fields.indirect?.op ?? fields.op)) throw new Error(`answers: ${JSON.stringify(answers)}`);
     return answers[0].status;
   }
 }
