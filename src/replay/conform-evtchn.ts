@@ -6,7 +6,7 @@ import { allocUnboundPort, bindPort, newEventChannels, takeFreePort } from '../h
 import { EVTCHNOP } from '../hypervisor/hypercalls/event-channel.ts';
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import { assignEventBit, setUpcallMask, type EventBitmap } from '../hypervisor/shared-info.ts';
-import type { ConformCall, ConformContext, ConformFamily, ConformOp, ScriptOp } from './conform-op.ts';
+import { commandOf, type ConformCall, type ConformContext, type ConformFamily, type ConformOp, type ScriptOp } from './conform-op.ts';
 
 const STATUS_NAMES = ['closed', 'unbound', 'interdomain', 'pirq', 'virq', 'ipi'] as const;
 const BAD_COMMAND = 99;
@@ -77,7 +77,7 @@ function statusFields(hv: Hypervisor, arg: number): Record<string, unknown> {
 
 const evt: ConformCall = (context, op) => {
   const { hv } = context;
-  const row = COMMANDS[String(op.cmd)] as CommandRow;
+  const row = commandOf(COMMANDS, op.cmd);
   const arg = context.scratch(row.sizeBytes);
   const maddr = context.scratchMaddr(arg);
   for (const field of row.in) {

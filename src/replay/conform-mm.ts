@@ -2,7 +2,7 @@
 import type { Store } from '../hypervisor/page-fault.ts';
 import { emulateTableStore } from '../hypervisor/page-fault.ts';
 import { translateGuest } from '../hypervisor/guest-access.ts';
-import type { ConformCall, ConformContext, ConformFamily, ConformOp, ScriptOp, Word } from './conform-op.ts';
+import { commandOf, type ConformCall, type ConformContext, type ConformFamily, type ConformOp, type ScriptOp, type Word } from './conform-op.ts';
 
 const MMU_CMD: Record<string, number> = { n: 0, m: 1, p: 2, bad: 3 };
 const EXT_CMD: Record<string, number> = {
@@ -60,7 +60,7 @@ const mmu: ConformCall = (context, op) => {
   const list = context.scratch(Math.max(requests.length, 1) * 16);
   requests.forEach(([cmd, ptr, value], i) => {
     const at = context.maddr(ptr);
-    put64(context, list + i * 16, { lo: (at.lo | (MMU_CMD[cmd] as number)) >>> 0, hi: at.hi });
+    put64(context, list + i * 16, { lo: (at.lo | commandOf(MMU_CMD, cmd)) >>> 0, hi: at.hi });
     put64(context, list + i * 16 + 8, context.word(value));
   });
   const { pdone, finish } = counter(context);
@@ -76,7 +76,7 @@ const ext: ConformCall = (context, op) => {
   const list = context.scratch(Math.max(requests.length, 1) * size);
   requests.forEach(([name, ...args], i) => {
     const [arg1, arg2] = extArgs(context, name, args);
-    put32(context, list + i * size, EXT_CMD[name] as number);
+    put32(context, list + i * size, commandOf(EXT_CMD, name));
     putWord(context, list + i * size + word, arg1);
     putWord(context, list + i * size + 2 * word, arg2);
   });
@@ -98,7 +98,7 @@ function extArgs(context: ConformContext, name: string, args: readonly (string |
   return [first === undefined ? 0 : context.frame(String(first)), second === undefined ? 0 : context.frame(String(second))];
 }
 
-const assist: ConformCall = (_context, op) => ({ number: 21, args: [ASSIST_CMD[str(op, 'cmd')] as number, num(op, 'type')], finish: (rc) => rc });
+const assist: ConformCall = (_context, op) => ({ number: 21, args: [commandOf(ASSIST_CMD, str(op, 'cmd')), num(op, 'type')], finish: (rc) => rc });
 
 const setGdt: ConformCall = (context, op) => {
   const frames = op['frames'] as readonly string[];
@@ -121,7 +121,7 @@ const mem: ConformCall = (context, op) => {
   if (command !== 'increase' && command !== 'decrease') {
     const at = context.scratch(8);
     put32(context, at, dom);
-    return { number: 12, args: [MEM_CMD[command] as number, at], finish: (rc) => (rc > 0 ? 'pages' : rc) };
+    return { number: 12, args: [commandOf(MEM_CMD, command), at], finish: (rc) => (rc > 0 ? 'pages' : rc) };
   }
   const frames = (op['frames'] as readonly string[] | undefined) ?? [];
   const word = context.wide ? 8 : 4;
@@ -132,7 +132,7 @@ const mem: ConformCall = (context, op) => {
   putWord(context, at + word, frames.length);
   put32(context, at + 2 * word + 8, dom);
   return {
-    number: 12, args: [MEM_CMD[command] as number, at],
+    number: 12, args: [commandOf(MEM_CMD, command), at],
     finish: (rc) => {
       if (command === 'increase') {
         frames.slice(0, Math.max(rc, 0)).forEach((name, i) => {

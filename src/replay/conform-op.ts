@@ -1,6 +1,7 @@
 // What the families of the conformance corpus share: the state a script runs in, and the shape of
 // an operation. Each family contributes rows of operations (conform-mm.ts, conform-evtchn.ts,
 // conform-gnttab.ts); the runner (conform.ts) looks them up by the `op` field.
+import { UsageError } from '../base/assert.ts';
 import type { Domain, Vcpu } from '../hypervisor/domain.ts';
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 
@@ -87,4 +88,11 @@ export interface ConformFamily {
   readonly setup?: (context: ConformContext) => void;
   /** Adds to `final` what the family records there. */
   readonly final?: (context: ConformContext, final: Record<string, unknown>) => void;
+}
+
+/** The number of a command that a script names. */
+export function commandOf<T>(table: Readonly<Record<string, T>>, name: unknown): T {
+  const found = Object.hasOwn(table, String(name)) ? table[String(name)] : undefined;
+  if (found === undefined) throw new UsageError(`a conformance script names the command ${JSON.stringify(name)}, which this format does not know; it knows ${Object.keys(table).join(', ')}`);
+  return found;
 }

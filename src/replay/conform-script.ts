@@ -40,18 +40,32 @@ function parseJson(row: string): unknown {
   }
 }
 
-/** Fields that the memory operations cannot do without, and their kinds. */
-const FIELDS: Readonly<Record<string, Readonly<Record<string, 'string' | 'number' | 'rows'>>>> = {
-  uvm: { va: 'string', val: 'string', fl: 'number' }, mmu: { req: 'rows' }, ext: { req: 'rows' },
+const isRecord = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
+const KINDS = {
+  string: (value: unknown): boolean => typeof value === 'string',
+  number: (value: unknown): boolean => typeof value === 'number',
+  rows: Array.isArray,
+  /** `["pin_l1", "f3"]`: a name and what belongs to it. */
+  lists: (value: unknown): boolean => Array.isArray(value) && value.every((row) => Array.isArray(row) && typeof row[0] === 'string'),
+  records: (value: unknown): boolean => Array.isArray(value) && value.every(isRecord),
+} as const;
+
+/** Fields that operations cannot do without, and their kinds. */
+const FIELDS: Readonly<Record<string, Readonly<Record<string, keyof typeof KINDS>>>> = {
+  uvm: { va: 'string', val: 'string', fl: 'number' }, mmu: { req: 'lists' }, ext: { req: 'lists' },
   wr: { va: 'string', val: 'string' }, rd: { va: 'string' }, cx: { va: 'string', old: 'string', val: 'string' },
   assist: { cmd: 'string', type: 'number' }, set_gdt: { frames: 'rows', ents: 'number' }, upd_desc: { ptr: 'string', desc: 'string' },
   mem: { cmd: 'string' }, m2p: { frame: 'string' }, hc: { nr: 'number' }, multi: { calls: 'rows' },
+  evt: { cmd: 'string' }, shset: { field: 'string' }, gset: { ref: 'number', flags: 'string', dom: 'string', frame: 'string' }, gflag: { ref: 'number', flags: 'string' }, gget: { ref: 'number' },
+  gmap: { req: 'records' }, gunmap: { req: 'records' }, greplace: { req: 'records' }, gcopy: { req: 'records' }, gxfer: { frame: 'string', dom: 'string', ref: 'number' },
+  gsetup: { dom: 'string', nr: 'number' }, gqsize: { dom: 'string' }, gsetver: { v: 'number' }, ggetver: { dom: 'string' }, gswap: { a: 'number', b: 'number' }, gstatusf: { nr: 'number', dom: 'string' },
+  gbad: { cmd: 'number' },
 };
 function isOp(value: unknown): value is ScriptOp {
   if (typeof value !== 'object' || value === null || typeof (value as ScriptOp).op !== 'string') return false;
   const op = value as ScriptOp;
   if (op.op === 'multi' && !(Array.isArray(op['calls']) && op['calls'].every(isOp))) return false;
-  return Object.entries(FIELDS[op.op] ?? {}).every(([name, kind]) => (kind === 'rows' ? Array.isArray(op[name]) : typeof op[name] === kind));
+  return Object.entries(FIELDS[op.op] ?? {}).every(([name, kind]) => KINDS[kind](op[name]));
 }
 
 function isScript(value: unknown): value is Script {

@@ -63,6 +63,13 @@ describe('files that are no scripts', () => {
     const script = { ...(JSON.parse(good) as Script), ops: [{ op: 'uvm', va: 'w0', val: 'f99:63', fl: 2 }], results: [0] };
     expect(() => new ConformRunner().run(script)).toThrow(UsageError);
   });
+  test.each<object>([{ op: 'evt', cmd: 'levitate' }, { op: 'ext', req: [['levitate', 'f1']] }, { op: 'assist', cmd: 'levitate', type: 2 }, { op: 'mem', cmd: 'levitate' }, { op: 'mmu', req: [['x', 'f1[0]', '0']] }])('so is a command: %j', (op) => {
+    const [script] = parseScripts(`${JSON.stringify({ ...(JSON.parse(good) as Script), ops: [op], results: [0] })}\n`, 'some.jsonl');
+    expect(() => new ConformRunner().run(script as Script)).toThrow(UsageError);
+  });
+  test.each<object>([{ op: 'evt' }, { op: 'ext', req: [7] }, { op: 'ext', req: [[]] }, { op: 'mmu', req: ['n'] }, { op: 'gmap', req: [['w0']] }, { op: 'gset', ref: 1 }, { op: 'gsetver' }])('and an operation without what it needs is refused with file and line: %j', (op) => {
+    expect(() => parseScripts(`${JSON.stringify({ ...(JSON.parse(good) as Script), ops: [op], results: [0] })}\n`, 'some.jsonl')).toThrow(/some\.jsonl, line 1/);
+  });
   test('an operation that nobody knows differs and says so', () => {
     const script = { ...(JSON.parse(good) as Script), ops: [{ op: 'levitate' }], results: [0] };
     expect(new ConformRunner().run(script)[0]?.actual).toBe('no such operation: levitate');
