@@ -9,16 +9,18 @@ export function parseSeed(text: string): string {
   return text.replace(/^0+(?=\d)/, '');
 }
 
+/** A place in a recording: so many events, and so many instructions of a vCPU. */
 export interface PositionArgument {
   readonly event: number;
-  readonly retired?: number;
+  readonly vcpu?: { readonly domId: number; readonly vcpuId: number; readonly retired: number };
 }
 
 /** `118` or `118:d1v0:4021`. */
-export function parsePosition(text: string): PositionArgument {
-  const match = /^(\d{1,15})(?::d\d+v\d+:(\d{1,15}))?$/.exec(text);
-  if (match === null) throw new UsageError(`--until ${text}: a position is an event number such as 118, or 118:d1v0:4021 as dump prints it`);
-  return { event: Number(match[1]), ...(match[2] === undefined ? {} : { retired: Number(match[2]) }) };
+export function parsePosition(text: string, option = '--until'): PositionArgument {
+  const match = /^(\d{1,15})(?::d(\d{1,5})v(\d{1,5}):(\d{1,15}))?$/.exec(text);
+  if (match === null) throw new UsageError(`${option} ${text}: a position is an event number such as 118, or 118:d1v0:4021 as dump prints it`);
+  const [, event, domId, vcpuId, retired] = match.map(Number) as [number, number, number, number, number];
+  return { event, ...(match[2] === undefined ? {} : { vcpu: { domId, vcpuId, retired } }) };
 }
 
 /** `--check`, for every command that runs a world. */

@@ -21,6 +21,7 @@ import { drive } from './drive.ts';
 import { rememberPlaces } from '../node/image-places.ts';
 import { listenToKeys } from './keyboard.ts';
 import { startProgress } from './progress.ts';
+import { RunCheckpoints } from './run-checkpoints.ts';
 import type { RunResult } from './report.ts';
 import { durationText, type Summary } from './summary.ts';
 
@@ -38,6 +39,8 @@ export interface LiveRun {
   readonly profile: boolean;
   /** Default: off. */
   readonly check?: CheckMode;
+  /** Instructions between two checkpoints beside the recording; default: none. */
+  readonly checkpointEvery?: number;
 }
 
 function loggedWorld(run: LiveRun, images: LoadedImages): LoggedWorld {
@@ -106,10 +109,11 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     ...(run.profile ? { clock: () => performance.now() } : {}),
   });
   watch.attach(world);
+  const checkpoints = run.checkpointEvery === undefined ? undefined : new RunCheckpoints(world, run.checkpointEvery);
   const started = performance.now();
   let ended;
   try {
-    ended = await driveInterruptibly(world, run, live, () => stoppable?.requestStop());
+    ended = await driveInterruptibly(world, run, live, checkpoints, () => stoppable?.requestStop());
   } finally {
     if (ended === undefined) {
       // Something threw: the events up to there are what its report needs.
@@ -123,6 +127,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   digestOnly?.finish();
   const end = { instructions: world.insns(), virtualTimeNs: world.nowNs(), outcome: ended.outcome, outcomeText: ended.text };
   const totals = await recordingFile?.finish(end);
+  const sidecar = totals === undefined ? undefined : checkpoints?.save(run.file as string, totals.digest);
   const wallMs = performance.now() - started;
   const digest = totals?.digest ?? recordingDigest(encodeMessage('World', header), (digestOnly as DigestOnly).digest.last);
   const unmet = unmetExpectations(scenario, ended.outcome, console.text(1));
@@ -133,6 +138,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     digest: bytesToHex(digest),
     bytes: totals?.bytes ?? 0,
     ...(totals === undefined ? {} : { file: run.file as string }),
+    ...(sidecar === undefined ? {} : { checkpoints: sidecar }),
     ...(unmet.length === 0 ? {} : { unmet }),
     ...(check === 'off' ? {} : { checked }),
     eventsByKind: (recorder ?? (digestOnly as DigestOnly)).counts.byName(),
@@ -142,7 +148,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
 }
 
 /** Drives the world to its end with progress, keys and Ctrl-C, which asks it to stop. */
-async function driveInterruptibly(world: World, run: LiveRun, live: LiveInput | undefined, stop: () => void): ReturnType<typeof drive> {
+async function driveInterruptibly(world: World, run: LiveRun, live: LiveInput | undefined, checkpoints: RunCheckpoints | undefined, stop: () => void): ReturnType<typeof drive> {
   const keys = live === undefined ? undefined : listenToKeys(live, 1, stop);
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
@@ -150,7 +156,11 @@ async function driveInterruptibly(world: World, run: LiveRun, live: LiveInput | 
   try {
     return await drive(world, {
       ...(live === undefined ? {} : { live }),
-      onSlice: () => progress.update(0, `${(world.insns() / 1e6).toFixed(0)} M instructions, ${world.eventCount} events, ${durationText(world.nowNs())} virtual`),
+      ...(checkpoints === undefined ? {} : { sliceInsns: checkpoints.everyInsns }),
+      onSlice: () => {
+        checkpoints?.look();
+        progress.update(0, `${(world.insns() / 1e6).toFixed(0)} M instructions, ${world.eventCount} events, ${durationText(world.nowNs())} virtual`);
+      },
     });
   } finally {
     progress.stop();

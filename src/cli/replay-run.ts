@@ -4,6 +4,7 @@ import { ENGINE_REVISION } from '../abi/revision.ts';
 import { UsageError } from '../base/assert.ts';
 import { bytesToHex } from '../base/hash.ts';
 import type { Recording } from '../log/reader.ts';
+import { findCheckpoints } from '../node/checkpoint-files.ts';
 import { recordedWorld } from '../node/recorded-world.ts';
 import { openRecordingFile } from '../node/recording-files.ts';
 import { CheckWatch, type CheckMode, type CheckSummary } from '../replay/check-watch.ts';
@@ -11,6 +12,8 @@ import { reportDivergence, type DivergenceReport } from '../replay/divergence-re
 import { buildReplayWorld } from '../replay/replay-world.ts';
 import type { Replayer } from '../replay/replayer.ts';
 import { logModeOf } from '../replay/whole-digest.ts';
+import { isBefore, leftTo, Timeline } from '../replay/timeline.ts';
+import type { DomainImages } from '../sim/build-world.ts';
 import type { WorldSpec } from '../sim/spec.ts';
 import type { World } from '../sim/world.ts';
 import type { PositionArgument } from './arguments.ts';
@@ -46,6 +49,11 @@ export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
   const { spec, images } = await recordedWorld(recording, run.images);
   const { check = 'off' } = run;
   const watch = new CheckWatch(check);
+  // Checkpoints lead to a position; what a check or the console would have seen before is wanted otherwise.
+  if (run.until !== undefined && check === 'off' && !run.showConsole) {
+    const sought = seekWithCheckpoints(run, run.until, recording, spec, images.domains);
+    if (sought !== undefined) return sought;
+  }
   const { world, replayer } = buildReplayWorld({
     recording, spec, images: images.domains, wrap: (sink) => watch.wrap(sink),
     observers: {
@@ -73,18 +81,48 @@ export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
   return { summary, outcome, checked, report: outcome === 'diverged' ? reportDivergence(world, replayer) : undefined, warnings: warningsOf(recording) };
 }
 
+/** Undefined: there are no checkpoints that serve; then the replay begins at the beginning. */
+function seekWithCheckpoints(run: ReplayRun, until: PositionArgument, recording: Recording, spec: WorldSpec, images: readonly DomainImages[]): ReplayResult | undefined {
+  refuseBeyondEnd(recording, until);
+  const beside = findCheckpoints(run.file, recording);
+  if (beside === undefined) return undefined;
+  if ('problem' in beside) {
+    process.stderr.write(`rexen: ${beside.problem}\n`);
+    return undefined;
+  }
+  const started = performance.now();
+  const timeline = new Timeline({ recording, spec, images, checkpoints: beside, everyInsns: 0 });
+  const place = timeline.seek(until);
+  if (timeline.damage !== undefined) process.stderr.write(`rexen: ${timeline.damage}: its checkpoints are ignored; "rexen checkpoint" makes them anew\n`);
+  // A checkpoint may be wrong in ways that no hash shows (another build): only a replay from the beginning says so of a recording.
+  if (timeline.diverged || isBefore(place, until)) return undefined;
+  const wallMs = performance.now() - started;
+  const { world } = timeline;
+  const from = timeline.startedAt;
+  run.atEnd?.(world, spec);
+  const summary: Summary = {
+    scenario: recording.world.scenario, seed: recording.world.seed, outcome: 'stopped',
+    text: `stopped at the requested position; everything from the checkpoint at event ${from.eventCount} (${from.insns} instructions) on was as recorded`,
+    events: world.eventCount, instructions: world.insns(), virtualTimeNs: world.nowNs(),
+    wallMs: Math.round(wallMs * 10) / 10, mips: Math.round(((world.insns() - from.insns) / wallMs / 1000) * 10) / 10,
+    digest: bytesToHex(recording.digest), bytes: recording.source.sizeBytes, file: run.file, exact: false, eventsByKind: timeline.run.replayer.counts.byName(),
+  };
+  return { summary, outcome: 'stopped', checked: { checks: 0, broken: undefined }, report: undefined, warnings: warningsOf(recording) };
+}
+
+function refuseBeyondEnd(recording: Recording, until: PositionArgument): void {
+  // A recording of inputs does not know how many events there were.
+  if (logModeOf(recording.world) === 'all' && until.event > recording.eventCount) throw new UsageError(`--until ${until.event}: the recording has ${recording.eventCount} events`);
+}
+
 /** Runs until the recording is used up; true if it stopped at the wanted position before. */
 async function replayTo(world: World, replayer: Replayer, until: PositionArgument | undefined, onSlice: () => void): Promise<boolean> {
-  // A recording of inputs does not know how many events there were.
-  if (until !== undefined && logModeOf(replayer.recording.world) === 'all' && until.event > replayer.recording.eventCount) throw new UsageError(`--until ${until.event}: the recording has ${replayer.recording.eventCount} events`);
+  if (until !== undefined) refuseBeyondEnd(replayer.recording, until);
   for (;;) {
     if (world.sink?.over === true || world.ended !== undefined) return false;
-    if (until !== undefined && world.eventCount >= until.event) {
-      const left = (until.retired ?? 0) - world.insns();
-      if (left > 0) world.advance(left);
-      return true;
-    }
-    const result = world.advance(until === undefined ? SLICE_INSNS : 100_000, until === undefined ? Infinity : until.event);
+    const left = until === undefined ? SLICE_INSNS : leftTo(world, until);
+    if (left === undefined) return true;
+    const result = world.advance(until === undefined ? left : Math.min(left, 100_000), until === undefined || world.eventCount >= until.event ? Infinity : until.event);
     onSlice();
     if (result.kind !== 'running') return false;
     await nextTurn();

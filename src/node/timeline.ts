@@ -4,6 +4,7 @@
 //   timeline.seek({ event: 118 });
 //   timeline.world.hv.frames.describe(0x1a2b);
 import { Timeline, type TimelineOptions } from '../replay/timeline.ts';
+import { findCheckpoints } from './checkpoint-files.ts';
 import { loadHashes } from './load-hashes.ts';
 import { openRecordingFile } from './recording-files.ts';
 import { recordedWorld } from './recorded-world.ts';
@@ -20,14 +21,16 @@ export interface OpenTimelineOptions extends Pick<TimelineOptions, 'everyInsns' 
   readonly images?: readonly string[];
 }
 
-/** Throws RecordingError for a file that cannot be used, or whose images are not here. */
+/** With the checkpoints of the file beside it, if there are any. Throws RecordingError for a file that cannot be used, or whose images are not here. */
 export async function openTimeline(path: string, options: OpenTimelineOptions = {}): Promise<Timeline> {
   await loadHashes();
   const recording = await openRecordingFile(path);
   const { spec, images } = await recordedWorld(recording, options.images ?? []);
   const { everyInsns, memoryBytes, observers } = options;
+  const beside = findCheckpoints(path, recording);
   return new Timeline({
     recording, spec, images: images.domains,
+    ...(beside === undefined || 'problem' in beside ? {} : { checkpoints: beside }),
     ...(everyInsns === undefined ? {} : { everyInsns }), ...(memoryBytes === undefined ? {} : { memoryBytes }), ...(observers === undefined ? {} : { observers }),
   });
 }

@@ -18,6 +18,7 @@ import { isRestorable, Snapshots, type Snapshot, type VcpuPlace } from '../sim/s
 import type { WorldSpec } from '../sim/spec.ts';
 import type { DigestPart } from '../sim/state-digest.ts';
 import type { Observers, World } from '../sim/world.ts';
+import { CheckpointDamage, type LoadedCheckpoints } from './checkpoint-file.ts';
 import { buildReplayWorld, type ReplayWorld } from './replay-world.ts';
 
 /** What must have happened; at least one of them. */
@@ -49,7 +50,7 @@ export interface TimelineOptions {
   /** No more of them are left behind once they take so much memory. */
   readonly memoryBytes?: number;
   /** Checkpoints made before, with their store. */
-  readonly checkpoints?: { readonly store: MemoryStore; readonly snapshots: readonly Snapshot[] };
+  readonly checkpoints?: LoadedCheckpoints;
   readonly observers?: Observers;
 }
 
@@ -65,7 +66,7 @@ const MEMORY_BYTES = 1 << 30;
 
 export class Timeline {
   readonly recording: Recording;
-  readonly store: MemoryStore;
+  store: MemoryStore;
   readonly #options: TimelineOptions;
   readonly #everyInsns: number;
   readonly #memoryBytes: number;
@@ -74,6 +75,10 @@ export class Timeline {
   /** In order; the first is the beginning. Empty if the world cannot be restored. */
   readonly #checkpoints: Snapshot[] = [];
   #at: string | undefined;
+  /** A checkpoint that was made before turned out damaged: none of them is used any more. */
+  damage: string | undefined;
+  /** Where the last seek began to run. */
+  startedAt: Place;
   /** Instructions run since the timeline was opened: what seeking costs. */
   insnsRun = 0;
 
@@ -84,7 +89,9 @@ export class Timeline {
     this.#memoryBytes = options.memoryBytes ?? MEMORY_BYTES;
     this.store = options.checkpoints?.store ?? new MemoryStore();
     this.#run = this.#build();
-    if (this.#snapshots !== undefined) this.#checkpoints.push(this.#snapshots.take(), ...(options.checkpoints?.snapshots ?? []));
+    const snapshots = this.#snapshots;
+    if (snapshots !== undefined) this.#checkpoints.push(snapshots.take(), ...(options.checkpoints?.snapshots ?? []).filter((made) => snapshots.fits(made)));
+    this.startedAt = this.place();
   }
 
   get world(): World {
@@ -125,6 +132,7 @@ export class Timeline {
     if (best === undefined) {
       if (!usable) this.#run = this.#build();
     } else if (!usable || best.insns > here.insns) this.#restore(best);
+    this.startedAt = this.place();
     this.#runTo(target);
     this.#at = key;
     return this.place();
@@ -152,8 +160,16 @@ export class Timeline {
   }
 
   #restore(snapshot: Snapshot): void {
-    (this.#snapshots as Snapshots).restore(snapshot);
-    this.#run.replayer.seek(this.world);
+    try {
+      (this.#snapshots as Snapshots).restore(snapshot);
+      this.#run.replayer.seek(this.world);
+    } catch (error) {
+      if (!(error instanceof CheckpointDamage)) throw error;
+      this.damage = error.message;
+      this.store = new MemoryStore();
+      this.#run = this.#build();
+      this.#checkpoints.splice(0, Infinity, (this.#snapshots as Snapshots).take());
+    }
   }
 
   #runTo(target: Target): void {
@@ -195,7 +211,7 @@ export function isBefore(place: Pick<Place, 'eventCount' | 'insns' | 'vcpus'>, t
 }
 
 /** How many instructions may be run at least without passing the target; undefined: it is reached. */
-function leftTo(world: World, target: Target): number | undefined {
+export function leftTo(world: World, target: Target): number | undefined {
   if (target.event !== undefined && world.eventCount < target.event) return Infinity;
   if (target.insns !== undefined && world.insns() < target.insns) return target.insns - world.insns();
   const { vcpu } = target;

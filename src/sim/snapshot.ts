@@ -89,8 +89,13 @@ export class Snapshots {
     return this.#cpus.map(({ domId, vcpuId, cpu }) => ({ domId, vcpuId, retired: cpu.retired() }));
   }
 
+  /** Could it be one of this world's? Of another spec or shape it is not. */
+  fits(snapshot: Snapshot): boolean {
+    return snapshot.memory.length === this.#memory.length && snapshot.frameTable.length === this.#table.length && snapshot.processors.length === this.#cpus.length;
+  }
+
   restore(snapshot: Snapshot): void {
-    assert(snapshot.memory.length === this.#memory.length && snapshot.processors.length === this.#cpus.length, 'the snapshot is of another world');
+    assert(this.fits(snapshot), 'the snapshot is of another world');
     // Contents that no store has are of no interest: what is there is going to be overwritten.
     this.#lookAtMemory((_, hash) => this.store.find(hash) ?? UNKNOWN);
     this.#restoreMemory(snapshot.memory);

@@ -10,6 +10,7 @@ import { INPUTS_DIGEST_EVERY_INSNS, type LogMode } from '../../replay/whole-dige
 import { runLive } from '../live-run.ts';
 import { report } from '../report.ts';
 import { checkOption, parseSeed } from '../arguments.ts';
+import { everyArgument } from './checkpoint.ts';
 
 export interface RunOptions {
   readonly output?: string;
@@ -26,6 +27,9 @@ export interface RunOptions {
   readonly log?: LogMode;
   readonly profile?: boolean;
   readonly check: CheckMode;
+  readonly checkpointEvery?: string;
+  readonly verify?: boolean;
+  readonly twice?: boolean;
 }
 
 const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
@@ -49,6 +53,7 @@ function withRunOptions(command: Command): Command {
 export function register(program: Command): void {
   withRunOptions(program.command('record').description('run a scenario and write down everything that happens'))
     .option('-o, --output <file>', 'the recording (default: SCENARIO.rxr)')
+    .option('--checkpoint-every <n>', 'leave a checkpoint beside the recording every so many instructions, for `replay --until` and `rexen/timeline`')
     .addOption(new Option('--compress <how>', 'how chunks of events are stored').choices(['none', 'deflate']).default('deflate'))
     .addOption(new Option('--log <what>', 'write all events, or only inputs and digests of the rest: what a replay needs').choices(['all', 'inputs']).default('all'))
     .action((scenario: string, options: RunOptions) => execute(scenario, options, true));
@@ -71,6 +76,7 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
     progress: options.json !== true && options.quiet === true,
     profile: options.profile === true,
     check: options.check,
+    ...(options.checkpointEvery === undefined ? {} : { checkpointEvery: everyArgument('--checkpoint-every', options.checkpointEvery) }),
   });
   const broken = brokenLines(result.checked);
   if (broken.length > 0) process.stderr.write(`${broken.join('\n')}\n`);
