@@ -13,7 +13,7 @@ import { UNDEFINED_FLAGS } from '../oracle/undefined-flags.ts';
 
 /** Rows that no vector of user code can meet, and why or where else they are asked. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(['Iretq', 'Sysexitq', 'Syscall', 'Sysexit'].map((name) => [name, 'long-mode.test.ts'])),
+  ...Object.fromEntries(['Iretq', 'Sysexitq', 'Syscall', 'Sysexit'].map((name) => [name, 'long-system.test.ts'])),
   ...Object.fromEntries(['Smsw', 'Sgdt', 'Sidt', 'Int1'].map((name) => [name, 'image control'])),
   ...Object.fromEntries(['Sldt', 'Str'].map((name) => [name, 'image segments'])),
   ...Object.fromEntries(['Sysenter'].map((name) => [name, 'image tasks'])),
