@@ -44,6 +44,8 @@ export const OPERATIONS = {
   copyPage: fast(1024, 0xf3, 0xa5), // rep movs
   readBytes: fast(1, 0xf3, 0xa5), // rep movs, a word at a time, into m.bytes
   writeBytes: fast(1, 0xf3, 0xa5), // rep movs, a word at a time
+  readWords: fast(1, 0xf3, 0xa5), // rep movs into m.words, inside one page
+  writeWords: fast(1, 0xf3, 0xa5), // rep movs, inside one page
   tsc: fast(1, 0x0f, 0x31), // rdtsc
   hypercall: { cost: 6, code: [0xcd, 0x82], how: 'hypercall' }, // int $0x82
   iretHypercall: { cost: 2, code: [0xcd, 0x82], how: 'hypercall' }, // the same, and never comes back here
@@ -100,6 +102,10 @@ export class Operation {
   /** Answer: high half, bytes. */
   hi = 0;
   bytes: Uint8Array | undefined;
+  /** Operand or answer of the operations on words. */
+  words: Uint32Array | undefined;
+  /** Where readWords leaves its answer: one page, used again and again. */
+  readonly page = new Uint32Array(1024);
 }
 
 /** Code of the guest: yields operations, is given answers. */
@@ -179,6 +185,23 @@ export class MachinePort {
     const op = this.op(OP.writeBytes, vaddr);
     op.cost = 1 + (bytes.length >>> 2);
     op.bytes = bytes;
+    return op;
+  }
+  /** The answer of readWords: good until the next one. */
+  get words(): Uint32Array {
+    return this.current.page;
+  }
+  /** `count` words, 4-aligned, inside one page. */
+  readWords(vaddr: number, count: number): Operation {
+    const op = this.op(OP.readWords, vaddr, count);
+    op.cost = 1 + count;
+    return op;
+  }
+  /** The first `count` of `words` go to a 4-aligned place inside one page. */
+  writeWords(vaddr: number, words: Uint32Array, count: number): Operation {
+    const op = this.op(OP.writeWords, vaddr, count);
+    op.cost = 1 + count;
+    op.words = words;
     return op;
   }
   tsc = (): Operation => this.op(OP.tsc);

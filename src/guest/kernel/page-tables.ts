@@ -45,12 +45,11 @@ export class PageTables {
 
   /** `count` entries as the table holds them, read in one go: nothing else changes them meanwhile. */
   *readRun(vaddr: number, count: number): Task<readonly number[]> {
-    const { entryBytes } = this.shape;
-    yield this.m.readBytes(vaddr, count * entryBytes);
-    const { bytes } = this.m;
-    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    const wide = this.shape.entryBytes === 8;
+    yield this.m.readWords(vaddr, wide ? count * 2 : count);
+    const { words } = this.m;
     const entries: number[] = new Array(count);
-    for (let i = 0; i < count; i++) entries[i] = entryBytes === 4 ? view.getUint32(i * 4, true) : joinHalves(view.getUint32(i * 8, true), view.getUint32(i * 8 + 4, true));
+    for (let i = 0; i < count; i++) entries[i] = wide ? joinHalves(words[i * 2] as number, words[i * 2 + 1] as number) : (words[i] as number);
     return entries;
   }
 

@@ -9,6 +9,7 @@ import { HC, type XenState } from './state.ts';
 const ENTRY_BYTES = 32;
 const MOST_ENTRIES = 4096 / ENTRY_BYTES;
 const REQUEST_BYTES = 16;
+const REQUEST_WORDS = REQUEST_BYTES / 4;
 const MOST_REQUESTS = 4096 / REQUEST_BYTES;
 export const DOMID_SELF = 0x7ff0;
 /** MMUEXT_*, xen/include/public/xen.h. */
@@ -25,7 +26,6 @@ export class Batch {
   readonly #names: string[] = [];
   #count = 0;
   readonly #request = new Uint32Array(REQUEST_BYTES / 4);
-  readonly #requestBytes = new Uint8Array(this.#request.buffer);
   /** Requests of mmu_update and mmuext_op that stand in the argument page. */
   #requests = 0;
 
@@ -75,7 +75,7 @@ export class Batch {
     request[1] = arg1;
     request[2] = 0;
     request[3] = 0;
-    yield xen.m.writeBytes(KERNEL_PAGES.batchArguments, this.#requestBytes);
+    yield xen.m.writeWords(KERNEL_PAGES.batchArguments, request, REQUEST_WORDS);
     xen.counts.requests++;
     xen.counts.hypercalls++;
     const rc = (yield xen.m.hypercall(HC.mmuext_op, KERNEL_PAGES.batchArguments, 1, 0, DOMID_SELF)) | 0;
@@ -91,7 +91,7 @@ export class Batch {
     request[2] = lowHalf(entry);
     request[3] = highHalf(entry);
     const at = KERNEL_PAGES.batchArguments + this.#requests++ * REQUEST_BYTES;
-    yield this.#xen.m.writeBytes(at, this.#requestBytes);
+    yield this.#xen.m.writeWords(at, request, REQUEST_WORDS);
     const last = (this.#count - 1) * ENTRY_WORDS;
     if (last >= 0 && this.#list[last] === HC.mmu_update) {
       this.#list[last + 3] = (this.#list[last + 3] as number) + 1;
@@ -107,7 +107,7 @@ export class Batch {
     request[2] = arg2;
     request[3] = 0;
     const at = KERNEL_PAGES.batchArguments + this.#requests++ * REQUEST_BYTES;
-    yield this.#xen.m.writeBytes(at, this.#requestBytes);
+    yield this.#xen.m.writeWords(at, request, REQUEST_WORDS);
     this.#append(what, HC.mmuext_op, at, 1, 0, DOMID_SELF);
   }
 
@@ -140,14 +140,14 @@ export class Batch {
 
   *#multicall(count: number): Task {
     const { m } = this.#xen;
-    yield m.writeBytes(KERNEL_PAGES.batch, new Uint8Array(this.#list.buffer, 0, count * ENTRY_BYTES));
+    yield m.writeWords(KERNEL_PAGES.batch, this.#list, count * ENTRY_WORDS);
     const rc = yield* this.#xen.call(HC.multicall, KERNEL_PAGES.batch, count);
     if (rc < 0) yield* this.#xen.refused('a multicall', rc);
-    yield m.readBytes(KERNEL_PAGES.batch, count * ENTRY_BYTES);
-    const view = new DataView(m.bytes.buffer, m.bytes.byteOffset);
+    yield m.readWords(KERNEL_PAGES.batch, count * ENTRY_WORDS);
+    const { words } = m;
     for (let i = 0; i < count; i++) {
-      const result = view.getInt32(i * ENTRY_BYTES + 4, true);
-      if (result < 0) yield* this.#xen.refused(this.#names[i] as string, result);
+      const result = (words[i * ENTRY_WORDS + 1] as number) | 0;
+      if (result < 0) return yield* this.#xen.refused(this.#names[i] as string, result);
     }
   }
 

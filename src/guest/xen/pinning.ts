@@ -96,13 +96,13 @@ export class Pinning {
   /** The present ones of a table's first entries, read in one go. */
   *#entriesOf(pfn: number, count: number): Task<number[]> {
     const { m, shape } = this.#xen;
-    yield m.readBytes(pfnToVaddr(pfn), count * shape.entryBytes);
-    const view = new DataView(m.bytes.buffer, m.bytes.byteOffset);
+    const wide = shape.entryBytes === 8;
+    yield m.readWords(pfnToVaddr(pfn), wide ? count * 2 : count);
+    const { words } = m;
     const found: number[] = [];
     for (let i = 0; i < count; i++) {
-      const lo = view.getUint32(i * shape.entryBytes, true);
-      const entry = shape.entryBytes === 4 ? lo : joinHalves(lo, view.getUint32(i * 8 + 4, true));
-      if (isPresent(entry)) found.push(entry);
+      const lo = words[wide ? i * 2 : i] as number;
+      if (isPresent(lo)) found.push(wide ? joinHalves(lo, words[i * 2 + 1] as number) : lo);
     }
     return found;
   }

@@ -24,7 +24,7 @@ import { FAULTED, MachinePort, OP, Operation, OPERATION_NAMES, OPERATION_ROWS, R
 import type { MachineMemory } from '../../machine/memory.ts';
 import type { CpuOptions } from '../../x86/cpu.ts';
 import { VECTOR, type CpuExit, type Exception } from '../../x86/exit.ts';
-import { probeWrite, readBytes, readLinear, writeBytes, writeLinear } from '../../x86/memory-access.ts';
+import { probeWrite, readBytes, readLinear, reportCode, writeBytes, writeLinear } from '../../x86/memory-access.ts';
 import { lookup } from '../../x86/paging.ts';
 import { Processor } from '../../x86/processor.ts';
 import { SHADOW, STATE } from '../../x86/state-layout.ts';
@@ -59,6 +59,8 @@ export class ModelProcessor extends Processor {
   readonly #idt: boolean;
   readonly #contexts: Context[] = [];
   readonly #user = new Operation();
+  /** A record for each depth of contexts. */
+  readonly #operations: Operation[] = [];
   /** The instruction pointer may not be where this processor left it. */
   #moved = true;
   #raised: Exception | undefined;
@@ -124,7 +126,8 @@ export class ModelProcessor extends Processor {
     const entry = entryAt(eip);
     if (entry === undefined || this.#code === undefined) return `at 0x${eip.toString(16)}, where the model kernel has no code`;
     if (contexts.length >= MOST_CONTEXTS) return `of the ${MOST_CONTEXTS}th nested entry (${entry})`;
-    const context: Context = { task: this.#code.enter(entry), op: new Operation(), at: eip, behind: eip, paid: DONE, loaded: false, answer: 0 };
+    const op = (this.#operations[contexts.length] ??= new Operation());
+    const context: Context = { task: this.#code.enter(entry), op, at: eip, behind: eip, paid: DONE, loaded: false, answer: 0 };
     contexts.push(context);
     this.port.current = context.op;
     return context;
@@ -328,6 +331,9 @@ export class ModelProcessor extends Processor {
       }
       case OP.writeBytes:
         return writeBytes(this.core, op.a >>> 0, op.bytes as Uint8Array, user) ? 0 : this.#fault();
+      case OP.readWords:
+      case OP.writeWords:
+        return this.#words(op, user);
       case OP.tsc: {
         const tsc = this.tsc();
         op.hi = Number((tsc >> 32n) & 0xffff_ffffn);
@@ -372,6 +378,24 @@ export class ModelProcessor extends Processor {
         return old;
       }
     }
+  }
+
+  #words(op: Operation, user: boolean): number {
+    const { core } = this;
+    const vaddr = op.a >>> 0;
+    assert((vaddr & 3) === 0 && (vaddr & 0xfff) + op.b * 4 <= 4096, () => `${op.b} words at 0x${vaddr.toString(16)} are not inside a page`);
+    const at = lookup(core, vaddr, op.kind === OP.readWords ? 'read' : 'write', user);
+    if (at < 0) return this.#fault();
+    const word = at >>> 2;
+    const memory = core.u32;
+    const { page } = op;
+    if (op.kind === OP.readWords) for (let i = 0; i < op.b; i++) page[i] = memory[word + i] as number;
+    else {
+      const source = op.words as Uint32Array;
+      reportCode(core, at, op.b * 4);
+      for (let i = 0; i < op.b; i++) memory[word + i] = source[i] as number;
+    }
+    return 0;
   }
 
   #page(op: Operation, user: boolean): number {
