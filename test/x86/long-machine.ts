@@ -10,6 +10,8 @@ export const FRAMES = 256;
 const TABLES = 0xf0000;
 export const EFER_LONG = 0xd01;
 const LM = 1 << 29;
+/** CLFLUSH, MMX, FXSR, SSE, SSE2. */
+const SIMD = 0x07880000;
 
 export interface LongShape {
   readonly user?: boolean;
@@ -23,7 +25,7 @@ export interface LongShape {
 
 export function longMachine(shape: LongShape = {}) {
   const machine = new MachineMemory({ frameCount: FRAMES, arenaBytes: 4 * 1024 * 1024 });
-  const cpu = createCpu(machine, { exceptions: shape.exceptions ?? 'exit', cpuid: (leaf) => [leaf, 1, 2, leaf === 0x80000001 ? LM : 3], tier: shape.tier ?? 'evaluate' });
+  const cpu = createCpu(machine, { exceptions: shape.exceptions ?? 'exit', cpuid: (leaf) => [leaf, 1, 2, leaf === 0x80000001 ? LM : SIMD | 3], tier: shape.tier ?? 'evaluate' });
   const [l4, low3, low2, high3, high2, l1] = [0, 1, 2, 3, 4, 5].map((i) => TABLES + i * 4096) as [number, number, number, number, number, number];
   machine.writeU32(l4, low3 | 7);
   machine.writeU32(l4 + 511 * 8, high3 | 7);

@@ -3,13 +3,15 @@
 // and strings, CMPXCHG16B, SSE moves. Everything derives from one seed.
 import { TOP } from './long-machine.ts';
 import { Dice, LAYOUT, type Program } from './random-program.ts';
+import { simdInstruction } from './random-simd.ts';
 
 const imm32 = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, (value >>> 24) & 0xff];
 const imm64 = (value: bigint): number[] => Array.from({ length: 8 }, (_, i) => Number((value >> BigInt(8 * i)) & 0xffn));
 const INTERESTING: readonly bigint[] = [0n, 1n, 0x7fn, 0x80n, 0xffn, 0x7fffn, 0x8000n, 0x7fffffffn, 0x80000000n, 0xffffffffn, 0x7fffffffffffffffn, 0x8000000000000000n, 0xffffffffffffffffn, 0xffffffff80000000n, 0x100000000n];
 const DATA = (LAYOUT.data + TOP) >>> 0;
 
-export function randomLongProgram(seed: number, blockCount = 24): Program {
+/** `simd`: so many of a hundred straight-line instructions are vectors'. */
+export function randomLongProgram(seed: number, blockCount = 24, simd = 0): Program {
   const dice = new Dice(seed);
   /** Any register but RSP. */
   const reg = (): number => dice.pick([0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
@@ -28,7 +30,13 @@ export function randomLongProgram(seed: number, blockCount = 24): Program {
   const aim = (at: number): number[] => [...rex(false, 0, at), 0x81, 0xe0 | (at & 7), ...imm32(dice.pick([0xfff, 0x1fff, 0x3fff, 0x3fff, 0x7fff]))];
   const narrow = (): number[] => (dice.chance(15) ? [0x66] : []);
 
+  /** Memory operands of vectors are mostly aligned. */
+  const vectorMemory = (r: number): { before: number[]; modrm: number[] } => {
+    const b = dice.pick([0, 1, 2, 3, 5, 6, 7]);
+    return { before: [...aim(b), ...(dice.chance(80) ? [0x83, 0xe0 | b, 0xf0] : [])], modrm: [0x80 | (r << 3) | b, ...imm32(DATA)] };
+  };
   const straight = (): number[] => {
+    if (simd > 0 && dice.chance(simd)) return simdInstruction(dice, vectorMemory, DATA + 4 * dice.below(64), true);
     const a = reg();
     const b = reg();
     const cc = dice.below(16);

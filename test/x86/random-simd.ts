@@ -39,11 +39,19 @@ const FORMS: readonly Forms[] = [
   { prefixes: [NONE, [0xf3]], opcodes: [0x52, 0x53] },
 ];
 
-/** `memory`: bytes that point register b into the data window, and the ModRM and displacement for `reg` and b; `data`: an address there. */
-export function simdInstruction(dice: Dice, memory: (reg: number) => { before: readonly number[]; modrm: readonly number[] }, data: number): number[] {
+/** REX bits before the opcode, behind a prefix. */
+function withRex(head: readonly number[], rex: number): number[] {
+  const at = head.indexOf(0x0f);
+  return rex === 0 ? [...head] : [...head.slice(0, at), 0x40 | rex, ...head.slice(at)];
+}
+
+/** `memory`: bytes that point register b into the data window, and the ModRM and displacement for `reg` and b; `data`: an address there. `long`: with REX. */
+export function simdInstruction(dice: Dice, memory: (reg: number) => { before: readonly number[]; modrm: readonly number[] }, data: number, long = false): number[] {
   const reg = dice.below(8);
   const rm = dice.below(8);
-  const absolute = [data & 0xff, (data >>> 8) & 0xff, (data >>> 16) & 0xff, data >>> 24];
+  const rex = long ? dice.below(16) : 0;
+  // By a SIB byte without base and index, which means the same in 64-bit code.
+  const absolute = [0x25, data & 0xff, (data >>> 8) & 0xff, (data >>> 16) & 0xff, data >>> 24];
   switch (dice.below(24)) {
     case 0: // Shifts by immediates.
       return [...(dice.chance(50) ? OPERAND : NONE), 0x0f, dice.pick([0x71, 0x72, 0x73]), 0xc0 | (dice.pick([2, 4, 6]) << 3) | rm, dice.below(70)];
@@ -51,10 +59,10 @@ export function simdInstruction(dice: Dice, memory: (reg: number) => { before: r
       return [0x66, 0x0f, 0x73, 0xc0 | (dice.pick([3, 7]) << 3) | rm, dice.below(20)];
     case 2: { // MXCSR: mostly all masked; inexact already noted or not; any rounding.
       const mxcsr = dice.pick([0x1f80, 0x1fa0, 0x1fa0, 0x1fbf, 0x3fa0, 0x5f80, 0x7f80, 0x9fc0, 0x1f80 & ~(0x80 << dice.below(6))]);
-      return [0xc7, 0x05, ...absolute, mxcsr & 0xff, mxcsr >> 8, 0, 0, 0x0f, 0xae, 0x15, ...absolute];
+      return [0xc7, 0x04, ...absolute, mxcsr & 0xff, mxcsr >> 8, 0, 0, 0x0f, 0xae, 0x14, ...absolute];
     }
     case 3:
-      return dice.pick([[0x0f, 0x77], [0x0f, 0xae, 0x1d, ...absolute], [0xd9, 0xe8], [0xd9, 0xc0], [0x0f, 0xae, 0xf0], [0xdb, 0xe3]]);
+      return dice.pick([[0x0f, 0x77], [0x0f, 0xae, 0x1c, ...absolute], [0xd9, 0xe8], [0xd9, 0xc0], [0x0f, 0xae, 0xf0], [0xdb, 0xe3]]);
     case 4: // Small whole numbers, so that there are some.
       return [...dice.pick([[0xf2], [0xf3]]), 0x0f, 0x2a, 0xc0 | (reg << 3) | dice.below(8)];
     case 5:
@@ -63,9 +71,9 @@ export function simdInstruction(dice: Dice, memory: (reg: number) => { before: r
       const forms = dice.pick(FORMS);
       const head = [...dice.pick(forms.prefixes), 0x0f, dice.pick(forms.opcodes)];
       const imm = forms.imm === true ? [dice.chance(60) ? dice.below(8) : dice.below(256)] : [];
-      if (forms.only === 'reg' || (forms.only !== 'mem' && dice.chance(65))) return [...head, 0xc0 | (reg << 3) | rm, ...imm];
+      if (forms.only === 'reg' || (forms.only !== 'mem' && dice.chance(65))) return [...withRex(head, rex & 13), 0xc0 | (reg << 3) | rm, ...imm];
       const { before, modrm } = memory(reg);
-      return [...before, ...head, ...modrm, ...imm];
+      return [...before, ...withRex(head, rex & 12), ...modrm, ...imm];
     }
   }
 }

@@ -14,7 +14,7 @@ function side(tier: 'evaluate' | 'translate', bytes: Uint8Array, user: boolean) 
   const { machine, cpu } = longMachine({ tier, user, flags: (page) => (page === first + 2 ? 0 : page === first + 1 ? 5 : 7) });
   machine.writeBytes(LAYOUT.code, bytes);
   for (let at = LAYOUT.data; at < LAYOUT.data + LAYOUT.dataBytes; at += 4) machine.writeU32(at, Math.imul(at, 0x9e3779b1) >>> 0);
-  cpu.setCr(4, cpu.cr(4) | 0x200);
+  cpu.setCr(4, cpu.cr(4) | 0x600);
   cpu.setSegmentBase(4, TOP + LAYOUT.data);
   cpu.setSegmentBase(5, LAYOUT.data);
   cpu.setReg64(4, BigInt.asUintN(64, BigInt(LAYOUT.stack + TOP + LAYOUT.stackBytes - 64)));
@@ -33,11 +33,11 @@ const snapshot = ({ machine, cpu }: Side, exit: CpuExit) => ({
 });
 
 describe('translated and evaluated 64-bit code', () => {
-  test.each([['at supervisor level', false], ['at user level, switching tables', true]] as const)('agree on random programs %s, cut anywhere', { timeout: 120_000 }, (_, user) => {
+  test.each([['at supervisor level', false, 0], ['at user level, switching tables', true, 0], ['with vectors, at user level', true, 60]] as const)('agree on random programs %s, cut anywhere', { timeout: 120_000 }, (_, user, simd) => {
     let insns = 0;
     let translated = 0;
     for (let seed = 1; seed <= PROGRAMS; seed++) {
-      const program = randomLongProgram(seed);
+      const program = randomLongProgram(seed, 24, simd);
       const dice = new Dice(seed ^ 0x5eed);
       const left = side('evaluate', program.bytes, user);
       const right = side('translate', program.bytes, user);
@@ -66,6 +66,7 @@ describe('translated and evaluated 64-bit code', () => {
       expect(Buffer.compare(left.machine.readBytes(0, 0x100000), right.machine.readBytes(0, 0x100000)), `seed ${seed}: memory`).toBe(0);
     }
     expect(insns).toBeGreaterThan(PROGRAMS * 500);
-    expect(translated, 'the right side translates').toBeGreaterThan(insns * 0.5);
+    // What rounds is often the evaluator's: numbers are noise.
+    expect(translated, 'the right side translates').toBeGreaterThan(insns * (simd === 0 ? 0.5 : 0.25));
   });
 });
