@@ -54,7 +54,7 @@ test('the comparison notices every kind of difference', () => {
 
 test('fresh 64-bit cases do on the core what this machine\'s processor does with them', { timeout: 900_000 }, (context) => {
   if (process.env['REXEN_DEPTH'] !== 'long') return context.skip('only with REXEN_DEPTH=long');
-  const why = whyNotLive();
+  const why = whyNotLive(true);
   if (why !== undefined) return context.skip(why);
   for (let salt = 1; salt <= 3; salt++) {
     for (const group of LONG_GROUPS) {

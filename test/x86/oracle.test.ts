@@ -84,11 +84,14 @@ test('the comparison notices every kind of difference', () => {
 
 test('fresh cases do on the core what this machine\'s processor does with them', (context) => {
   if (!long) return context.skip('only with REXEN_DEPTH=long');
-  const why = whyNotLive();
+  const why = whyNotLive(true);
   if (why !== undefined) return context.skip(why);
+  // Where no 32-bit programs run, those cases that mean the same in 64-bit mode.
+  const narrow = whyNotLive() === undefined;
+  const groups = GROUPS.filter(({ anyMode }) => narrow || anyMode === true);
   const machine = new CoreMachine(createCpu, 'evaluate'), translated = new CoreMachine(createCpu, 'translate');
   for (let salt = 1; salt <= 3; salt++) {
-    for (const group of GROUPS) {
+    for (const group of groups) {
       const cases = makeCases(group, salt);
       const vectors = runLive(cases).map((outcome, i): Vector => ({ input: cases[i] as Vector['input'], outcome }));
       check(machine, vectors);
