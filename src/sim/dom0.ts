@@ -131,6 +131,7 @@ export class Dom0 {
     const ends = renewDomain(hv, domain);
     if ('problem' in ends) return ends.problem;
     this.store.release(domId);
+    this.store.removeAsDom0(`/local/domain/${domId}`);
     this.#removeRings(domId, tenant);
     this.#connect(domain, ends);
     return undefined;
