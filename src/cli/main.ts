@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { UsageError } from '../base/assert.ts';
+import { register as bisect } from './commands/bisect.ts';
 import { register as check } from './commands/check.ts';
 import { register as checkpoint } from './commands/checkpoint.ts';
 import { register as conform } from './commands/conform.ts';
@@ -21,7 +22,7 @@ import { register as tour } from './commands/tour.ts';
 import '../node/engine-flags.ts';
 import { version } from '../node/package-info.ts';
 
-const COMMANDS = [record, replay, info, dump, diff, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
+const COMMANDS = [record, replay, info, dump, diff, bisect, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('rexen')

@@ -70,7 +70,7 @@ function plain(_key: string, value: unknown): unknown {
 }
 
 /** What decides who runs next and when, apart from the domains' own records. */
-function schedulerState(world: World): object {
+export function schedulerState(world: World): object {
   const { queue, idleNs, steps, sliceLeft, runnable, current } = world.saveOwn();
   const name = ({ domain, vcpuId }: Vcpu): readonly number[] => [domain.domId, vcpuId];
   return { queue, idleNs, steps, sliceLeft, runnable: runnable.map(name), current: current === undefined ? null : name(current) };

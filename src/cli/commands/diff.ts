@@ -5,13 +5,21 @@ import { CountedSource, openIndexed } from '../../log/indexed.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { fileSource } from '../../node/recording-files.ts';
 import { zlibCodec } from '../../node/zlib-codec.ts';
-import { diffLines, diffRecordings, type DiffSide } from '../../replay/diff.ts';
+import { diffLines, diffRecordings, type DiffSide, type RecordingDiff } from '../../replay/diff.ts';
+import { backtraceLines } from '../../replay/backtrace.ts';
+import { compareWorlds, stateLines, type StateDiff } from '../../replay/state-diff.ts';
 import { wholeNumber } from '../recording-argument.ts';
+import { openTwo, strayedText } from '../two-timelines.ts';
 
 interface DiffOptions {
   readonly context: string;
   readonly json?: boolean;
+  readonly state?: boolean;
+  readonly map?: string;
+  readonly images: readonly string[];
 }
+
+const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
 
 export function register(program: Command): void {
   program
@@ -20,6 +28,9 @@ export function register(program: Command): void {
     .argument('<a>', 'a recording')
     .argument('<b>', 'another one')
     .option('--context <n>', 'events to show before and after', '10')
+    .option('--state', 're-execute both up to there and show what differs in their states')
+    .option('--map <file>', "with --state: a System.map for the first domain's kernel (default: its own symbol table)")
+    .option('--images <path>', 'with --state: a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
     .action(diff);
 }
@@ -33,11 +44,28 @@ async function diff(a: string, b: string, options: DiffOptions): Promise<void> {
   const found = diffRecordings(left, right, context);
   const wallMs = Math.round((performance.now() - started) * 10) / 10;
   process.exitCode = found.same ? 0 : 1;
+  const state = options.state === true && !found.same ? await stateThere(a, b, found, options) : undefined;
   if (options.json === true) {
     const side = ({ event, line, after }: DiffSide) => ({ line, after, ...(event === undefined ? {} : { index: event.index, retired: event.retired, nowNs: event.nowNs, event: eventJson(event) }) });
     const events = found.events === undefined ? {} : { events: { ...found.events, a: side(found.events.a), b: side(found.events.b) } };
-    process.stdout.write(`${JSON.stringify({ a, b, ...found, ...events, bytesRead: { a: sources[0].bytesRead, b: sources[1].bytesRead }, bytes: { a: sources[0].sizeBytes, b: sources[1].sizeBytes }, wallMs })}\n`);
+    process.stdout.write(`${JSON.stringify({ a, b, ...found, ...events, ...(state === undefined ? {} : { states: state }), bytesRead: { a: sources[0].bytesRead, b: sources[1].bytesRead }, bytes: { a: sources[0].sizeBytes, b: sources[1].sizeBytes }, wallMs })}\n`);
     return;
   }
-  process.stdout.write(`${diffLines(found, { a, b }).join('\n')}\n`);
+  const lines = diffLines(found, { a, b });
+  process.stdout.write(`${[...lines.slice(0, -1), ...(state?.lines ?? []), ...lines.slice(-1)].join('\n')}\n`);
+}
+
+/** Right behind the first event that differs, or at the state digest that does. */
+async function stateThere(a: string, b: string, found: RecordingDiff, options: DiffOptions): Promise<{ readonly lines: readonly string[]; readonly diff?: StateDiff; readonly problem?: string }> {
+  const two = await openTwo(a, b, options);
+  const event = found.state?.atEvent ?? (found.events === undefined ? Infinity : found.events.sameEvents + 1);
+  for (const timeline of [two.a, two.b]) {
+    if (event >= timeline.recording.eventCount) timeline.seekEnd();
+    else timeline.seek({ event });
+  }
+  const problem = strayedText(two);
+  if (problem !== undefined) return { lines: [problem], problem };
+  const diff = compareWorlds(two.a.world, two.b.world, two.symbols);
+  const stack = [two.a, two.b].flatMap((timeline, index) => backtraceLines(timeline.world, two.symbols).map((line) => `${'AB'[index]}     ${line}`));
+  return { lines: ['state there:', ...stateLines(diff), ...stack], diff };
 }
