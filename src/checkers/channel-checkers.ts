@@ -93,6 +93,8 @@ function addPins(pins: Map<number, PinCounts>, gref: number, flags: number): voi
   if ((flags & MAP.host) !== 0) sum[readOnly ? 'hostRead' : 'hostWrite']++;
   if ((flags & MAP.device) !== 0) sum[readOnly ? 'devRead' : 'devWrite']++;
 }
+/** Xen keeps four counts of one byte each (xen/common/grant_table.c, GNTPIN_*). */
+const MOST_USES = 255;
 const pinText = (pin: PinCounts | undefined): string => (pin === undefined ? 'none' : `host ${pin.hostWrite} writable, ${pin.hostRead} read-only, device ${pin.devWrite} and ${pin.devRead}`);
 
 function checkGrants({ hv, frames }: Survey, report: Report): void {
@@ -121,6 +123,8 @@ function checkGrants({ hv, frames }: Survey, report: Report): void {
       const expected = pins?.get(gref);
       const same = expected !== undefined && (['hostWrite', 'hostRead', 'devWrite', 'devRead'] as const).every((kind) => expected[kind] === active.pin[kind]);
       if (!same) report(`${domainText(domain)} grant ${gref}`, `mappings found: ${pinText(expected)}; counted: ${pinText(active.pin)}`);
+      const { hostWrite, hostRead, devWrite, devRead } = active.pin;
+      if (Math.max(hostWrite, hostRead, devWrite, devRead) > MOST_USES) report(`${domainText(domain)} grant ${gref}`, `is used more often than eight bits can count: ${pinText(active.pin)}`);
       // A host mapping's reference is its page-table entry's. A guest of a release build may overwrite that
       // entry and keep the handle; so only uses that hold the frame themselves say whose it must be.
       const holds = active.pin.devWrite + active.pin.devRead > 0 || domain.grants.backendMappings.some((mapping) => mapping.gref === gref);

@@ -258,7 +258,8 @@ export class Survey {
     } else if (frames.type[target] !== level - 1) this.#odd('wrongType', mfn, index, lo, hi);
     if (level === 3 && domain.abi.levels === 3 && index === 3) this.xenL2Uses[target] = (this.xenL2Uses[target] as number) + 1;
     const isXenL2 = ((frames.flags[target] as number) & FRAME.paeXenL2) !== 0;
-    if (isXenL2 !== (level === 3 && domain.abi.levels === 3 && index === 3)) this.#odd('xenL2', mfn, index, lo, hi);
+    // A read-only linear entry may show an L2 with Xen's entries: what lies below is read-only as well.
+    if (!isLinear && isXenL2 !== (level === 3 && domain.abi.levels === 3 && index === 3)) this.#odd('xenL2', mfn, index, lo, hi);
     this.hold(target, isLinear ? 1 << level : 1 << (level - 1), true);
   }
 

@@ -132,6 +132,29 @@ const stale = (shape: AbiName): DeedArbitrary =>
     return [put(shape, frame, 0, '0'), ...(flush ? [{ op: 'ext', req: [['tlb_flush_local']] }, put(shape, frame, 0, '0')] : []), { op: 'uvm', va: `v${frame}`, val: then.startsWith('pin') ? `f${frame}:61` : '0', fl: 0 }, what];
   });
 
+/** An entry that is absent, and then present: only the bit changes. Any empty page is a table of any level. */
+const absent = (): DeedArbitrary =>
+  fc.tuple(oneOf('scratch_l1', 'live_l2', 'live_l3', 'root'), fc.integer({ min: 16, max: 20 }), ownIndex, oneOf('66', '60', '62'), oneOf('67', '61', '63')).map(([name, index, frame, before, after]) => [
+    ...(name === 'scratch_l1' ? [] : [readOnly(frame)]),
+    { op: 'mmu', req: [before, after].map((flags) => ['n', `${name}[${index}]`, `f${frame}:${flags}`]) },
+  ]);
+
+/** Stores to a pinned L1 through its read-only mapping, carried out by Xen while writable page tables are on. */
+const emulated = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(ownIndex, fc.array(fc.tuple(slot, leaf), { minLength: 1, maxLength: 3 })).map(([frame, stores]) => [
+    { op: 'assist', cmd: 'enable', type: 2 }, readOnly(frame), { op: 'ext', req: [['pin_l1', `f${frame}`]] }, ...stores.map(([index, value]) => put(shape, frame, index, value)),
+  ]);
+
+/** Two roots with one L2 in slot 3; elsewhere than with PAE just two tables that share one below. */
+const sharedTable = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 3 }), oneOf('61', '1'), fc.boolean()).map(([[below, one, other], flags, unpins]) => {
+    const level = Math.min(levelsOf(shape), 3);
+    return [
+      readOnly(below as number), ...[one, other].map((root) => put(shape, root as number, 3, `f${below}:${flags}`)), readOnly(one as number), readOnly(other as number),
+      ...[one, other].map((root) => ({ op: 'ext', req: [[`pin_l${level}`, `f${root}`]] })), ...(unpins ? [{ op: 'ext', req: [['unpin', `f${one}`]] }] : []),
+    ];
+  });
+
 const multi = (shape: AbiName): DeedArbitrary =>
   fc.array(fc.oneof(uvm(), ext(), mmu()), { minLength: 1, maxLength: 4 }).map((deeds) => [{ op: 'multi', calls: deeds.flat().filter(({ op }) => shape !== 'pv64' || op !== 'wr') }]);
 
@@ -142,7 +165,7 @@ const MAP_FLAGS = often([6, ['2', '6', '3', '7']], [2, ['1', '5', 'a', '12', '16
 const peerOrSelf = often([5, ['d2', 'd1']], [1, ['d99', 'self', 'd3']]);
 const window = fc.integer({ min: 0, max: 3 }).map((index) => `w${index}`);
 /** Where an entry of a grant is: an address, or an entry's machine address (aligned or not). */
-const place = fc.oneof({ weight: 6, arbitrary: window }, { weight: 1, arbitrary: fc.tuple(oneOf('scratch_l1', 'live_l1', 'f0'), oneOf(16, 17, 20, 30), oneOf('', '', '+4', '+1')).map(([name, index, off]) => `pte:${name}[${index}]${off}`) }, { weight: 1, arbitrary: oneOf('v1', 'v2', 'null') });
+const place = fc.oneof({ weight: 6, arbitrary: window }, { weight: 2, arbitrary: fc.tuple(oneOf('scratch_l1', 'live_l1', 'f0'), oneOf(16, 17, 20, 30), oneOf('', '', '+4', '+1')).map(([name, index, off]) => `pte:${name}[${index}]${off}`) }, { weight: 1, arbitrary: oneOf('v1', 'v2', 'null') });
 const handle = fc.oneof({ weight: 8, arbitrary: fc.integer({ min: 0, max: 3 }).map((index) => `h${index}`) }, { weight: 1, arbitrary: oneOf(0, 1, 255, 256) });
 const mapRequest = fc.tuple(place, MAP_FLAGS, gref, peerOrSelf).map(([at, flags, ref, dom]) => ({ at: at.startsWith('pte:') ? at : at, flags: at.startsWith('pte:') ? (parseInt(flags, 16) | 0x10).toString(16) : flags, ref, dom }));
 const unmapRequest = fc.tuple(place, handle, fc.option(fc.oneof(oneOf('foreign:0', 'foreign1:0', 'foreign2:0', 'f0:0', 'f1:0'), ownFrame.map((frame) => `${frame}:8`)), { nil: undefined })).map(([at, h, dev]) => ({ at, h, ...(dev === undefined ? {} : { dev }) }));
@@ -166,6 +189,9 @@ const transfer = (): DeedArbitrary =>
 const version = (): DeedArbitrary =>
   fc.oneof(fc.tuple(window, oneOf('63', '61'), oneOf(1, 2)).map(([va, flags, v]) => [{ op: 'gsetver', v: 2 }, { op: 'uvm', va, val: `gstatus:${flags}`, fl: 2 }, { op: 'gsetver', v }]), single(oneOf(1, 2, 2).map((v) => ({ op: 'gsetver', v }))), single(oneOf(0, 1, 2, 3).map((nr) => ({ op: 'gstatusf', nr, dom: 'self' }))), single(oneOf(1, 2, 5, 65).map((nr) => ({ op: 'gsetup', dom: 'self', nr }))),
     fc.tuple(oneOf(1, 2, 8), oneOf('1', '101', '5'), oneOf('d1', 'd2'), ownFrame, oneOf(0, 100), oneOf(8, 4096)).map(([ref, flags, dom, frame, off, len]) => [{ op: 'gsetver', v: 2 }, { op: 'g2set', ref, flags, dom, frame, off, len }]));
+/** One grant used more often than eight bits can count. */
+const CROWD = 260;
+const crowd = (): DeedArbitrary => single(fc.tuple(oneOf(8, 9, 13), oneOf('1', '5')).map(([ref, flags]) => ({ op: 'gmap', req: Array.from({ length: CROWD }, () => ({ at: 'null', flags, ref, dom: 'd2' })) })));
 const swap = (): DeedArbitrary => single(fc.tuple(gref, gref).map(([a, b]) => ({ op: 'gswap', a, b })));
 
 // -- events and the other domain --------------------------------------------------------------------
@@ -189,9 +215,10 @@ const DEEDS: Readonly<Record<string, { readonly family: Family; readonly make: (
   build: { family: 'memory', make: build }, tree: { family: 'memory', make: tree }, linear: { family: 'memory', make: linear }, liveEntry: { family: 'memory', make: liveEntry },
   liveTable: { family: 'memory', make: liveTable }, mmu: { family: 'memory', make: mmu }, machphys: { family: 'memory', make: machphys }, uvm: { family: 'memory', make: uvm },
   store: { family: 'memory', make: store }, touch: { family: 'memory', make: touch }, ext: { family: 'memory', make: ext }, ldt: { family: 'memory', make: ldt }, gdt: { family: 'memory', make: gdt },
-  descriptor: { family: 'memory', make: descriptor }, memory: { family: 'memory', make: memory }, exchangeTo: { family: 'memory', make: exchangeTo }, stale: { family: 'memory', make: stale }, multi: { family: 'memory', make: multi },
+  descriptor: { family: 'memory', make: descriptor }, memory: { family: 'memory', make: memory }, exchangeTo: { family: 'memory', make: exchangeTo }, stale: { family: 'memory', make: stale }, absent: { family: 'memory', make: absent },
+  emulated: { family: 'memory', make: emulated }, sharedTable: { family: 'memory', make: sharedTable }, multi: { family: 'memory', make: multi },
   offer: { family: 'grants', make: offer }, map: { family: 'grants', make: map }, unmap: { family: 'grants', make: unmap }, mapAndUnmap: { family: 'grants', make: mapAndUnmap }, replace: { family: 'grants', make: replace },
-  copy: { family: 'grants', make: copy }, transfer: { family: 'grants', make: transfer }, version: { family: 'grants', make: version }, swap: { family: 'grants', make: swap },
+  copy: { family: 'grants', make: copy }, transfer: { family: 'grants', make: transfer }, version: { family: 'grants', make: version }, swap: { family: 'grants', make: swap }, crowd: { family: 'grants', make: crowd },
   event: { family: 'events', make: event }, fifo: { family: 'events', make: fifo }, reuse: { family: 'events', make: reuse }, peer: { family: 'events', make: peer },
 };
 

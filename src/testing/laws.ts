@@ -9,7 +9,7 @@
 //   owners       frames change hands only through Xen's pool or a transfer, and forget what they were
 //   machphys     machine-to-phys entries of others stay
 //   answers      Xen tells d1 of d1's frames only
-//   events       d2's ports and pending bits change only where d1 is the other end
+//   events       d2's ports and pending bits change only where d1 is the other end; a closed port is not pending
 //   progress     a hypercall that is asked to stop does so before it has (un)checked many tables
 //   chains       linear tables are not stacked
 import { EVENT } from '../abi/events.ts';
@@ -119,7 +119,15 @@ export class Laws {
   heard(step: ScriptOp, answer: unknown): void {
     const told = Array.isArray(answer) && answer[0] === 0 && answer[1] === 0 ? Number(step['nr'] ?? 0) : 0;
     const { statusMfns } = this.#context.d1.grants;
+    if (step.op === 'evt' && step['cmd'] === 'close' && (answer as { rc: number }).rc === 0) this.#heardOfClosed(Number(step['port']));
     if (step.op === 'gstatusf' && told > statusMfns.length) this.#heard = { law: 'answers', text: `d1 was told ${told} status frames; it has ${statusMfns.length}` };
+  }
+
+  /** The next user of the port is not to hear of the last one's events. With the FIFO ABI the bit is in a page of the guest's, wherever that went. */
+  #heardOfClosed(port: number): void {
+    const { d1 } = this.#context;
+    const pending = (this.#hv.machine.readU8(d1.sharedInfoMfn * 4096 + 2048 + (port >>> 3)) & (1 << (port & 7))) !== 0;
+    if (d1.events.fifo === undefined && pending) this.#heard = { law: 'events', text: `d1 port ${port} was closed and is still pending` };
   }
 
   /** After each step: what does not hold. */

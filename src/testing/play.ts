@@ -15,7 +15,8 @@ import { PEER_ENDED, PEER_MFNS, peerMfns, TESTING_FAMILY } from './steps.ts';
 /** Low memory, Xen's own frames, d1's 64 and d2's, and a few to give out. */
 const WORLD_FRAMES = 448;
 /** More rounds than any call of these programs needs. */
-const MAX_CONTINUATIONS = 20_000;
+/** A trap table as long as the guest's low memory, or a batch of thousands, is no hang. */
+const MAX_CONTINUATIONS = 200_000;
 /** Of each call, so many interruptions are looked at. */
 const CHECKED_INTERRUPTIONS = 3;
 const WHILE_INTERRUPTED = CHECKERS.filter(({ name }) => name === 'counts' || name === 'exclusivity');
