@@ -3,6 +3,7 @@
 // domain whose user tables are its kernel tables.
 import { beforeEach, describe, expect, test } from 'vitest';
 import { EVENT } from '../../src/abi/events.ts';
+import { PrngStream } from '../../src/base/prng.ts';
 import { HYPERCALL } from '../../src/abi/hypercall-numbers.ts';
 import { MachineMemory } from '../../src/machine/memory.ts';
 import { buildDomain, type BuiltDomain } from '../../src/hypervisor/build/build-domain.ts';
@@ -383,4 +384,53 @@ describe('a vCPU that runs again after another', () => {
     expect(frame(11)).toEqual([0x2222, 0x1111, 0x23, 0, 0, 0, code, FLAT.cs, flags, stack - 0x200, FLAT.ss]);
     expect([built.vcpu.kernelMode, cpu.rip(), cpu.segment(SEG.ds).selector, upcallMask(hv, built.vcpu)]).toEqual([true, HANDLER, 0, 0]);
   });
+});
+
+describe('whatever a guest does', () => {
+  const EDGES: readonly bigint[] = [0n, 1n, 0xe033n, 0xe02bn, 0xe023n, 0x7fff_ffff_ffffn, 0x8000_0000_0000n, 0xffff_8000_0000_0000n, 0xffff_87ff_ffff_ffffn, 0xffff_8800_0000_0000n, 0xffff_ffff_ffff_ffffn];
+  const VECTORS = [3, 6, 13, 14, 0x80];
+  const ROUNDS = process.env['REXEN_DEPTH'] === 'long' ? 800 : 25;
+
+  test('with registers, frames, handlers and selectors of any kind, Xen goes on or ends the domain with a sentence', () => {
+    const prng = new PrngStream('64-bit frames', '1');
+    const endings = new Set<string>();
+    for (let round = 0; round < ROUNDS; round++) {
+      start(round % 2 === 0 ? 'release' : 'debug');
+      if (prng.below(3) > 0) giveUserTables();
+      const { vcpu } = built;
+      const word = (): bigint => {
+        const kind = prng.below(4);
+        if (kind === 0) return EDGES[prng.below(EDGES.length)] as bigint;
+        if (kind === 1) return BigInt(code + prng.below(256));
+        if (kind === 2) return BigInt(stack - prng.below(0x800));
+        return (BigInt(prng.below(2 ** 32)) << 32n) | BigInt(prng.below(2 ** 32));
+      };
+      const address = (): number => (prng.below(3) === 0 ? 0 : prng.below(2) === 0 ? HANDLER : code + prng.below(64));
+      for (const vector of VECTORS) if (prng.below(3) > 0) vcpu.traps[vector] = { cs: FLAT.cs, address: address(), dpl: prng.below(4), maskEvents: prng.below(2) === 0 };
+      for (const key of ['eventCallback', 'failsafeCallback', 'syscallCallback', 'syscall32Callback', 'sysenterCallback'] as const) vcpu[key] = { cs: FLAT.cs, address: address(), maskEvents: prng.below(2) === 0 };
+      write(code, Array.from({ length: 48 }, () => (prng.below(3) === 0 ? [0x0f, 0x05, 0x0b, 0x34, 0xcd, 0x80, 0x32, 0x30, 0x22, 0x20, 0xcf, 0x48][prng.below(12)] as number : prng.below(256))));
+      for (let step64 = 0; step64 < 40 && shutdown === ''; step64++) {
+        if (prng.below(4) === 0) {
+          const words = Array.from({ length: 9 }, word);
+          writeWords(stack - 0x100, ...words);
+          setReg(RSP, stack - 0x100);
+          setReg(RAX, HYPERCALL.iret);
+          write(code + 0x80, SYSCALL);
+          if (vcpu.kernelMode) cpu.setRip(code + 0x80);
+        } else {
+          const register = prng.below(16);
+          const value = word();
+          cpu.setReg(register, Number(value & 0xffff_ffffn));
+          cpu.setRegHigh(register, Number((value >> 32n) & 0xffff_ffffn));
+          if (prng.below(3) === 0) setUpcallPending(hv, vcpu);
+          if (prng.below(8) === 0) vcpu.nmiPending = true;
+          if (prng.below(8) === 0) reloadSegments(hv, vcpu);
+        }
+        if (shutdown === '') step(1 + prng.below(20));
+      }
+      endings.add(shutdown.replace(/0x[0-9a-f]+/g, 'N').slice(0, 40));
+      if (shutdown !== '') expect(shutdown).toMatch(/^domain guest(:| at| shut down)/);
+    }
+    expect(endings.size).toBeGreaterThan(4);
+  }, 600_000);
 });

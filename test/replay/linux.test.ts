@@ -14,6 +14,8 @@ import { recordBoot, replayBytes } from './boots.ts';
 import { differences, hypercallsOf, kindOf, withoutContinuations } from './hypercall-trace.ts';
 
 const long = process.env['REXEN_DEPTH'] === 'long';
+/** Boots take minutes where others want the processor too. */
+const TIMEOUT_MS = long ? 3_600_000 : 600_000;
 const KERNEL = 'debian-linux-cloud';
 const TRACED_KERNEL = '6.1.0-56-cloud-amd64';
 
@@ -48,7 +50,7 @@ const TIME_AREA = {
 };
 
 describe("Debian's Linux 6.1", () => {
-  test('makes the hypercalls that real Xen saw, in that order, with those results, and what was recorded replays exactly', async ({ skip }) => {
+  test('makes the hypercalls that real Xen saw, in that order, with those results, and what was recorded replays exactly', { timeout: TIMEOUT_MS }, async ({ skip }) => {
     const missing = lacks(KERNEL, `${KERNEL}-initramfs`);
     if (missing !== undefined) skip(missing);
     const calls = long ? 17_000 : 5_500;
@@ -74,7 +76,7 @@ describe("Debian's Linux 6.1", () => {
 });
 
 describe.runIf(long)('to user space', () => {
-  test.for([['debian-linux-bullseye', '5.10'], ['debian-linux-cloud', '6.1'], ['debian-linux', '6.1'], ['debian-linux-trixie', '6.12']] as const)('%s (%s): BOOT-OK, power-off, and an exact replay', async ([name, version], { skip }) => {
+  test.for([['debian-linux-bullseye', '5.10'], ['debian-linux-cloud', '6.1'], ['debian-linux', '6.1'], ['debian-linux-trixie', '6.12']] as const)('%s (%s): BOOT-OK, power-off, and an exact replay', { timeout: TIMEOUT_MS }, async ([name, version], { skip }) => {
     const missing = lacks(name, `${name}-initramfs`);
     if (missing !== undefined) skip(missing);
     const boot = await recordBoot('linux-bare', {
@@ -85,7 +87,7 @@ describe.runIf(long)('to user space', () => {
     expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
   });
 
-  test('two kernels in one world, taking turns', async ({ skip }) => {
+  test('two kernels in one world, taking turns', { timeout: TIMEOUT_MS }, async ({ skip }) => {
     const missing = lacks(KERNEL, `${KERNEL}-initramfs`);
     if (missing !== undefined) skip(missing);
     const boot = await recordBoot('linux-bare', {
