@@ -15,6 +15,8 @@ export interface Summary {
   /** Size of the recording; 0 for `run`. */
   readonly bytes: number;
   readonly file?: string;
+  /** With --verify. */
+  readonly verified?: { readonly same: boolean; readonly text: string };
   /** With --checkpoint-every. */
   readonly checkpoints?: { readonly file: string; readonly bytes: number; readonly count: number };
   readonly exact?: boolean;
@@ -49,6 +51,7 @@ export function summaryLines(summary: Summary, verdict: string): string[] {
     const perEvent = summary.events > 0 ? ` (${(summary.bytes / summary.events).toFixed(2)} bytes an event)` : '';
     lines.push(`recording      ${summary.file ?? ''}, ${thousands(summary.bytes)} bytes${perEvent}`);
   }
+  if (summary.verified !== undefined) lines.push(`verified       ${summary.verified.text}`);
   if (summary.checkpoints !== undefined) lines.push(`checkpoints    ${summary.checkpoints.file}, ${summary.checkpoints.count} in ${thousands(summary.checkpoints.bytes)} bytes`);
   if (summary.checked !== undefined) lines.push(`checks         ${thousands(summary.checked.checks)}, ${summary.checked.broken === undefined ? 'all invariants held' : `BROKEN at ${summary.checked.broken.position}`}`);
   lines.push(`digest         ${summary.digest}`);

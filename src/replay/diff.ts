@@ -18,7 +18,7 @@ import { alignFirst, type Hunk } from './align.ts';
 import { differencesOf, type Difference } from './divergence-report.ts';
 
 /** Events behind the divergence in which the two are looked for to come together again. */
-const WINDOW = 400;
+export const DIFF_WINDOW = 400;
 const DEFAULT_CONTEXT = 10;
 
 export interface HeaderDifference {
@@ -156,13 +156,27 @@ const contentKey = (event: PositionedEvent): string => `${event.kind} ${event.do
 const roughKey = (event: PositionedEvent): string => `${event.kind} ${event.domId} ${event.vcpuId} ${event.kind === EVENT.hypercall ? event.values[0] : ''}`;
 
 function describeEvents(a: Recording, b: Recording, at: number, context: number): EventDiff {
-  const window = (recording: Recording): PositionedEvent[] => [...recording.events(at, Math.min(recording.eventCount, at + WINDOW))];
-  const [left, right] = [window(a), window(b)];
-  const [textA, textB] = [contextOf(a), contextOf(b)];
-  const [first, other] = [left[0], right[0]];
+  const window = (recording: Recording): PositionedEvent[] => [...recording.events(at, Math.min(recording.eventCount, at + DIFF_WINDOW))];
+  return eventDiffOf({ before: [...a.events(Math.max(0, at - context), at)], a: window(a), b: window(b), at, context, textA: contextOf(a), textB: contextOf(b) });
+}
+
+export interface PartingEvents {
+  /** What both have before. */
+  readonly before: readonly PositionedEvent[];
+  /** What each has from the first different event on, up to DIFF_WINDOW. */
+  readonly a: readonly PositionedEvent[];
+  readonly b: readonly PositionedEvent[];
+  readonly at: number;
+  readonly context: number;
+  readonly textA: TextContext;
+  readonly textB: TextContext;
+}
+
+export function eventDiffOf({ before, a, b, at, context, textA, textB }: PartingEvents): EventDiff {
+  const [first, other] = [a[0], b[0]];
   const moved = first !== undefined && other !== undefined && contentKey(first) === contentKey(other);
-  let hunk = alignFirst(left.map(contentKey), right.map(contentKey));
-  if (hunk.relation === 'apart') hunk = alignFirst(left.map(roughKey), right.map(roughKey));
+  let hunk = alignFirst(a.map(contentKey), b.map(contentKey));
+  if (hunk.relation === 'apart') hunk = alignFirst(a.map(roughKey), b.map(roughKey));
   // Alike but for details: that event itself is what changed.
   if (!moved && hunk.inA === 0 && hunk.inB === 0) hunk = { relation: 'changed', inA: 1, inB: 1 };
   const side = (event: PositionedEvent | undefined, events: readonly PositionedEvent[], text: TextContext): DiffSide => ({ event, line: event === undefined ? undefined : eventLine(event, text), after: events.slice(1, 1 + context).map((each) => eventLine(each, text)) });
@@ -172,9 +186,9 @@ function describeEvents(a: Recording, b: Recording, at: number, context: number)
     relation: moved ? 'moved' : hunk.relation,
     hunk,
     differences: differencesOf(first, other),
-    before: [...a.events(Math.max(0, at - context), at)].map((event) => eventLine(event, textA)),
-    a: side(first, left, textA),
-    b: side(other, right, textB),
+    before: before.map((event) => eventLine(event, textA)),
+    a: side(first, a, textA),
+    b: side(other, b, textB),
   };
 }
 
@@ -227,7 +241,7 @@ function verdictOf({ headers, events: diff, state, counts }: Pick<RecordingDiff,
   return headers.length === 0 ? `the recordings are the same: ${events(counts.a)}` : `both hold the same ${events(counts.a)}${though}`;
 }
 
-function relationText({ relation, hunk, a, b, differences }: EventDiff): string {
+export function relationText({ relation, hunk, a, b, differences }: EventDiff): string {
   switch (relation) {
     case 'ended':
       return a.event === undefined ? `A has ended and B goes on with ${kindOf(b.event)}` : `B has ended and A goes on with ${kindOf(a.event)}`;
@@ -244,7 +258,7 @@ function relationText({ relation, hunk, a, b, differences }: EventDiff): string 
       if (a.event?.kind === EVENT.choice && differences.length === 1) return `the same choice (${CHOICE_NAMES[(a.event.values[0] as number) - 1] ?? a.event.values[0]}) was made otherwise: ${differences[0]?.expected} in A, ${differences[0]?.actual} in B`;
       return `${kindOf(a.event)} differs: ${differences.map(({ name, expected, actual }) => `${name} is ${expected} in A and ${actual} in B`).slice(0, 4).join(', ')}`;
     case 'apart':
-      return `A has ${kindOf(a.event)} and B has ${kindOf(b.event)}, and they do not come together again within ${WINDOW} events`;
+      return `A has ${kindOf(a.event)} and B has ${kindOf(b.event)}, and they do not come together again within ${DIFF_WINDOW} events`;
   }
 }
 
@@ -255,15 +269,19 @@ export function diffLines(diff: RecordingDiff, names: { readonly a: string; read
   for (const { what, a, b } of diff.headers.slice(0, MOST_HEADERS)) lines.push(`header   ${what}: ${short(a)} in A, ${short(b)} in B`);
   if (diff.headers.length > MOST_HEADERS) lines.push(`header   and ${diff.headers.length - MOST_HEADERS} more`);
   if (state !== undefined) lines.push(`state    after ${events(state.atEvent)} it differs in ${state.parts.join(', ')}`);
-  if (at !== undefined) {
-    lines.push(...at.before.map((line) => `    ${line}`));
-    lines.push(`A   ${at.a.line ?? '(the end of the recording)'}`, ...at.a.after.map((line) => `A     ${line}`));
-    lines.push(`B   ${at.b.line ?? '(the end of the recording)'}`, ...at.b.after.map((line) => `B     ${line}`));
-    lines.push(...at.differences.map(({ name, expected, actual }) => `    ${name}: ${short(expected)} in A, ${short(actual)} in B`));
-  }
+  if (at !== undefined) lines.push(...eventDiffLines(at));
   lines.push(diff.same ? diff.verdict : `DIFFERENT: ${diff.verdict}`);
   return lines;
 }
+export function eventDiffLines(at: EventDiff): string[] {
+  return [
+    ...at.before.map((line) => `    ${line}`),
+    `A   ${at.a.line ?? '(the end of the recording)'}`, ...at.a.after.map((line) => `A     ${line}`),
+    `B   ${at.b.line ?? '(the end of the recording)'}`, ...at.b.after.map((line) => `B     ${line}`),
+    ...at.differences.map(({ name, expected, actual }) => `    ${name}: ${short(expected)} in A, ${short(actual)} in B`),
+  ];
+}
+
 const MOST_HEADERS = 20;
 const MOST_CHARACTERS = 200;
 const short = (text: string): string => (text.length > MOST_CHARACTERS ? `${text.slice(0, MOST_CHARACTERS)}...` : text);

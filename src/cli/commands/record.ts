@@ -1,5 +1,6 @@
 // `rexen record` and `rexen run`: the same world, with and without a recording.
 import { Option, type Command } from 'commander';
+import { UsageError } from '../../base/assert.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { findScenario } from '../../node/scenario-files.ts';
 import { applySettings } from '../../sim/settings.ts';
@@ -10,6 +11,7 @@ import { INPUTS_DIGEST_EVERY_INSNS, type LogMode } from '../../replay/whole-dige
 import { runLive } from '../live-run.ts';
 import { report } from '../report.ts';
 import { checkOption, parseSeed } from '../arguments.ts';
+import { runScenarioTwice, verifyRecording } from '../self-check.ts';
 import { everyArgument } from './checkpoint.ts';
 
 export interface RunOptions {
@@ -53,17 +55,21 @@ function withRunOptions(command: Command): Command {
 export function register(program: Command): void {
   withRunOptions(program.command('record').description('run a scenario and write down everything that happens'))
     .option('-o, --output <file>', 'the recording (default: SCENARIO.rxr)')
+    .option('--verify', 'replay the recording at once and say whether it is exact')
     .option('--checkpoint-every <n>', 'leave a checkpoint beside the recording every so many instructions, for `replay --until` and `rexen/timeline`')
     .addOption(new Option('--compress <how>', 'how chunks of events are stored').choices(['none', 'deflate']).default('deflate'))
     .addOption(new Option('--log <what>', 'write all events, or only inputs and digests of the rest: what a replay needs').choices(['all', 'inputs']).default('all'))
     .action((scenario: string, options: RunOptions) => execute(scenario, options, true));
-  withRunOptions(program.command('run').description('run a scenario without recording it')).action((scenario: string, options: RunOptions) => execute(scenario, options, false));
+  withRunOptions(program.command('run').description('run a scenario without recording it'))
+    .option('--twice', 'run it two times in lock-step and compare every event and state digest')
+    .action((scenario: string, options: RunOptions) => execute(scenario, options, false));
 }
 
 async function execute(name: string, options: RunOptions, recording: boolean): Promise<void> {
   await loadHashes();
   const scenario = withOptions(await findScenario(name), options);
   const seed = parseSeed(options.seed);
+  if (options.twice === true) return twice(scenario, seed, options);
   const file = recording ? (options.output ?? `${scenario.name.replaceAll('/', '-')}.rxr`) : undefined;
   const result = await runLive({
     scenario,
@@ -80,7 +86,18 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
   });
   const broken = brokenLines(result.checked);
   if (broken.length > 0) process.stderr.write(`${broken.join('\n')}\n`);
-  process.exitCode = report(result, { json: options.json === true, what: recording ? 'recorded' : 'ran' });
+  const verified = options.verify === true && file !== undefined ? await verifyRecording(file, options.json !== true) : undefined;
+  const shown = verified === undefined ? result : { ...result, summary: { ...result.summary, verified: { same: verified.same, text: verified.text } } };
+  const code = report(shown, { json: options.json === true, what: recording ? 'recorded' : 'ran' });
+  if (verified?.same === false && options.json !== true) process.stdout.write(`${verified.lines.join('\n')}\n`);
+  process.exitCode = verified?.same === false ? 1 : code;
+}
+
+async function twice(scenario: Scenario, seed: string, options: RunOptions): Promise<void> {
+  if (options.interactive === true) throw new UsageError('--twice and --interactive do not go together: nobody types the same twice');
+  const { lines, ...facts } = await runScenarioTwice(scenario, seed);
+  process.exitCode = facts.same ? 0 : 1;
+  process.stdout.write(options.json === true ? `${JSON.stringify({ scenario: scenario.name, seed, ...facts })}\n` : `${lines.join('\n')}\n`);
 }
 
 /** Options that are shorthands for settings. */
