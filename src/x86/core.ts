@@ -20,6 +20,7 @@ export const EFER = { SCE: 1, LME: 0x100, LMA: 0x400, NXE: 0x800 } as const;
 
 const flagGetters = new Map<number, FlagGetter>();
 
+export const FILLED_MAX = 2 * TLB_ENTRIES;
 const LONG_FLAT = (1 << (MODE.flatShift + SEG.es)) | (1 << (MODE.flatShift + SEG.cs)) | (1 << (MODE.flatShift + SEG.ss)) | (1 << (MODE.flatShift + SEG.ds));
 
 export class Core {
@@ -35,6 +36,9 @@ export class Core {
   /** Of the set of translations in use. */
   tlbBase: number;
   tlbVpnBase: number;
+  /** Slots that were filled since they were empty, by set: what a flush has to look at. More than FILLED_MAX: all of them. Derived. */
+  readonly filled: readonly [Uint16Array, Uint16Array] = [new Uint16Array(FILLED_MAX), new Uint16Array(FILLED_MAX)];
+  readonly filledCount: [number, number] = [FILLED_MAX + 1, FILLED_MAX + 1];
   /** The second set has been used: flushes have to look at it. */
   secondUsed = false;
   /** Long mode is active; 64-bit code runs. Both follow from EFER and CS (restoreMode). */

@@ -8,7 +8,7 @@
 // Source: Intel SDM vol. 3, chapter 4.
 import { FRAME_FLAG, type MachineMemory } from '../machine/memory.ts';
 import { highHalf, vpnHigh, vpnLow } from './address.ts';
-import { CR0, CR4, EFER, type Core } from './core.ts';
+import { CR0, CR4, EFER, FILLED_MAX, type Core } from './core.ts';
 import { PF_ERR, VECTOR } from './exit.ts';
 import { STATE } from './state-layout.ts';
 import { NO_TAG, TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
@@ -42,6 +42,7 @@ export function lookup(core: Core, vaddr: number, access: Access, user: boolean)
   const arch = u32[e + (TLB.arch >> 2)] as number;
   if (!((arch & ARCH.valid) !== 0 && u32[vpnWord] === vpn && u32[vpnWord + 1] === vpnHigh(vaddr) && allows(arch, access, user))) {
     if (!walk(core, vaddr, access, user)) return -1;
+    if ((arch & ARCH.valid) === 0) noteFilled(core, slot);
     u32[vpnWord] = vpn;
     u32[vpnWord + 1] = vpnHigh(vaddr);
     u32[e + (TLB.arch >> 2)] = walked.perm;
@@ -280,15 +281,31 @@ export function loadPdptes(core: Core, cr3: number): boolean {
 /** The sets of translations that hold anything: [TLB, vpns] as word indices. */
 const sets = (core: Core): readonly (readonly [number, number])[] => (core.secondUsed ? [0, 1] : [0]).map((i) => [(core.tlbBases[i] as number) >>> 2, (core.tlbVpnBases[i] as number) >>> 2] as const);
 
-/** Both sets. */
+function noteFilled(core: Core, slot: number): void {
+  const set = core.tlbBase === core.tlbBases[0] ? 0 : 1;
+  const count = core.filledCount[set];
+  if (count < FILLED_MAX) core.filled[set][count] = slot;
+  core.filledCount[set] = Math.min(count, FILLED_MAX) + 1;
+}
+
+/** Both sets. Guests flush often, with a few dozen translations in between: only slots that were filled are looked at. */
 export function flushTlb(core: Core, keepGlobal: boolean): void {
   const { u32 } = core;
-  for (const [base, vpns] of sets(core)) {
-    for (let slot = 0, e = base, vpnWord = vpns; slot < TLB_ENTRIES; slot++, e += TLB_ENTRY_BYTES >> 2, vpnWord += 2) {
+  for (const set of core.secondUsed ? ([0, 1] as const) : ([0] as const)) {
+    const [base, vpns] = [core.tlbBases[set] >>> 2, core.tlbVpnBases[set] >>> 2];
+    const slots = core.filled[set];
+    const all = core.filledCount[set] > FILLED_MAX;
+    const count = all ? TLB_ENTRIES : core.filledCount[set];
+    let kept = 0;
+    for (let i = 0; i < count; i++) {
+      const slot = all ? i : (slots[i] as number);
+      const e = base + slot * (TLB_ENTRY_BYTES >> 2);
       const arch = u32[e + (TLB.arch >> 2)] as number;
-      if ((arch & ARCH.valid) === 0 || (keepGlobal && (arch & ARCH.global) !== 0)) continue;
-      dropEntry(u32, e, vpnWord);
+      if ((arch & ARCH.valid) === 0) continue;
+      if (keepGlobal && (arch & ARCH.global) !== 0) slots[kept++] = slot;
+      else dropEntry(u32, e, vpns + slot * (TLB_VPN_BYTES >> 2));
     }
+    core.filledCount[set] = kept;
   }
   core.dropFetchPage();
 }

@@ -94,6 +94,42 @@ test('a PAE walk answers as the manual says: reserved bits, no-execute, large pa
   );
 });
 
+test('a four-level walk answers as the manual says: rights of all levels, no-execute, reserved bits, large pages', () => {
+  const high = fc.constantFrom(0, 0, 0, 0, 0x80000000, 0x100, 0x00080000, 0x00100000, 0x7ff00000);
+  const level = fc.record({ low: bits, high });
+  fc.assert(
+    fc.property(fc.tuple(level, level, level, level), fc.constantFrom(...ACCESSES), fc.boolean(), fc.boolean(), fc.boolean(), fc.boolean(), (levels, access, user, wp, nxe, top) => {
+      const { machine, cpu } = machineWith({ cr0: wp ? CR0.WP : 0, cr4: CR4.PAE, efer: 0x500 | (nxe ? NXE : 0) });
+      const vaddr = top ? -0x3fbfcedd : 0x7f0040403123;
+      const indices = [39, 30, 21, 12].map((shift) => Math.floor(vaddr / 2 ** shift) & 511);
+      const tables = [ROOT, 0x5000, 0x4000, TABLE];
+      const large = (levels[2].low & PS) !== 0;
+      levels.forEach(({ low, high: upper }, i) => {
+        const at = (tables[i] as number) + (indices[i] as number) * 8;
+        machine.writeU32(at, (i === 2 && large ? low : (i === 3 ? LEAF : (tables[i + 1] as number)) | low) >>> 0);
+        machine.writeU32(at + 4, upper);
+      });
+      // The model (SDM vol. 3, 4.5 to 4.7).
+      const reserved = (0x000fff00 | (nxe ? 0 : 0x80000000)) >>> 0;
+      const used = large ? levels.slice(0, 3) : levels;
+      let code: number | undefined;
+      for (const [i, { low, high: upper }] of used.entries()) {
+        if ((low & P) === 0) code = errorCode(false, false, access, user, nxe);
+        else if ((upper & reserved) !== 0 || (i < 2 && (low & PS) !== 0)) code = errorCode(true, true, access, user, nxe);
+        if (code !== undefined) break;
+      }
+      const rights = used.reduce((all, { low }) => all & low, -1);
+      const noExecute = nxe && used.some(({ high: upper }) => (upper & 0x80000000) !== 0);
+      const allowed = (!user || (rights & US) !== 0) && (access !== 'write' || (rights & RW) !== 0 || (!user && !wp)) && !(access === 'fetch' && noExecute);
+      if (code === undefined && !allowed) code = errorCode(true, false, access, user, nxe);
+      const answer = cpu.translate(vaddr, access, user);
+      if (code !== undefined) expect(answer).toEqual({ ok: false, exception: { vector: 14, errorCode: code, cr2: vaddr } });
+      else expect(answer).toEqual({ ok: true, maddr: large ? vaddr & 0x1fffff : LEAF | 0x123 });
+    }),
+    { seed: 414, numRuns: 300 },
+  );
+});
+
 /** Page `vpn` of the first 4 MiB at frame `mfn`. */
 const map = (machine: MachineMemory, vpn: number, mfn: number, flags: number): void => {
   machine.writeU32(ROOT + (vpn >>> 10) * 4, (TABLE + (vpn >>> 10) * 0x1000) | 7);
@@ -264,4 +300,38 @@ test('dirty tracking that starts again sees the next store, and costs no transla
   machine.clearDirty();
   cpu.run(10);
   expect(machine.dirtyFrames()).toEqual([10]);
+});
+
+describe('a flush', () => {
+  test('forgets what was filled since the last one, whatever was invalidated, kept or restored in between', () => {
+    fc.assert(
+      fc.property(fc.array(fc.record({ what: fc.constantFrom('use', 'use', 'use', 'invlpg', 'flush', 'keep', 'restore', 'switch'), page: fc.integer({ min: 1, max: 6 }) }), { maxLength: 60 }), (steps) => {
+        const { machine, cpu } = machineWith({ cr4: CR4.PGE });
+        // Pages 4 to 6 are global. Model: the frame that each set has cached for each page.
+        const put = (page: number, mfn: number): void => map(machine, page, mfn, P | RW | (page > 3 ? G : 0));
+        const cached = [new Map<number, number>(), new Map<number, number>()];
+        let set = 0;
+        let next = 10;
+        for (const { what, page } of steps) {
+          const [first, second] = cached as [Map<number, number>, Map<number, number>];
+          if (what === 'use') {
+            put(page, (next = 10 + ((next - 9) % 16)));
+            const expected = (set === 0 ? first : second).get(page) ?? next;
+            (set === 0 ? first : second).set(page, expected);
+            const answer = cpu.translate(page * 4096, 'read', false);
+            expect(answer.ok && answer.maddr >>> 12).toBe(expected);
+          } else if (what === 'invlpg') {
+            cpu.invlpg(page * 4096);
+            for (const one of cached) one.delete(page);
+          } else if (what === 'restore') cpu.restoreState(cpu.saveState());
+          else if (what === 'switch') cpu.switchTables((set = 1 - set) === 1, cpu.cr(3));
+          else {
+            cpu.flushTlb(what === 'keep');
+            for (const one of cached) for (const key of [...one.keys()]) if (what === 'flush' || key <= 3) one.delete(key);
+          }
+        }
+      }),
+      { seed: 413, numRuns: 120 },
+    );
+  });
 });
