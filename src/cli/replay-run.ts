@@ -15,7 +15,7 @@ import { logModeOf } from '../replay/whole-digest.ts';
 import { isBefore, leftTo, Timeline } from '../replay/timeline.ts';
 import type { DomainImages } from '../sim/build-world.ts';
 import type { WorldSpec } from '../sim/spec.ts';
-import type { World } from '../sim/world.ts';
+import type { EventSink, World } from '../sim/world.ts';
 import type { PositionArgument } from './arguments.ts';
 import { startProgress } from './progress.ts';
 import type { Summary } from './summary.ts';
@@ -30,6 +30,8 @@ export interface ReplayRun {
   readonly check?: CheckMode;
   /** The world as it is when the replay has come to its end, whatever the verdict. */
   readonly atEnd?: (world: World, spec: WorldSpec) => void;
+  /** Sees every event of the replay. */
+  readonly onEvent?: EventSink['event'];
 }
 
 export interface ReplayResult {
@@ -49,13 +51,13 @@ export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
   const { spec, images } = await recordedWorld(recording, run.images);
   const { check = 'off' } = run;
   const watch = new CheckWatch(check);
-  // Checkpoints lead to a position; what a check or the console would have seen before is wanted otherwise.
-  if (run.until !== undefined && check === 'off' && !run.showConsole) {
+  // Checkpoints lead to a position; what a check, the console or a listener would have seen before is wanted otherwise.
+  if (run.until !== undefined && check === 'off' && !run.showConsole && run.onEvent === undefined) {
     const sought = seekWithCheckpoints(run, run.until, recording, spec, images.domains);
     if (sought !== undefined) return sought;
   }
   const { world, replayer } = buildReplayWorld({
-    recording, spec, images: images.domains, wrap: (sink) => watch.wrap(sink),
+    recording, spec, images: images.domains, wrap: (sink) => watch.wrap(run.onEvent === undefined ? sink : overheard(sink, run.onEvent)),
     observers: {
       ...(run.showConsole ? { consoleOut: (_domId: number, bytes: Uint8Array) => void process.stdout.write(bytes) } : {}),
       ...(check === 'off' ? {} : { quiescent: watch.quiescent }),
@@ -113,6 +115,18 @@ function seekWithCheckpoints(run: ReplayRun, until: PositionArgument, recording:
 function refuseBeyondEnd(recording: Recording, until: PositionArgument): void {
   // A recording of inputs does not know how many events there were.
   if (logModeOf(recording.world) === 'all' && until.event > recording.eventCount) throw new UsageError(`--until ${until.event}: the recording has ${recording.eventCount} events`);
+}
+
+/** The same sink, with somebody listening. */
+function overheard(sink: EventSink, listener: EventSink['event']): EventSink {
+  return {
+    event: (...args) => {
+      listener(...args);
+      sink.event(...args);
+    },
+    ...(sink.stateDigest === undefined ? {} : { stateDigest: (eventCount: number, insns: number) => sink.stateDigest?.(eventCount, insns) }),
+    get over() { return sink.over === true; },
+  };
 }
 
 /** Runs until the recording is used up; true if it stopped at the wanted position before. */

@@ -100,6 +100,10 @@ const isDisk = (value: unknown): boolean =>
 const isVif = (value: unknown): boolean =>
   isRecord(value) && isText(value['mac']) && isText(value['bridge']) && isAbsentOr(value['ip'], isText) && isAbsentOr(value['mtu'], (mtu) => within(mtu, 68, 65521)) && isAbsentOr(value['plugged'], isFlag);
 const isListOf = (value: unknown, check: (value: unknown) => boolean): boolean => Array.isArray(value) && value.every(check);
+const isHost = (value: unknown): boolean => isRecord(value) && isText(value['name']) && isAbsentOr(value['ip'], isText) && isAbsentOr(value['mac'], isText);
+const isBridge = (value: unknown): boolean =>
+  isRecord(value) && isText(value['name']) && isAbsentOr(value['subnet'], isText) && isAbsentOr(value['gateway'], isFlag) && isAbsentOr(value['leaseSec'], (sec) => within(sec, 1, 0x7fff_ffff)) &&
+  isAbsentOr(value['hosts'], (hosts) => isListOf(hosts, isHost)) && isAbsentOr(value['files'], (files) => isRecord(files) && Object.values(files).every(isText));
 const isDomain = (value: unknown): boolean =>
   isRecord(value) && isAbsentOr(value['disks'], (disks) => isListOf(disks, isDisk)) && isAbsentOr(value['vifs'], (vifs) => isListOf(vifs, isVif)) &&
   isAbsentOr(value['ramdisk'], isImage) && isText(value['name']) && isText(value['cmdline']) && isImage(value['kernel']) && within(value['memoryMib'], 1, 4096);
@@ -115,7 +119,7 @@ export function specFrom(value: unknown): WorldSpec | undefined {
   if (!isRecord(value)) return undefined;
   const spec: Readonly<Record<string, unknown>> = { ...SPEC_DEFAULTS, ...value };
   const { domains, input, nsPerInsn } = spec;
-  const listed = Array.isArray(domains) && domains.length > 0 && domains.every(isDomain) && Array.isArray(input) && input.every(isStep);
+  const listed = Array.isArray(domains) && domains.length > 0 && domains.every(isDomain) && Array.isArray(input) && input.every(isStep) && isAbsentOr(spec['bridges'], (bridges) => isListOf(bridges, isBridge));
   const timed = isRecord(nsPerInsn) && within(nsPerInsn['num'], 1, 1_000_000) && within(nsPerInsn['den'], 1, 1_000_000) && within(spec['maxVirtualSec'], 1, MOST_VIRTUAL_SEC);
   const counted = within(spec['timesliceInsns'], 1, 1_000_000_000) && within(spec['maxInstructions'], 1, Number.MAX_SAFE_INTEGER) && within(spec['digestEveryInsns'], 0, Number.MAX_SAFE_INTEGER);
   const known = (spec['xenBuild'] === 'debug' || spec['xenBuild'] === 'release') && within(spec['wallClockAtZeroSec'], 0, 0xffff_ffff);

@@ -13,7 +13,7 @@ import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const ROOT = resolve(import.meta.dirname, '../..');
-const IMAGES = ['bench-paging.elf', 'pv-i386-legacy.elf', 'pv-i386-nopae.elf', 'pv-i386-pae.elf'];
+const IMAGES = ['bench-paging.elf', 'pv-i386-legacy.elf', 'pv-i386-net.elf', 'pv-i386-nopae.elf', 'pv-i386-pae.elf'];
 const GCC_OF_THE_IMAGES = '12.2.0';
 
 const scratch = mkdtempSync(join(tmpdir(), 'rexen-guests-'));

@@ -10,7 +10,7 @@ import { Timeline, type Target } from '../../src/replay/timeline.ts';
 import { imagesOf, recordBoot } from './boots.ts';
 
 const long = process.env['REXEN_DEPTH'] === 'long';
-const GUESTS = ['pv-i386-pae', 'pv-i386-nopae', 'boot-pae'];
+const GUESTS = ['pv-i386-pae', 'pv-i386-nopae', 'boot-pae', 'two-domains'];
 const WORLDS = storedImage('grub-i386') === undefined ? GUESTS : [...GUESTS, 'grub-i386'];
 
 async function open(bytes: Uint8Array, everyInsns: number): Promise<Timeline> {

@@ -4,6 +4,7 @@
 #   pv-i386-pae.elf      PAE, ELF notes
 #   pv-i386-nopae.elf   two-level tables, ELF notes
 #   pv-i386-legacy.elf   two-level tables, the older __xen_guest section instead of notes
+#   pv-i386-net.elf      PAE, ELF notes; other steps: a network interface, a page and a channel shared with another domain
 #   bench-paging.elf     the compute kernels as a multiboot image
 #
 # Needs gcc with -m32 (Debian: gcc gcc-multilib). The result depends on the sources
@@ -24,14 +25,16 @@ flags="-m32 -march=i686 -O2 -ffreestanding -fno-builtin -fno-pic -fno-pie -fno-s
 link="-m32 -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments"
 pv_objects="head user main words console traps memory tables events timer xenstore modes bench
   step-info step-traps step-segments step-memory step-events step-timer step-grants step-xenstore step-user"
+net_objects="head user main words console traps memory tables events timer xenstore modes bench step-segments step-user
+  grants step-net step-pair"
 
-# pv NAME PAE LEGACY
+# pv NAME PAE LEGACY OBJECTS [FLAG]
 pv() {
   objects=
-  for o in $pv_objects; do
+  for o in $4; do
     if [ -f "$o.S" ]; then file=$o.S; else file=$o.c; fi
     # shellcheck disable=SC2086
-    $CC $flags -DPAE="$2" -DLEGACY="$3" -c -o "$work/$o.o" "$file"
+    $CC $flags -DPAE="$2" -DLEGACY="$3" ${5:-} -c -o "$work/$o.o" "$file"
     objects="$objects $work/$o.o"
   done
   # shellcheck disable=SC2086
@@ -40,9 +43,10 @@ pv() {
   chmod 644 "$out/$1"
 }
 
-pv pv-i386-pae.elf 1 0
-pv pv-i386-nopae.elf 0 0
-pv pv-i386-legacy.elf 0 1
+pv pv-i386-pae.elf 1 0 "$pv_objects"
+pv pv-i386-nopae.elf 0 0 "$pv_objects"
+pv pv-i386-legacy.elf 0 1 "$pv_objects"
+pv pv-i386-net.elf 1 0 "$net_objects" -DNET
 
 for o in multiboot-head.S multiboot.c; do
   # shellcheck disable=SC2086

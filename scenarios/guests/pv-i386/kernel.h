@@ -209,6 +209,15 @@ void xs_await_watch(void); /* take one watch event off the ring */
 extern u32 xs_watch_events;
 extern char xs_watch_path[128];
 
+/* ---- grants (grants.c, in the image pv-i386-net) ---- */
+void grants_init(void);
+u32 grant_page(void *page, u32 dom, int readonly); /* returns the reference */
+int grant_in_use(u32 ref);
+void grant_end(u32 ref);
+void xs_must(u32 type, const char *first, const char *second, struct xs_reply *reply); /* the value goes without its NUL */
+u32 xs_own_domid(void);
+char *append(char *to, const char *text); /* returns the new end */
+
 /* ---- steps and modes ---- */
 void step_info(void);
 void step_traps(void);
@@ -219,6 +228,8 @@ void step_timer(void);
 void step_grants(void);
 void step_xenstore(void);
 void step_user(void);
+void step_net(void);
+void step_pair(void);
 void mode_storm(u32 rounds);
 void mode_echo(void);
 void mode_wild(void);

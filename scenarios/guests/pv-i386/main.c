@@ -16,6 +16,10 @@
  *   qemu            real Xen under QEMU, which does not check segment limits
  *   qemu64          64-bit Xen under QEMU 7.2, which gives INT n a wrong error code in long mode
  *
+ * The image pv-i386-net has two other steps, for worlds with a switch and a second domain:
+ *   net             ping=10.77.0.1,10.77.0.102: each of these from ip=10.77.0.101, by the first interface
+ *   pair            role=give or role=take, peer=N: a page and an event channel shared with domain N
+ *
  * Checked on real Xen as the first domain (there without console ring and xenstore): master with
  * 32-bit PV, and 32-bit Xen 3.2, PAE and non-PAE.
  *
@@ -31,8 +35,12 @@ static u8 shared_page[PAGE_SIZE] __attribute__((aligned(4096)));
 
 struct step { const char *name; void (*run)(void); };
 static const struct step STEPS[] = {
+#ifdef NET
+    { "net", step_net }, { "pair", step_pair },
+#else
     { "info", step_info },     { "traps", step_traps }, { "seg", step_segments },  { "mm", step_memory },   { "evt", step_events },
     { "timer", step_timer },   { "gnttab", step_grants }, { "xs", step_xenstore }, { "user", step_user },
+#endif
 };
 
 void shutdown(u32 reason)

@@ -187,9 +187,19 @@ struct xenstore_interface { char req[1024], rsp[1024]; u32 req_cons, req_prod, r
 struct xsd_sockmsg { u32 type, req_id, tx_id, len; };
 enum {
     XS_DIRECTORY = 1, XS_READ = 2, XS_GET_PERMS = 3, XS_WATCH = 4, XS_UNWATCH = 5, XS_TRANSACTION_START = 6,
-    XS_TRANSACTION_END = 7, XS_GET_DOMAIN_PATH = 10, XS_WRITE = 11, XS_MKDIR = 12, XS_RM = 13,
+    XS_TRANSACTION_END = 7, XS_GET_DOMAIN_PATH = 10, XS_WRITE = 11, XS_MKDIR = 12, XS_RM = 13, XS_SET_PERMS = 14,
     XS_WATCH_EVENT = 15, XS_ERROR = 16,
 };
+
+/* Device rings (io/ring.h), the network device's (io/netif.h), the states of a device (io/xenbus.h). */
+struct netif_tx_request { u32 gref; u16 offset, flags, id, size; };
+struct netif_tx_response { u16 id; s16 status; };
+struct netif_rx_request { u16 id, pad; u32 gref; };
+struct netif_rx_response { u16 id, offset, flags; s16 status; };
+struct sring { u32 req_prod, req_event, rsp_prod, rsp_event, pad[12]; };
+enum { NETTXF_csum_blank = 1, NETTXF_data_validated = 2, NETTXF_more_data = 4 };
+enum { NETRXF_more_data = 4, NETRXF_extra_info = 8 };
+enum { XenbusStateInitWait = 2, XenbusStateConnected = 4, XenbusStateClosing = 5, XenbusStateClosed = 6 };
 
 #define LAYOUT(cond) _Static_assert(cond, #cond)
 LAYOUT(sizeof(struct vcpu_info) == 64);
@@ -206,6 +216,9 @@ LAYOUT(sizeof(struct sched_poll) == 16);
 LAYOUT(sizeof(struct gnttab_setup_table) == 16);
 LAYOUT(sizeof(struct gnttab_map) == 32);
 LAYOUT(sizeof(struct gnttab_unmap) == 24);
+LAYOUT(sizeof(struct netif_tx_request) == 12);
+LAYOUT(sizeof(struct netif_rx_request) == 8 && sizeof(struct netif_rx_response) == 8);
+LAYOUT(sizeof(struct sring) == 64);
 LAYOUT(__builtin_offsetof(struct xencons_interface, in_cons) == 3072);
 
 #endif /* __ASSEMBLER__ */

@@ -1,16 +1,20 @@
 // `rexen export`: what a recorded run left behind, as files of its own. A disk: the image with all that
 // the guest wrote, as it stood at the end of the recording or at a position. The run is replayed, and
-// verified, to get there; nothing is written if it is not what was recorded.
+// verified, to get there; nothing is written if it is not what was recorded. The frames of a network
+// interface: a capture file (export-pcap.ts).
 import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
 import type { Disk } from '../../dom0/disk.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { parsePosition } from '../arguments.ts';
+import { exportPcap } from '../export-pcap.ts';
 import { runReplay } from '../replay-run.ts';
 
 interface ExportOptions {
   readonly disk?: string;
+  readonly pcap?: string;
+  readonly vif?: string;
   readonly domain?: string;
   readonly output?: string;
   readonly until?: string;
@@ -24,9 +28,11 @@ const collect = (value: string, earlier: readonly string[]): readonly string[] =
 export function register(program: Command): void {
   program
     .command('export')
-    .description('write a disk of a recorded run, with everything the guest wrote, as an image file')
+    .description('write a disk of a recorded run as an image file, or the frames of a network interface as a capture file')
     .argument('<file>', 'a recording')
     .option('--disk <vdev>', 'the disk, as the guest calls it: xvda')
+    .option('--pcap <file>', 'write the frames that passed a network interface, for tcpdump or Wireshark; times are virtual')
+    .option('--vif <name>', 'with --pcap: which interface, as d1:0 (default: the only one)')
     .option('--domain <name>', 'the domain (default: the first that has such a disk)')
     .option('-o, --output <file>', 'the image file to write (default: DISK.img)')
     .option('--until <position>', 'as the disk stood at this event: 118, or 118:d1v0:4021')
@@ -37,8 +43,9 @@ export function register(program: Command): void {
 
 async function execute(file: string, options: ExportOptions): Promise<void> {
   const vdev = options.disk;
-  if (vdev === undefined) throw new UsageError('say what to export: --disk xvda');
+  if ((vdev === undefined) === (options.pcap === undefined)) throw new UsageError('say what to export: --disk xvda, or --pcap FILE');
   await loadHashes();
+  if (vdev === undefined) return executePcap(file, options as ExportOptions & { pcap: string });
   let disk: Disk | undefined;
   let known: string[] = [];
   const result = await runReplay({
@@ -56,6 +63,13 @@ async function execute(file: string, options: ExportOptions): Promise<void> {
   writeDisk(disk, output);
   const summary = { file: output, bytes: disk.sizeBytes, changedBlocks: disk.overlayBlocks, complete: result.outcome === 'exact' };
   process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${disk.sizeBytes} bytes, ${disk.overlayBlocks} blocks of 4096 bytes written by the guest${summary.complete ? '' : `; the run ${result.outcome === 'stopped' ? 'was stopped where asked' : 'is cut short'}`}\n`);
+}
+
+async function executePcap(file: string, options: ExportOptions & { readonly pcap: string }): Promise<void> {
+  const json = options.json === true;
+  const summary = await exportPcap(file, { output: options.pcap, vif: options.vif, until: options.until === undefined ? undefined : parsePosition(options.until), images: options.images, progress: !json });
+  const { file: output, frames, bytes, complete } = summary;
+  process.stdout.write(json ? `${JSON.stringify(summary)}\n` : `${output}: ${frames} frames of ${summary.interface}, ${bytes} bytes${complete ? '' : '; not to the end of the run'}\n`);
 }
 
 /** Runs of zeros become holes. The file appears under its name only when it is whole. */
