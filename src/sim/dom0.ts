@@ -147,8 +147,9 @@ export class Dom0 {
     this.store.removeAsDom0(`/local/domain/${domId}`);
     this.#removeRings(domId, tenant);
     world.queue.cancel((what) => what.kind === 'timer' && what.domId === domId);
-    destroyDomain(world.hv, domain);
+    // While its vCPU is still there to say where it stood: positions of a domain never go back.
     world.emit(EVENT.domainDestroyed, domId, 0, []);
+    destroyDomain(world.hv, domain);
     const goesOn = this.toolstack.awaitsDomain || [...world.hv.domains.values()].some(({ life }) => life.kind === 'running');
     if (!goesOn) world.end('crash', `domain ${domain.name} was saved and could not be restored`);
   }
