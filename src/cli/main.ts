@@ -19,10 +19,11 @@ import { register as record } from './commands/record.ts';
 import { register as replay } from './commands/replay.ts';
 import { register as scenarios } from './commands/scenarios.ts';
 import { register as tour } from './commands/tour.ts';
+import { register as who } from './commands/who.ts';
 import '../node/engine-flags.ts';
 import { version } from '../node/package-info.ts';
 
-const COMMANDS = [record, replay, info, dump, diff, bisect, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
+const COMMANDS = [record, replay, info, dump, diff, bisect, who, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('rexen')
