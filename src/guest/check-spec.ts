@@ -1,5 +1,6 @@
 // Is a model guest's description one that can be run? It may come from anybody's file. Answers with a
 // clause that follows the guest's name, or undefined if all is well.
+import { planProblem } from './drivers/check-plan.ts';
 import type { ModelGuest } from './index.ts';
 import { PINNING_BUGS } from './xen/state.ts';
 
@@ -72,5 +73,5 @@ export function modelGuestProblem(spec: ModelGuest): string | undefined {
   ];
   for (const [name, value, allowed] of choices) if (!allowed.includes(value)) return `has ${name} ${JSON.stringify(value)}, where a world with Xen knows ${allowed.filter((each) => each !== undefined).join(', ')}`;
   const instructions = checkSteps(program, 0);
-  return typeof instructions === 'string' ? instructions : undefined;
+  return typeof instructions === 'string' ? instructions : planProblem(spec.drivers);
 }

@@ -1,4 +1,5 @@
 // The model guest as data, and the making of it.
+import type { DriverPlan } from './drivers/plan.ts';
 import type { GuestCode } from './guest-code.ts';
 import { Kernel } from './kernel/kernel.ts';
 import { nativePlatform } from './native/index.ts';
@@ -23,10 +24,12 @@ export interface ModelGuest {
   readonly bug?: PinningBug;
   /** What the first process does. */
   readonly program: readonly UserStep[];
+  /** What its drivers do, on Xen; without one it has none. */
+  readonly drivers?: DriverPlan;
 }
 
 export function createModelGuest(spec: ModelGuest, m: MachinePort): GuestCode & { readonly kernel: Kernel } {
-  const platform = spec.backend === 'native' ? nativePlatform(m, spec.paging) : xenPlatform(m, spec.paging, { discipline: spec.pinning ?? 'late', bug: spec.bug });
+  const platform = spec.backend === 'native' ? nativePlatform(m, spec.paging) : xenPlatform(m, spec.paging, { discipline: spec.pinning ?? 'late', bug: spec.bug }, spec.drivers);
   const kernel = new Kernel(m, platform, { paging: spec.paging, program: spec.program });
   return Object.assign(kernel, { kernel });
 }

@@ -78,6 +78,7 @@ export const OPERATIONS = {
   out8: insn(1, 0xee), // out %al,(%dx)
   out32: insn(1, 0xef), // out %eax,(%dx)
   in32: insn(1, 0xed),
+  compareExchange32: fast(2, 0xf0, 0x0f, 0xb1, 0x0f), // lock cmpxchg %ecx,(%edi), EAX the expected value; answers what was there
 } as const satisfies Readonly<Record<string, OperationRow>>;
 export type OperationName = keyof typeof OPERATIONS;
 
@@ -166,6 +167,12 @@ export class MachinePort {
   exchange32 = (vaddr: number, value: number): Operation => this.op(OP.exchange32, vaddr, value);
   or32 = (vaddr: number, mask: number): Operation => this.op(OP.or32, vaddr, mask);
   and32 = (vaddr: number, mask: number): Operation => this.op(OP.and32, vaddr, mask);
+  /** Becomes `value` if it is `expected`; answers what was there. */
+  compareExchange32(vaddr: number, expected: number, value: number): Operation {
+    const op = this.op(OP.compareExchange32, vaddr, value);
+    op.c = expected;
+    return op;
+  }
   /** Eight bytes at once, 8-aligned. */
   store64(vaddr: number, lo: number, hi: number): Operation {
     const op = this.op(OP.store64, vaddr, lo);

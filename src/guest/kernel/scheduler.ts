@@ -36,6 +36,7 @@ export class Scheduler {
   #live = 0;
   #pids = 1;
   #tickAtNs = 0;
+  #alarmNs = Infinity;
 
   constructor(kernel: Kernel) {
     this.#kernel = kernel;
@@ -51,6 +52,14 @@ export class Scheduler {
   }
   addThread(name: string, task: Task): void {
     this.#threads.push({ name, task, ready: true, answer: 0 });
+  }
+  /** Processes that have not ended. */
+  get liveProcesses(): number {
+    return this.#live;
+  }
+  /** Threads are woken at that time, if nothing wakes them before. Forgotten with the next interrupt of the timer. */
+  wakeThreadsAt(atNs: number): void {
+    this.#alarmNs = Math.min(this.#alarmNs, atNs);
   }
   /** Something happened that threads may wait for. */
   wakeThreads(): void {
@@ -73,6 +82,7 @@ export class Scheduler {
   ended(process: Process, orphan: boolean): void {
     process.state = 'zombie';
     this.#live--;
+    this.wakeThreads();
     if (orphan) this.#dead.push(process);
   }
   bury(process: Process): void {
@@ -88,6 +98,7 @@ export class Scheduler {
   /** The timer's interrupt. */
   tick(): void {
     this.#tickAtNs = 0;
+    this.#alarmNs = Infinity;
     this.needsSwitch = true;
   }
 
@@ -98,7 +109,8 @@ export class Scheduler {
     const now = yield* ops.time.sched_clock();
     if (this.current?.state === 'ready') this.#ready.push(this.current);
     for (;;) {
-      yield* this.#runThreads();
+      // One may have done what another waits for.
+      while (this.hasReadyThreads()) yield* this.#runThreads();
       this.#wakeSleepers(yield* ops.time.sched_clock());
       const next = this.#ready.shift();
       if (next !== undefined) {
@@ -120,7 +132,7 @@ export class Scheduler {
 
   /** The next interrupt of the timer: the end of the quantum if others are ready, or the first sleeper's. */
   *#setTick(now: number): Task {
-    const wake = this.#sleeping.reduce((least, { wakeAtNs }) => Math.min(least, wakeAtNs), Infinity);
+    const wake = this.#sleeping.reduce((least, { wakeAtNs }) => Math.min(least, wakeAtNs), this.#alarmNs);
     const atNs = Math.min(wake, this.#ready.length > 0 ? now + QUANTUM_NS : Infinity);
     const wanted = atNs === Infinity ? 0 : atNs;
     if (wanted === this.#tickAtNs || (wanted === 0 && this.#tickAtNs === 0)) return;

@@ -1,4 +1,6 @@
 // The Xen back end: every group of ParavirtOps for a domU of one vCPU.
+import { Drivers } from '../drivers/index.ts';
+import type { DriverPlan } from '../drivers/plan.ts';
 import type { Kernel, Platform } from '../kernel/kernel.ts';
 import type { MachinePort } from '../operations.ts';
 import { SHAPES, type Paging } from '../pte.ts';
@@ -14,9 +16,11 @@ import { XenState, type XenOptions } from './state.ts';
 export interface XenPlatform extends Platform {
   readonly xen: XenState;
   readonly events: XenEvents;
+  /** Of a guest with a plan, once it has started. */
+  devices?: Drivers;
 }
 
-export function xenPlatform(m: MachinePort, paging: Paging, options: XenOptions): XenPlatform {
+export function xenPlatform(m: MachinePort, paging: Paging, options: XenOptions, plan?: DriverPlan): XenPlatform {
   const shape = SHAPES[paging];
   const xen = new XenState(m, shape, options);
   const batch = new Batch(xen);
@@ -28,12 +32,16 @@ export function xenPlatform(m: MachinePort, paging: Paging, options: XenOptions)
     init: xenInit(xen, batch, pinning, mmu),
     time: events.time(), cpu: xenCpu(xen, batch, pinning), irq: events.irq(), apic: noApic, mmu,
   } as const;
-  return {
+  const platform: XenPlatform = {
     ops, xen, events,
     console: new HvcConsole(xen, events),
     *drivers(kernel: Kernel) {
       kernel.traps.onIrq(events.timerPort, () => kernel.scheduler.tick());
       yield m.compute(1);
+      if (plan === undefined) return;
+      platform.devices = new Drivers(kernel, xen, events, plan);
+      yield* platform.devices.start();
     },
   };
+  return platform;
 }

@@ -79,10 +79,10 @@ export class XenState {
     if (rc < 0) yield* this.refused(what, rc);
     return rc;
   }
-  /** A structure in the scratch page, and a hypercall that takes its address. */
-  *withStruct(what: string, number: number, command: number, words: readonly number[]): Task<number> {
+  /** A structure in the scratch page, and a hypercall that takes its address (and how many there are, where it asks). */
+  *withStruct(what: string, number: number, command: number, words: readonly number[], count = 0): Task<number> {
     yield this.m.writeBytes(KERNEL_PAGES.scratch, wordBytes(words));
-    return yield* this.must(what, number, command, KERNEL_PAGES.scratch);
+    return yield* this.must(what, number, command, KERNEL_PAGES.scratch, count);
   }
   *refused(what: string, rc: number): Task {
     yield* this.kernel.panic(`Xen refused ${what}: ${rc}`);

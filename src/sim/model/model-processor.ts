@@ -318,6 +318,7 @@ export class ModelProcessor extends Processor {
       case OP.store8:
       case OP.store64:
       case OP.exchange32:
+      case OP.compareExchange32:
       case OP.or32:
       case OP.and32:
         return this.#store(op, user);
@@ -373,8 +374,7 @@ export class ModelProcessor extends Processor {
         // A locked instruction wants to write before it reads.
         if (!probeWrite(core, vaddr, 4, user)) return this.#fault();
         const old = readLinear(core, vaddr, 4, user);
-        const value = op.kind === OP.or32 ? old | op.b : op.kind === OP.and32 ? old & op.b : op.b;
-        writeLinear(core, vaddr, 4, value >>> 0, user);
+        writeLinear(core, vaddr, 4, lockedValue(op, old) >>> 0, user);
         return old;
       }
     }
@@ -412,5 +412,19 @@ export class ModelProcessor extends Processor {
     if (from < 0) core.u32.fill(0, to >>> 2, (to >>> 2) + 1024);
     else core.u32.copyWithin(to >>> 2, from >>> 2, (from >>> 2) + 1024);
     return 0;
+  }
+}
+
+/** What a locked instruction leaves where `old` was. */
+function lockedValue(op: Operation, old: number): number {
+  switch (op.kind) {
+    case OP.or32:
+      return old | op.b;
+    case OP.and32:
+      return old & op.b;
+    case OP.compareExchange32:
+      return old === op.c >>> 0 ? op.b : old;
+    default:
+      return op.b;
   }
 }

@@ -1,0 +1,57 @@
+// The drivers of the paravirt_ops guest against dom0's back ends.
+import { describe, expect, test } from 'vitest';
+import { modelGuestProblem } from '../../src/guest/check-spec.ts';
+import { patternPage, type DriverPlan } from '../../src/guest/drivers/plan.ts';
+import type { FaultSpec } from '../../src/abi/faults.ts';
+import type { InputStep, WorldSpec } from '../../src/sim/spec.ts';
+import { recordBoot, replayBytes, type Boot } from '../replay/boots.ts';
+
+/** The scenario `block` with another plan, commands of a person with xl, and faults. */
+const blockWith = (change: { readonly plan?: DriverPlan; readonly paging?: 'pae' | 'nopae'; readonly input?: readonly InputStep[]; readonly faults?: readonly FaultSpec[] }) => (spec: WorldSpec): WorldSpec => ({
+  ...spec, input: change.input ?? [], ...(change.faults === undefined ? {} : { faults: change.faults }),
+  domains: spec.domains.map((domain) => ({ ...domain, model: { ...(domain.model as NonNullable<typeof domain.model>), paging: change.paging ?? 'pae', ...(change.plan === undefined ? {} : { drivers: change.plan }) } })),
+});
+
+/** Pages of the disk that do not hold the pattern. */
+function wrongPages({ world }: Boot, page: number, pages: number, value: number): number[] {
+  const disk = world.disk(1, 'xvda');
+  return Array.from({ length: pages }, (_, index) => page + index).filter((each) => {
+    const found = disk?.read(each * 4096, 4096) ?? new Uint8Array(0);
+    const wanted = new Uint8Array(patternPage(value, each).buffer);
+    return found.length !== 4096 || wanted.some((byte, at) => byte !== found[at]);
+  });
+}
+
+describe('blkfront', () => {
+  test('writes, flushes, reads back the same and gives everything back, with both kinds of tables; replays are exact', async () => {
+    for (const paging of ['pae', 'nopae'] as const) {
+      const boot = await recordBoot('block', { change: blockWith({ paging }) });
+      expect(boot.console).toMatch(/xvda: 2048 pages[^]*xvda: all steps done[^]*every grant and port is back[^]*every frame is back/);
+      expect(boot.world.ended?.outcome).toBe('poweroff');
+      expect(wrongPages(boot, 0, 200, 1)).toEqual([]);
+      expect(wrongPages(boot, 200, 200, 2)).toEqual([]);
+      expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
+    }
+  });
+
+  test('notices a page that is not what was written', async () => {
+    const { console } = await recordBoot('block', { change: blockWith({ plan: { disks: [{ disk: 'xvda', steps: [{ do: 'write', page: 3, pages: 3, value: 1 }, { do: 'check', page: 3, pages: 4, value: 1 }] }] } }) });
+    expect(console).toMatch(/xvda: check of 4 pages from 3: page 6 is not what was written, from byte 0 on/);
+  });
+
+  test('a disk that never appears, and pages that it does not have, end the job with a sentence', async () => {
+    const plan: DriverPlan = { disks: [{ disk: 'xvdz', steps: [] }, { disk: 'xvda', steps: [{ do: 'write', page: 2048, pages: 1, value: 1 }] }] };
+    const { console } = await recordBoot('block', { change: blockWith({ plan }) });
+    expect(console).toMatch(/xvdz: the disk does not appear/);
+    expect(console).toMatch(/xvda: write of 1 pages from 2048: the disk has 2048 pages/);
+    expect(console).toMatch(/every grant and port is back/);
+  });
+});
+
+test('a plan from anybody’s file is checked', () => {
+  const spec = (drivers: unknown) => modelGuestProblem({ guest: 'paravirt', backend: 'xen', paging: 'pae', program: [], drivers: drivers as DriverPlan });
+  expect(spec({ disks: [{ disk: 'xvda', steps: [{ do: 'flush' }] }] })).toBeUndefined();
+  expect(spec({ disks: [{ disk: 'xvda', steps: [{ do: 'erase' }] }] })).toMatch(/a step "erase"; the steps are write, flush, check, sleep/);
+  expect(spec({ disks: [{ disk: 'xvda', steps: [{ do: 'write', page: -1, pages: 1, value: 1 }] }] })).toMatch(/whose page cannot be -1/);
+  expect(spec({ disks: 7 })).toMatch(/not a list/);
+});
