@@ -113,7 +113,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   const started = performance.now();
   let ended;
   try {
-    ended = await driveInterruptibly(world, run, live, checkpoints, () => stoppable?.requestStop());
+    ended = await driveInterruptibly(world, { label: scenario.name, progress: run.progress, live, checkpoints, stop: () => stoppable?.requestStop() });
   } finally {
     if (ended === undefined) {
       // Something threw: the events up to there are what its report needs.
@@ -147,12 +147,20 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   return { summary, outcome: ended.outcome, checked, ...(profile === undefined ? {} : { profile: profileLines(profile) }) };
 }
 
+export interface DriveFaces {
+  readonly label: string;
+  readonly progress: boolean;
+  readonly live: LiveInput | undefined;
+  readonly checkpoints: RunCheckpoints | undefined;
+  readonly stop: () => void;
+}
+
 /** Drives the world to its end with progress, keys and Ctrl-C, which asks it to stop. */
-async function driveInterruptibly(world: World, run: LiveRun, live: LiveInput | undefined, checkpoints: RunCheckpoints | undefined, stop: () => void): ReturnType<typeof drive> {
+export async function driveInterruptibly(world: World, { label, progress: wanted, live, checkpoints, stop }: DriveFaces): ReturnType<typeof drive> {
   const keys = live === undefined ? undefined : listenToKeys(live, 1, stop);
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
-  const progress = startProgress(run.scenario.name, undefined, run.progress);
+  const progress = startProgress(label, undefined, wanted);
   try {
     return await drive(world, {
       ...(live === undefined ? {} : { live }),

@@ -6,6 +6,7 @@ import { dirname } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { UsageError } from '../base/assert.ts';
 import { register as bisect } from './commands/bisect.ts';
+import { register as branch } from './commands/branch.ts';
 import { register as check } from './commands/check.ts';
 import { register as checkpoint } from './commands/checkpoint.ts';
 import { register as conform } from './commands/conform.ts';
@@ -23,7 +24,7 @@ import { register as who } from './commands/who.ts';
 import '../node/engine-flags.ts';
 import { version } from '../node/package-info.ts';
 
-const COMMANDS = [record, replay, info, dump, diff, bisect, who, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
+const COMMANDS = [record, replay, info, dump, diff, bisect, branch, who, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('rexen')

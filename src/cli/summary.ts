@@ -15,6 +15,8 @@ export interface Summary {
   /** Size of the recording; 0 for `run`. */
   readonly bytes: number;
   readonly file?: string;
+  /** Of a branch: what it left, and after how many events. */
+  readonly parent?: { readonly file: string; readonly digest: string; readonly events: number };
   /** With --verify. */
   readonly verified?: { readonly same: boolean; readonly text: string };
   /** With --checkpoint-every. */

@@ -8,6 +8,7 @@ import type { Compression } from '../../log/codec.ts';
 import type { Recording } from '../../log/reader.ts';
 import { RecordingError } from '../../log/recording-error.ts';
 import { repack } from '../../log/repack.ts';
+import type { RecordingTotals } from '../../log/writer.ts';
 import { rememberedPlaces } from '../../node/image-places.ts';
 import { findProductImage } from '../../node/product-images.ts';
 import { FileSink, openRecordingFile, segmentPath } from '../../node/recording-files.ts';
@@ -45,11 +46,18 @@ async function pack(file: string, options: PackOptions): Promise<void> {
   recording.verify();
   const images = await findImages(file, recording, options.images);
   const output = options.output ?? file;
+  const totals = embedImages(recording, output, images, options.compress);
+  const summary = { file: output, bytes: totals.bytes, events: totals.events, images: images.size, digest: bytesToHex(totals.digest) };
+  process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${totals.events} events, ${images.size} images, ${totals.bytes} bytes, digest ${summary.digest}\n`);
+}
+
+/** Writes the recording anew, with these images (by the index of their row in the header) inside. It may take its own place. */
+export function embedImages(recording: Recording, output: string, images: ReadonlyMap<number, Uint8Array>, compression: Compression): RecordingTotals {
   const partial = `${output}.partial`;
   const sink = new FileSink(partial);
   let totals;
   try {
-    totals = repack(recording, sink, { compression: options.compress, codec: zlibCodec(), images });
+    totals = repack(recording, sink, { compression, codec: zlibCodec(), images });
   } finally {
     sink.close();
     if (totals === undefined) forEachSegment(partial, (path) => rmSync(path));
@@ -61,8 +69,7 @@ async function pack(file: string, options: PackOptions): Promise<void> {
     segments = number + 1;
   });
   for (let number = segments; existsSync(segmentPath(output, number)); number++) rmSync(segmentPath(output, number));
-  const summary = { file: output, bytes: totals.bytes, events: totals.events, images: images.size, digest: bytesToHex(totals.digest) };
-  process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${totals.events} events, ${images.size} images, ${totals.bytes} bytes, digest ${summary.digest}\n`);
+  return totals;
 }
 
 function forEachSegment(path: string, work: (path: string, number: number) => void): void {

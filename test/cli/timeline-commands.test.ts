@@ -1,0 +1,74 @@
+// The commands that go to places in recordings and compare them, as a user meets them.
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+const folder = mkdtempSync(join(tmpdir(), 'rexen-timeline-'));
+const LOADER = ['--import', join(ROOT, 'node_modules/tsx/dist/loader.mjs'), join(ROOT, 'src/cli/main.ts')];
+
+interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function rexen(...args: readonly string[]): Promise<Ran> {
+  return new Promise((done) => {
+    execFile(process.execPath, [...LOADER, ...args], { cwd: folder, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
+      done({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
+    });
+  });
+}
+
+beforeAll(async () => {
+  const recorded = await rexen('record', 'pv-i386-pae', '-o', 'pae.rxr', '--json', '--max-instructions', '1200000');
+  expect(JSON.parse(recorded.stdout)).toMatchObject({ outcome: 'limit' });
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('with --json, one object', () => {
+  test('branch: the new recording, verified, names its parent; diff and bisect find where it left', async () => {
+    const branch = await rexen('branch', 'pae.rxr', '--at', '900', '--seed', '7', '--set', 'max-instructions=1_250_000', '-o', 'b.rxr', '--verify', '--json');
+    expect(branch.code).toBe(1); // the limit, again
+    expect(JSON.parse(branch.stdout)).toMatchObject({ outcome: 'limit', instructions: 1_250_000, file: 'b.rxr', parent: { file: 'pae.rxr', events: 900 }, verified: { same: true } });
+    const diff = await rexen('diff', 'pae.rxr', 'b.rxr', '--json');
+    expect(diff.code).toBe(1);
+    expect(JSON.parse(diff.stdout)).toMatchObject({ same: false, verdict: expect.stringMatching(/backend\.latency/) });
+    const bisect = await rexen('bisect', 'pae.rxr', 'b.rxr', '--instruction', '--json');
+    expect(bisect.code).toBe(1);
+    expect(JSON.parse(bisect.stdout)).toMatchObject({ same: false, verdict: expect.stringMatching(/parts the states/) });
+  });
+
+  test('checkpoint: the file beside the recording, from which replay --until starts', async () => {
+    const made = await rexen('checkpoint', 'pae.rxr', '--every', '200000', '--json');
+    expect(made).toMatchObject({ code: 0, stderr: '' });
+    expect(JSON.parse(made.stdout)).toMatchObject({ file: 'pae.rxc', checkpoints: 7 });
+    expect(existsSync(join(folder, 'pae.rxc'))).toBe(true);
+    const until = await rexen('replay', 'pae.rxr', '--until', '950', '--json');
+    expect(JSON.parse(until.stdout)).toMatchObject({ outcome: 'stopped', events: 950, text: expect.stringMatching(/from the checkpoint/) });
+  });
+
+  test('who: the last event and those before it', async () => {
+    const who = await rexen('who', 'pae.rxr', 'port', '1', '--before', '950', '--json');
+    expect(who.code).toBe(0);
+    expect(JSON.parse(who.stdout)).toMatchObject({ subject: 'port', before: 950, count: expect.any(Number), verdict: expect.stringMatching(/last changed by/) });
+  });
+});
+
+test.each([
+  ['branch beyond the end', ['branch', 'pae.rxr', '--at', '99999'], /pae\.rxr: the recording has \d+ events, so nothing can go on at 99999/],
+  ['branch with other memory', ['branch', 'pae.rxr', '--at', '900', '--set', 'memory=64'], /memory decides what happens before the position too; a branch can change max-instructions/],
+  ['branch over its parent', ['branch', 'pae.rxr', '--at', '900', '-o', './pae.rxr'], /does not take the place/],
+  ['branch with a limit before the place', ['branch', 'pae.rxr', '--at', '900', '--set', 'max-instructions=5'], /the run ends \(limit\) after \d+ events and 5 instructions/],
+  ['who of a relative path', ['who', 'pae.rxr', 'path', 'name'], /give an absolute path/],
+  ['checkpoints too near', ['checkpoint', 'pae.rxr', '--every', '5'], /--every 5: give at least 1000/],
+  ['bisect without a way', ['bisect', 'pae.rxr', 'pae.rxr'], /takes --instruction/],
+] as const)('bad input gets one sentence and exit code 2: %s', async (_what, args, sentence) => {
+  const ran = await rexen(...args, '--json');
+  expect(ran.code).toBe(2);
+  expect(ran.stderr).toMatch(sentence);
+  expect(JSON.parse(ran.stdout)).toEqual({ outcome: 'refused', error: expect.any(String) });
+});
