@@ -18,7 +18,8 @@ export const CR0 = { PE: 1, MP: 2, EM: 4, TS: 8, ET: 0x10, NE: 0x20, WP: 0x10000
 export const CR4 = { VME: 1, PVI: 2, TSD: 4, DE: 8, PSE: 0x10, PAE: 0x20, MCE: 0x40, PGE: 0x80, PCE: 0x100, OSFXSR: 0x200, OSXMMEXCPT: 0x400 } as const;
 export const EFER = { SCE: 1, LME: 0x100, LMA: 0x400, NXE: 0x800 } as const;
 
-const flagGetters = new Map<number, FlagGetter>();
+/** By flagOpCode * 8 + flag. */
+const flagGetters: (FlagGetter | undefined)[] = [];
 
 export const FILLED_MAX = 2 * TLB_ENTRIES;
 const LONG_FLAT = (1 << (MODE.flatShift + SEG.es)) | (1 << (MODE.flatShift + SEG.cs)) | (1 << (MODE.flatShift + SEG.ss)) | (1 << (MODE.flatShift + SEG.ds));
@@ -192,11 +193,11 @@ export class Core {
   flag(index: number): number {
     const code = this.get32(STATE.flagOp);
     const key = code * 8 + index;
-    let getter = flagGetters.get(key);
+    let getter = flagGetters[key];
     if (getter === undefined) {
       const { op, width } = flagOpOf(code);
       getter = compileFlag((FLAG_ROWS[op] as (typeof FLAG_ROWS)[string])[STATUS_FLAGS[index] as 'cf'], width);
-      flagGetters.set(key, getter);
+      flagGetters[key] = getter;
     }
     if ((code & 3) !== 3) return getter(this.get32(STATE.flagA), this.get32(STATE.flagB), this.get32(STATE.flagR), 0, 0, 0);
     return getter(this.get32(STATE.flagA), this.get32(STATE.flagB), this.get32(STATE.flagR), this.get32(STATE.flagA + 4), this.get32(STATE.flagB + 4), this.get32(STATE.flagR + 4));

@@ -238,7 +238,12 @@ export function compileFlag(rule: (a: Expr, b: Expr, r: Expr) => Expr, width: Wi
   const run = new ExprCompiler({ u32: new Uint32Array(0), s: 0 } as Core, { n, lo, hi, vectors: NO_VECTORS }).number(rule(operand(0), operand(1), operand(2)));
   if (width === 64) {
     return (a, b, r, aHigh, bHigh, rHigh) => {
-      [lo[0], lo[1], lo[2], hi[0], hi[1], hi[2]] = [a, b, r, aHigh, bHigh, rHigh];
+      lo[0] = a;
+      lo[1] = b;
+      lo[2] = r;
+      hi[0] = aHigh;
+      hi[1] = bHigh;
+      hi[2] = rHigh;
       return run();
     };
   }

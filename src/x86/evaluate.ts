@@ -14,7 +14,7 @@ import { EFLAGS, FLAG_BIT, flagOpCode } from './flags.ts';
 import { repeating } from './evaluate-repeat.ts';
 import type { Lowered } from './lower.ts';
 import type { Expr, MemRef, Stmt, StatusFlag } from './ir.ts';
-import { alignedVector, readLinear, probeWrite, segmentLinear, segmentLinear64, writeLinear, writePair } from './memory-access.ts';
+import { alignedVector, pairHigh, readLinear, readPair, probeWrite, segmentLinear, segmentLinear64, writeLinear, writePair } from './memory-access.ts';
 import { STATE } from './state-layout.ts';
 import { SYSTEM_ROWS } from './system/index.ts';
 
@@ -307,12 +307,10 @@ class StmtCompiler {
       return () => {
         const vaddr = linear();
         if (vaddr !== vaddr || (forWrite && !probeWrite(core, vaddr, 8, core.user))) return DONE.fault;
-        const low = readLinear(core, vaddr, 4, core.user);
+        const low = readPair(core, vaddr, core.user);
         if (low !== low) return DONE.fault;
-        const high = readLinear(core, core.wrap(vaddr + 4), 4, core.user);
-        if (high !== high) return DONE.fault;
         lo[id] = low;
-        hi[id] = high;
+        hi[id] = pairHigh.half;
         return DONE.next;
       };
     }

@@ -23,7 +23,8 @@ export function segmentLinear(core: Core, seg: number, offset: number, sizeBytes
 
 /** The same in 64-bit code: offset by halves, no limits, a base only in FS and GS, #GP or #SS if it is not canonical. */
 export function segmentLinear64(core: Core, seg: number, low: number, high: number, sizeBytes: number): number {
-  let [lo, hi] = [low, high];
+  let lo = low;
+  let hi = high;
   if (seg >= SEG.fs) {
     const w = core.s + ((STATE.seg + seg * SEG_SLOT_BYTES + 8) >> 2);
     const sum = (lo >>> 0) + (core.u32[w] as number);
@@ -93,8 +94,17 @@ function readCrossing(core: Core, vaddr: number, sizeBytes: number, user: boolea
   return value;
 }
 
+/** Where an access within one page is, if the fast tag at `tag` holds for it; or -1. */
+function tagged(core: Core, vaddr: number, sizeBytes: number, tag: number): number {
+  const slot = (core.tlbBase + ((vaddr >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES) >>> 2;
+  const end = (vaddr + sizeBytes - 1) >>> 0;
+  const tagAt = slot + (tag >> 2);
+  return (end & ~0xfff) >>> 0 === core.u32[tagAt] && core.u32[tagAt + 1] === highHalf(vaddr) ? (vaddr + (core.u32[slot + (TLB.addend >> 2)] as number)) >>> 0 : -1;
+}
+
 /** Would a store succeed? Looks the pages up as the store does. */
 export function probeWrite(core: Core, vaddr: number, sizeBytes: number, user: boolean): boolean {
+  if (tagged(core, vaddr, sizeBytes, user ? TLB.writeUser : TLB.writeSup) >= 0) return true;
   if (lookup(core, vaddr, 'write', user) < 0) return false;
   const end = core.wrap(vaddr + sizeBytes - 1);
   return pageOf(vaddr) === pageOf(end) || lookup(core, pageOf(end) * 4096, 'write', user) >= 0;
@@ -139,6 +149,22 @@ export function reportCode(core: Core, linear: number, sizeBytes: number): void 
   if (hitsCode(machine, maddr, sizeBytes)) codeChanged(machine, maddr >>> 12);
 }
 
+/** Eight bytes: the low word, and the high one in `pairHigh`; NaN on a fault. */
+export function readPair(core: Core, vaddr: number, user: boolean): number {
+  const at = tagged(core, vaddr, 8, user ? TLB.readUser : TLB.readSup);
+  if (at >= 0) {
+    pairHigh.half = core.view.getInt32(at + 4, true);
+    return core.view.getInt32(at, true);
+  }
+  const low = readLinear(core, vaddr, 4, user);
+  if (low !== low) return NaN;
+  const high = readLinear(core, core.wrap(vaddr + 4), 4, user);
+  if (high !== high) return NaN;
+  pairHigh.half = high | 0;
+  return low | 0;
+}
+export const pairHigh = { half: 0 };
+
 /** Eight bytes: low word first. */
 export function read64(core: Core, vaddr: number, user: boolean): bigint | undefined {
   const lo = readLinear(core, vaddr, 4, user);
@@ -150,6 +176,12 @@ export function read64(core: Core, vaddr: number, user: boolean): bigint | undef
 export const write64 = (core: Core, vaddr: number, value: bigint, user: boolean): boolean => writePair(core, vaddr, Number(value & 0xffffffffn), Number(value >> 32n), user);
 /** Eight bytes by halves. */
 export function writePair(core: Core, vaddr: number, low: number, high: number, user: boolean): boolean {
+  const at = tagged(core, vaddr, 8, user ? TLB.writeUser : TLB.writeSup);
+  if (at >= 0) {
+    core.view.setUint32(at, low, true);
+    core.view.setUint32(at + 4, high, true);
+    return true;
+  }
   if (!probeWrite(core, vaddr, 8, user)) return false;
   return writeLinear(core, vaddr, 4, low, user) && writeLinear(core, core.wrap(vaddr + 4), 4, high, user);
 }

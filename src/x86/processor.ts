@@ -24,7 +24,7 @@ import { StateFace } from './state-face.ts';
 import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from './state-layout.ts';
 import { completeIo } from './system/misc.ts';
 import { combine, deliverThroughIdt, type Delivery } from './system/delivery.ts';
-import { createTranslator, type Translator, type TranslatorCounters } from './translate/translator.ts';
+import { createTranslator, STEP, type Translator, type TranslatorCounters } from './translate/translator.ts';
 import { translatorHost } from './translator-host.ts';
 
 const MAX_BUDGET = 2 ** 30;
@@ -92,6 +92,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     const { core } = this;
     const translator = this.#translator;
     let atBoundary = core.rip !== this.#middle;
+    let inMiddle = false;
     this.#middle = NaN;
     for (;;) {
       const budget = core.get32(STATE.budget);
@@ -114,9 +115,13 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
       }
       const stepping = (core.get32(STATE.eflagsRest) & EFLAGS.TF) !== 0;
       const plain = !stepping && core.get32(STATE.shadow) === SHADOW.none;
+      let one = false;
       if (atBoundary && plain && translator !== undefined) {
-        if (translator.step()) continue;
-        atBoundary = false;
+        const step = translator.step(inMiddle);
+        inMiddle = false;
+        if (step === STEP.ran) continue;
+        one = step === STEP.evaluateOne;
+        atBoundary = one;
       }
       const entry = this.#entryAt(vaddr, rip);
       if (isException(entry)) {
@@ -126,7 +131,13 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
         continue;
       }
       if (plain && flat && !entry.endsBlock) {
-        if (this.#straight(entry, rip, budget)) continue;
+        if (this.#straight(entry, rip, budget, one)) {
+          // After an instruction that was left to the evaluator, and on another page, translated code may go on
+          // although no block begins there.
+          if (one) inMiddle = true;
+          else atBoundary = (rip ^ core.rip) >>> 12 !== 0;
+          continue;
+        }
         const exit = this.#raise(core.fault as Exception);
         if (exit !== undefined) return exit;
         atBoundary = true;
@@ -148,7 +159,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
    * Performs instructions that end no block, as long as they are known and in the current page. Nothing in
    * them changes mode, segments or traps. False: the last one faulted.
    */
-  #straight(first: InsnEntry, from: number, limit: number): boolean {
+  #straight(first: InsnEntry, from: number, limit: number, one: boolean): boolean {
     const { u32, s, long } = this.core;
     const page = this.#page as CodePage;
     const ripAt = s + (STATE.rip >> 2);
@@ -169,7 +180,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
       }
       u32[ripAt] = rip;
       u32[budgetAt] = --budget;
-      if (budget === 0 || (rip ^ from) >>> 12 !== 0 || this.#page !== page) break;
+      if (one || budget === 0 || (rip ^ from) >>> 12 !== 0 || this.#page !== page) break;
       const next = page.get(rip & 0xfff);
       if (next === undefined || next.kind !== 'insn' || next.endsBlock) break;
       entry = next;

@@ -1,5 +1,6 @@
 // Data movement, conditions, the stack, flags. SDM vol. 2.
 import { VECTOR } from '../exit.ts';
+import { EFLAGS } from '../flags.ts';
 import { add, and, bin, bit, bool, cond, constant, flag, nonZero, not1, or, reg, select, sext, shl, shrU, trunc, widthOf, zext } from '../expr.ts';
 import type { Lowering, Row } from '../lower.ts';
 import type { Expr, MemRef, Width } from '../ir.ts';
@@ -67,6 +68,13 @@ const xchg: Row = (l) => {
   const b = l.let(l.read(other));
   l.write(at, b);
   l.write(other, a);
+};
+
+/** Every flag but RF and VM. */
+const pushFlags: Row = (l) => {
+  const width = pushWidth(l);
+  const image = and({ tag: 'eflags' }, constant(32, ~(EFLAGS.RF | EFLAGS.VM) >>> 0));
+  l.push(width === 32 ? image : width === 64 ? zext(64, image) : trunc(16, image));
 };
 
 const bswap: Row = (l) => {
@@ -144,11 +152,11 @@ export const MOVE_ROWS: Readonly<Record<string, Row>> = {
   Pushad: pushAll(32),
   Popa: popAll(16),
   Popad: popAll(32),
-  Pushf: (l) => l.system('pushf'),
-  Pushfd: (l) => l.system('pushf'),
+  Pushf: pushFlags,
+  Pushfd: pushFlags,
   Popf: (l) => l.system('popf'),
   Popfd: (l) => l.system('popf'),
-  Pushfq: (l) => l.system('pushf'),
+  Pushfq: pushFlags,
   Popfq: (l) => l.system('popf'),
   Lahf: (l) => l.setReg(8, 0, or(and(trunc(8, { tag: 'eflags' }), constant(8, 0xd5)), constant(8, 2)), true),
   Sahf: (l) => {

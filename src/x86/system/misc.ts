@@ -7,7 +7,7 @@ import { EFLAGS } from '../flags.ts';
 import { probeWrite, read64, readLinear, segmentLinear, segmentLinear64, write64, writeLinear } from '../memory-access.ts';
 import { descriptorAccess, descriptorLimit, dplOf, isCode, isConforming, isData, isException, loadDataSegment, readDescriptor } from '../segments.ts';
 import { SEG, SHADOW, STATE } from '../state-layout.ts';
-import { GP0, UD, gpr, gpr64, loadMem, loadMem64, nextOffset, peekStack, pokeStack, readRm16, setGpr, setGpr16, setGpr64, setSp, spValue, spWidth, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
+import { GP0, UD, gpr, gpr64, loadMem, loadMem64, nextOffset, peekStack, readRm16, setGpr, setGpr16, setGpr64, setSp, spValue, spWidth, stackIs32, storeMem, type SystemResult, type SystemRow } from './row.ts';
 
 const cpl = (core: Core): number => core.get32(STATE.cpl);
 const fault = (core: Core): Exception => core.fault as Exception;
@@ -108,13 +108,6 @@ function moveIndex(core: Core, insn: Insn, register: number, by: number): void {
 // -- flags -----------------------------------------------------------------------------------------
 
 const flagsSize = ({ code }: Insn): number => (code.endsWith('fw') ? 2 : code.endsWith('fq') ? 8 : 4);
-const pushf: SystemRow = (core, insn) => {
-  const size = flagsSize(insn);
-  const image = core.eflags() & ~(EFLAGS.RF | EFLAGS.VM);
-  if (!pokeStack(core, size, -size, size === 2 ? image & 0xffff : image >>> 0)) return fault(core);
-  setSp(core, spValue(core) - size);
-  return undefined;
-};
 const popf: SystemRow = (core, insn) => {
   const size = flagsSize(insn);
   // Of eight bytes the upper four are ignored.
@@ -308,7 +301,7 @@ export const MISC_ROWS: Readonly<Record<string, SystemRow>> = {
   In: io('in'), Out: io('out'),
   Insb: stringIo('in'), Insw: stringIo('in'), Insd: stringIo('in'),
   Outsb: stringIo('out'), Outsw: stringIo('out'), Outsd: stringIo('out'),
-  pushf, popf, movToSeg, popSeg, enter,
+  popf, movToSeg, popSeg, enter,
   Lds: loadFar(SEG.ds), Les: loadFar(SEG.es), Lfs: loadFar(SEG.fs), Lgs: loadFar(SEG.gs), Lss: loadFar(SEG.ss),
   Lar: inspected(LAR_TYPES, ({ raw }) => raw & 0x00ffff00),
   Lsl: inspected(LSL_TYPES, ({ limit }) => limit),

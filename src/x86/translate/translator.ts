@@ -73,12 +73,17 @@ export interface TranslatorOptions {
   readonly tableSlots?: number;
 }
 
+/** What a step came to. */
+export const STEP = { ran: 0, evaluateOne: 1, cold: 2 } as const;
+export type Step = (typeof STEP)[keyof typeof STEP];
+
 export interface Translator {
   /**
-   * At a block boundary with budget left and the current fetch page valid for rip. True: translated code ran, the
-   * state is at an instruction boundary. False: evaluate at least one instruction, up to the next block boundary.
+   * At a block boundary with budget left and the current fetch page valid for rip. `ran`: translated code ran, the
+   * state is at an instruction boundary. Else the evaluator's turn: of one instruction, after which translated code
+   * may go on, or up to the next block boundary. `inMiddle`: no block may begin here, so this only looks for what is there.
    */
-  step(): boolean;
+  step(inMiddle: boolean): Step;
   /** The frame's bytes changed: what was made from them is void. */
   invalidate(mfn: number): void;
   /** Forgets everything (a restored checkpoint, another machine). */
@@ -89,12 +94,12 @@ export interface Translator {
 const TABLE_SLOTS = 16384;
 const MAX_PAGE_REGIONS = 64;
 const MAX_MODES = 4096;
-const HOT_AFTER = 48;
+const HOT_AFTER = 12;
 /** Executions that make a block worth taking along. */
 const LUKEWARM = 3;
-/** A module costs about 0.2 ms besides its functions: hot entries wait for company, but not beyond URGENT times the heat. */
+/** A module costs about 0.2 ms besides its functions: hot entries wait for company, until their blocks were evaluated this often meanwhile. */
 const BATCH = 16;
-const URGENT = 4;
+const PATIENCE = 64;
 const MAX_REGION_INSNS = 600;
 /** Heat of an entry that cannot be translated: it never gets hot again. */
 const NEVER = 0xffff;
@@ -124,8 +129,8 @@ interface CodePage {
   functions: PageFunction[];
   regroups: number;
   readonly entryOf: Map<number, { readonly fn: PageFunction; readonly label: number }>;
-  /** Hot entries that wait for the next module, with their heat when they began to. */
-  readonly waiting: Map<number, number>;
+  /** Hot entries that wait for the next module. */
+  readonly waiting: Set<number>;
   /** Entries that were asked for although they are inside a region. */
   readonly sticky: Set<number>;
 }
@@ -188,6 +193,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   let evaluateFirst = false;
   /** Hot entries that wait to be translated together. */
   let pending: { readonly page: CodePage; readonly rip: number }[] = [];
+  /** Executions of those that wait, since the last module. */
+  let waited = 0;
   /** How often a frame's code was thrown away: frames that change often must get hotter. */
   const thrown = new Map<number, number>();
 
@@ -216,7 +223,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     if (list === undefined) pages.set(mfn, (list = []));
     let page = list.find((p) => p.vpn === vpn && p.known === known);
     if (page === undefined) {
-      page = { mfn, vpn, known, heat: new Uint16Array(4096), functions: [], regroups: 0, entryOf: new Map(), waiting: new Map(), sticky: new Set() };
+      page = { mfn, vpn, known, heat: new Uint16Array(4096), functions: [], regroups: 0, entryOf: new Map(), waiting: new Set(), sticky: new Set() };
       list.push(page);
     }
     lastPage = page;
@@ -275,6 +282,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       else rips.push(rip);
     }
     pending = [];
+    waited = 0;
     const made: Made[] = [];
     for (const [page, rips] of waiting) translate(page, rips, made);
     for (const long of [false, true]) load(long, made.filter(({ page }) => page.known.mode.long === long));
@@ -307,8 +315,9 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     const missing = new Set<number>();
     for (const rip of rips) {
       page.waiting.delete(rip);
-      const head = absorbed.find((fn) => fn.starts.has(rip))?.starts.get(rip);
-      // Coming in at the head of the loop keeps the loop simple, and is soon enough.
+      const inside = absorbed.find((fn) => fn.starts.has(rip))?.starts.get(rip);
+      // Coming in at the head of the loop keeps the loop simple, and is soon enough: unless that was tried already.
+      const head = inside === undefined || page.sticky.has(inside) ? (inside === undefined ? undefined : rip) : inside;
       if (head !== undefined) page.sticky.add(head);
       missing.add(head ?? rip);
       page.heat[rip & 0xfff] = NEVER;
@@ -382,12 +391,12 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     if (heat < hotAfter) return false;
     const hot = options.eager === true ? hotAfter : Math.min((hotAfter * (isInner(page, rip) ? INNER : 1)) << Math.min(thrown.get(page.mfn) ?? 0, 6), 0x1fff);
     if (heat < hot) return false;
-    const since = page.waiting.get(rip);
-    if (since === undefined) {
-      page.waiting.set(rip, heat);
+    if (page.waiting.has(rip)) waited++;
+    else {
+      page.waiting.add(rip);
       pending.push({ page, rip });
     }
-    if (pending.length < batch && heat - (since ?? heat) < hot * (URGENT - 1)) return false;
+    if (pending.length < batch && waited < PATIENCE) return false;
     flush();
     return page.entryOf.has(rip);
   }
@@ -401,21 +410,21 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     else if (entry !== undefined) u32[(jumpCacheBase + jumpCacheOffset(rip) + JUMP_CACHE.hops) >>> 2] = NO_MORE_HOPS;
   }
 
-  function step(): boolean {
+  function step(inMiddle: boolean): Step {
     const known = modeOf(word(STATE.mode));
-    if (!known.mode.translatable) return false;
+    if (!known.mode.translatable) return STEP.cold;
     const rip = ripNow();
     const mfn = word(STATE.fetchMaddr) >>> 12;
     if (evaluateFirst || (word(STATE.eflagsRest) & EFLAGS.TF) !== 0 || word(STATE.shadow) !== 0) {
       evaluateFirst = false;
-      return false;
+      return STEP.evaluateOne;
     }
     const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
     if (!holds(at, rip) || u32[at + KEY] !== (mfn * 4096 + known.number) >>> 0) {
       const page = pageOf(mfn, addressPage(rip), known);
       let entry = page.entryOf.get(rip);
       if (entry === undefined) {
-        if (!warmUp(page, rip)) return false;
+        if (inMiddle || !warmUp(page, rip)) return STEP.cold;
         entry = page.entryOf.get(rip) as NonNullable<typeof entry>;
       }
       fillJumpCache(page, rip, entry.fn.slot, entry.label);
@@ -424,7 +433,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     const left = dispatcherFor(known.mode).run(known.mode.user ? TLB.execUser : TLB.execSup, known.number);
     if (left === LEFT.stop) evaluateFirst = true;
     else if (left === LEFT.hops) join(known);
-    return true;
+    return STEP.ran;
   }
 
   function invalidate(mfn: number): void {
@@ -457,6 +466,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     lastPage = undefined;
     freeSlots = [];
     pending = [];
+    waited = 0;
     nextSlot = 1;
     evaluateFirst = false;
   }
