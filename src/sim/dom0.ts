@@ -150,7 +150,7 @@ export class Dom0 {
     // While its vCPU is still there to say where it stood: positions of a domain never go back.
     world.emit(EVENT.domainDestroyed, domId, 0, []);
     destroyDomain(world.hv, domain);
-    const goesOn = this.toolstack.awaitsDomain || [...world.hv.domains.values()].some(({ life }) => life.kind === 'running');
+    const goesOn = this.toolstack.awaitsDomain || world.goesOn();
     if (!goesOn) world.end('crash', `domain ${domain.name} was saved and could not be restored`);
   }
 

@@ -419,9 +419,15 @@ export class World implements WorldPort {
   domainShutdown(domId: number, reason: number, text: string): void {
     if (this.#services.get(`${DOM0_SERVICE}:0`)?.domainShutdown?.(domId, reason) === true) return;
     const outcome = SHUTDOWN_OUTCOME[reason] ?? 'crash';
-    if (outcome !== 'crash' && [...this.hv.domains.values()].some(({ life }) => life.kind === 'running')) return;
+    if (outcome !== 'crash' && this.goesOn()) return;
     this.#printLastWords();
     this.end(outcome, text);
+  }
+
+  /** A domain is running that is not only there for others. */
+  goesOn(): boolean {
+    const services = this.spec.domains.filter(({ service }) => service === true).map(({ name }) => name);
+    return [...this.hv.domains.values()].some(({ life, name }) => life.kind === 'running' && !services.includes(name));
   }
 
   /** xenconsoled outlives the guests: what they printed right before the end (a panic's last lines) is not lost with them. */

@@ -48,6 +48,51 @@ describe('blkfront', () => {
   });
 });
 
+describe('netfront', () => {
+  test('two guests find each other, answer every ping and send every datagram back; replays are exact', async () => {
+    const { bytes, console } = await recordBoot('neighbours');
+    expect(console).toMatch(/10\.0\.0\.2 answered 10 pings/);
+    expect(console).toMatch(/10\.0\.0\.1 answered 10 pings/);
+    expect(console).toMatch(/10\.0\.0\.2 sent back 10 datagrams/);
+    expect(console.match(/vif0: 10 pings answered/g)).toHaveLength(2);
+    expect(console.match(/every grant and port is back/g)).toHaveLength(2);
+    expect((await replayBytes(bytes)).verdict).toBe('exact');
+  });
+});
+
+test('a domain that is only there for others does not keep the world going', async () => {
+  const { console, world } = await recordBoot('neighbours', {
+    change: (spec) => ({ ...spec, domains: spec.domains.map((domain, index) => (index === 0 ? domain : { ...domain, service: true, model: { ...(domain.model as NonNullable<typeof domain.model>), drivers: { nets: [{ vif: 0, ip: '10.0.0.2', steps: [{ do: 'serve' }] }] } } })) }),
+  });
+  expect(console).toMatch(/10\.0\.0\.2 answered 10 pings/);
+  expect(world.ended).toMatchObject({ outcome: 'poweroff', text: 'domain first shut down: poweroff' });
+});
+
+describe('suspension', () => {
+  test('twice with requests in flight: nothing is lost, nothing stays behind; replays are exact', async () => {
+    for (const paging of ['pae', 'nopae'] as const) {
+      const boot = await recordBoot('suspend', { change: (spec) => ({ ...spec, domains: spec.domains.map((domain) => ({ ...domain, model: { ...(domain.model as NonNullable<typeof domain.model>), paging } })) }) });
+      expect(boot.console.match(/resumed/g)).toHaveLength(2);
+      expect(boot.console).toMatch(/xvda: all steps done/);
+      expect(boot.console).toMatch(/10\.77\.0\.1 answered 50 pings/);
+      expect(boot.console).toMatch(/every grant and port is back[^]*every frame is back/);
+      expect(wrongPages(boot, 0, 300, 2)).toEqual([]);
+      expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
+    }
+  });
+});
+
+test('what is typed on the console arrives, and the guest powers off when it is told to: by keys or through control/shutdown', async () => {
+  const plan: DriverPlan = { nets: [{ vif: 0, ip: '10.0.0.2', steps: [{ do: 'serve' }] }] };
+  const told = (step: Pick<InputStep, 'send' | 'command'>) => recordBoot('neighbours', { change: (spec) => ({ ...spec, input: [{ domain: 'first', after: 'has 10.0.0.2', ...step }], domains: spec.domains.slice(0, 1).map((domain) => ({ ...domain, model: { ...(domain.model as NonNullable<typeof domain.model>), drivers: plan } })) }) });
+  const typed = await told({ send: 'hello\npoweroff\n' });
+  expect(typed.console).toMatch(/typed: hello\r\ntyped: poweroff[^]*every grant and port is back/);
+  expect(typed.world.ended?.outcome).toBe('poweroff');
+  const asked = await told({ command: { do: 'shutdown', how: 'reboot' } });
+  expect(asked.console).toMatch(/told to shut down: reboot[^]*every grant and port is back/);
+  expect(asked.world.ended?.outcome).toBe('reboot');
+});
+
 test('a plan from anybody’s file is checked', () => {
   const spec = (drivers: unknown) => modelGuestProblem({ guest: 'paravirt', backend: 'xen', paging: 'pae', program: [], drivers: drivers as DriverPlan });
   expect(spec({ disks: [{ disk: 'xvda', steps: [{ do: 'flush' }] }] })).toBeUndefined();

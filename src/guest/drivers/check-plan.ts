@@ -15,6 +15,13 @@ const DISK_STEPS: Steps = {
   sleep: { ns: whole(0, 1e15) },
 };
 
+const isIp: Check = (value) => typeof value === 'string' && /^(\d{1,3}\.){3}\d{1,3}$/.test(value) && value.split('.').every((part) => Number(part) < 256);
+const NET_STEPS: Steps = {
+  ping: { to: isIp, times: whole(0, 1e6) },
+  udp: { to: isIp, times: whole(0, 1000) },
+  serve: { ns: (value) => value === undefined || whole(0, 1e15)(value) },
+};
+
 const fieldsOf = (value: unknown): Readonly<Record<string, unknown>> => (typeof value === 'object' && value !== null ? value : {}) as Readonly<Record<string, unknown>>;
 
 function stepsProblem(steps: unknown, rows: Steps): string | undefined {
@@ -44,7 +51,7 @@ function jobsProblem(jobs: unknown, what: string, fields: Readonly<Record<string
 export function planProblem(plan: unknown): string | undefined {
   if (plan === undefined) return undefined;
   if (typeof plan !== 'object' || plan === null) return 'drivers that are no plan';
-  const { disks } = plan as Readonly<Record<string, unknown>>;
-  const problem = jobsProblem(disks, 'disks', { disk: isText }, DISK_STEPS);
+  const { disks, nets } = plan as Readonly<Record<string, unknown>>;
+  const problem = jobsProblem(disks, 'disks', { disk: isText }, DISK_STEPS) ?? jobsProblem(nets, 'nets', { vif: whole(0, 255), ip: isIp }, NET_STEPS);
   return problem === undefined ? undefined : `has ${problem}`;
 }

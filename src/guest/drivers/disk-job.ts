@@ -24,6 +24,7 @@ function* steps(machinery: Machinery, disk: Disk, job: DiskJob): Task<string | u
   if (machinery.stopping) return 'stopped before the first step';
   yield* machinery.say(`${job.disk}: ${disk.pages} pages`);
   for (const step of job.steps) {
+    if (machinery.stopping) return `stopped before ${step.do}`;
     const problem = yield* oneStep(machinery, disk, step);
     if (problem !== undefined) return `${step.do}${'page' in step ? ` of ${step.pages} pages from ${step.page}` : ''}: ${problem}`;
   }

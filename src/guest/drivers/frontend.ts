@@ -168,7 +168,7 @@ export abstract class Frontend {
     }
   }
   *#isOver(): Task<boolean> {
-    if (this.machinery.stopping) return true;
+    if (this.machinery.leaving) return true;
     return (yield* this.machinery.store.read(`${this.node}/state`)) === undefined;
   }
 
@@ -210,7 +210,7 @@ export abstract class Frontend {
       if (yield* this.#look()) return false;
       if (this.backendState === XENBUS_STATE.connected) break;
       if (this.backendState !== XENBUS_STATE.initWait && this.backendState !== XENBUS_STATE.initialised) return false;
-      if (machinery.stopping) return false;
+      if (machinery.leaving) return false;
       yield BLOCK;
     }
     yield* this.begin();
@@ -226,7 +226,7 @@ export abstract class Frontend {
       if (yield* this.#look()) return;
       const { connected, closing } = XENBUS_STATE;
       if (this.backendState !== connected && this.backendState !== closing) return;
-      const leaving = this.backendState === closing || this.machinery.stopping;
+      const leaving = this.backendState === closing || this.machinery.leaving;
       yield* this.work(leaving);
       if (leaving && !this.busy) return;
       if (!(this.#watch as StoreWatch).fired) yield BLOCK;

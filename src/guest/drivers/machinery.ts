@@ -21,8 +21,10 @@ export class Machinery {
   readonly store: StoreClient;
   /** How often the domain has been restored: whatever was shared before is void. */
   restores = 0;
-  /** The guest ends: jobs give up, devices are given back. */
+  /** The guest is to end: jobs give up at their next step. */
   stopping = false;
+  /** They have: devices are given back. */
+  leaving = false;
   /** Sentences about what did not go well. */
   readonly complaints: string[] = [];
 

@@ -16,8 +16,23 @@ export interface DiskJob {
   readonly steps: readonly DiskStep[];
 }
 
+export type NetStep =
+  | { readonly do: 'ping'; readonly to: string; readonly times: number }
+  /** Datagrams to the other side's echo service. */
+  | { readonly do: 'udp'; readonly to: string; readonly times: number }
+  /** Nothing but answering others, for so long; without `ns` until the guest is told to stop. */
+  | { readonly do: 'serve'; readonly ns?: number };
+
+export interface NetJob {
+  /** vif0 is 0. */
+  readonly vif: number;
+  readonly ip: string;
+  readonly steps: readonly NetStep[];
+}
+
 export interface DriverPlan {
   readonly disks?: readonly DiskJob[];
+  readonly nets?: readonly NetJob[];
 }
 
 /** The pattern: each word says value, page and its own place, so that pieces of two writes never look like one. */

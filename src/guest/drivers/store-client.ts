@@ -205,13 +205,10 @@ export class StoreClient {
     }
   }
   /** After a restore: another xenstored, which knows none of our watches. */
-  *resume(restored: boolean): Task {
-    if (restored) {
-      this.#input = '';
-      this.#suspending = false;
-      for (const watch of [...this.#watches.values()]) if (this.#watches.has(watch.token)) yield* this.#mustWatch(XS.WATCH, watch);
-    }
+  *resume(): Task {
+    this.#input = '';
     this.#suspending = false;
+    for (const watch of [...this.#watches.values()]) if (this.#watches.has(watch.token)) yield* this.#mustWatch(XS.WATCH, watch);
     this.#kernel.scheduler.wakeThreads();
   }
 }

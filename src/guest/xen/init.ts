@@ -54,7 +54,8 @@ export function xenInit(xen: XenState, batch: Batch, pinning: Pinning, mmu: PvMm
   };
 }
 
-function* readStartInfo(xen: XenState): Task {
+/** At the start, and after a restore: what Xen and the builder left there. */
+export function* readStartInfo(xen: XenState): Task {
   const { m } = xen;
   const word = function* (field: { at: number }): Task<number> {
     return yield m.load32(xen.bootEsi + field.at);

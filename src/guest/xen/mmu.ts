@@ -171,7 +171,7 @@ export function xenMmu(xen: XenState, batch: Batch, pinning: Pinning): PvMmu {
 }
 
 /** shared_info appears in the page that the kernel keeps for it. */
-function* mapShared(xen: XenState): Task {
+export function* mapShared(xen: XenState): Task {
   const entry = xen.startInfo.sharedInfoMaddr + 0x63;
   yield* xen.must('the mapping of shared_info', HC.update_va_mapping, xen.sharedVaddr, lowHalf(entry), highHalf(entry), 2);
 }
