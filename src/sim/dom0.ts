@@ -142,6 +142,8 @@ export class Dom0 {
     const domain = world.hv.domain(domId);
     const tenant = this.#tenants.get(domId);
     if (domain === undefined || tenant === undefined) return;
+    // xenconsoled reads what is left in the ring before it lets go of it.
+    world.service(domId, 'console')?.run();
     this.toolstack.forgetDomain(domId);
     this.store.release(domId);
     this.store.removeAsDom0(`/local/domain/${domId}`);
