@@ -7,7 +7,7 @@
 //   reach        a walk as the processor does it, from the loaded roots: what d1 can write or read
 //   translations the same for what the processor has cached
 //   owners       frames change hands only through Xen's pool or a transfer, and forget what they were
-//   machphys     machine-to-phys entries of others stay
+//   machphys     machine-to-phys entries of others stay (DOMID_IO's are anybody's)
 //   answers      Xen tells d1 of d1's frames only
 //   events       d2's ports and pending bits change only where d1 is the other end; a closed port is not pending
 //   progress     a hypercall that is asked to stop does so before it has (un)checked many tables
@@ -120,6 +120,7 @@ export class Laws {
     const told = Array.isArray(answer) && answer[0] === 0 && answer[1] === 0 ? Number(step['nr'] ?? 0) : 0;
     const { statusMfns } = this.#context.d1.grants;
     if (step.op === 'evt' && step['cmd'] === 'close' && (answer as { rc: number }).rc === 0) this.#heardOfClosed(Number(step['port']));
+    this.#noteStale();
     if (step.op === 'gstatusf' && told > statusMfns.length) this.#heard = { law: 'answers', text: `d1 was told ${told} status frames; it has ${statusMfns.length}` };
   }
 
@@ -165,7 +166,7 @@ export class Laws {
     for (const mfn of machine.dirtyFrames()) {
       if (frames.owner[mfn] === FREE_OWNER) {
         // A guest that gave a frame away without a flush may still store through its stale translation.
-        if (this.#words(mfn).some((word) => word !== 0) && !this.#storedStale(mfn)) this.#report('contents', `${name(mfn)} is free and not empty`);
+        if (this.#words(mfn).some((word) => word !== 0) && !this.#stale.has(mfn)) this.#report('contents', `${name(mfn)} is free and not empty`);
       } else if (frames.owner[mfn] === 1) {
         const words = this.#words(mfn);
         for (let i = 0; i < 1024; i++) {
@@ -179,10 +180,11 @@ export class Laws {
   }
 
   readonly #stale = new Set<number>();
-  #storedStale(mfn: number): boolean {
+  /** After every step, also where judgement comes at the end: the flush may come before it. */
+  #noteStale(): void {
     const { cpu } = this.#context.vcpu;
-    if (cpu instanceof ScriptCpu) for (const one of cpu.cached()) if (one.mfn === mfn && one.writable) this.#stale.add(mfn);
-    return this.#stale.has(mfn);
+    if (!(cpu instanceof ScriptCpu)) return;
+    for (const { mfn, writable } of cpu.cached()) if (writable && this.#hv.frames.owner[mfn] === FREE_OWNER) this.#stale.add(mfn);
   }
 
   #checkMachphys(): void {
@@ -190,7 +192,8 @@ export class Laws {
     const now = this.#m2pNow();
     for (let mfn = 0; mfn < frames.frameCount; mfn++) {
       const owner = frames.owner[mfn];
-      const mayChange = owner === 1 || owner === FREE_OWNER || owner !== this.#owner[mfn];
+      // Whoever names DOMID_IO may set the entries of its frames: Xen asks for no right there.
+      const mayChange = owner === 1 || owner === DOMID.IO || owner === FREE_OWNER || owner !== this.#owner[mfn];
       if (!mayChange && (now[mfn * 2] !== this.#m2p[mfn * 2] || now[mfn * 2 + 1] !== this.#m2p[mfn * 2 + 1])) this.#report('machphys', `the machine-to-phys entry of ${name(mfn)}, a frame of d${owner}, was changed by d1`);
     }
     this.#m2p.set(now);
