@@ -70,7 +70,7 @@ export function bisectInstructions(a: Timeline, b: Timeline, until: number, symb
 }
 
 /** Whose turn it is here, and what it performs next. */
-function nextInstruction({ world }: Timeline, symbols: Symbols | undefined): Pick<InstructionBisect, 'vcpu' | 'instruction' | 'code'> {
+export function nextInstruction({ world }: Timeline, symbols: Symbols | undefined): Pick<InstructionBisect, 'vcpu' | 'instruction' | 'code'> {
   const { current } = world.saveOwn();
   const cpu = current?.cpu;
   if (current === undefined || cpu === undefined) return { vcpu: undefined, instruction: undefined, code: [] };

@@ -75,6 +75,7 @@ export class Timeline {
   /** In order; the first is the beginning. Empty if the world cannot be restored. */
   readonly #checkpoints: Snapshot[] = [];
   #at: string | undefined;
+  #writes: { readonly world: World; readonly frames: Set<number> } | undefined;
   /** A checkpoint that was made before turned out damaged: none of them is used any more. */
   damage: string | undefined;
   /** Where the last seek began to run. */
@@ -141,6 +142,24 @@ export class Timeline {
   /** To the end of the recording. */
   seekEnd(): Place {
     return this.seek({ insns: Infinity });
+  }
+
+  /** Goes on from here by running, past whatever checkpoints there are. */
+  goOn(target: Target): Place {
+    this.#at = undefined;
+    this.#runTo(target);
+    return this.place();
+  }
+
+  /** Goes on to so many instructions: is the frame written on the way, be it with what it holds already? */
+  writes(mfn: number, insns: number): boolean {
+    const { world } = this;
+    if (this.#writes?.world !== world) this.#writes = { world, frames: world.frameHashes.track() };
+    world.frameHashes.current();
+    this.#writes.frames.clear();
+    this.goOn({ insns });
+    world.frameHashes.current();
+    return this.#writes.frames.has(mfn);
   }
 
   /** Leaves a checkpoint here. Undefined if this world cannot be restored. */

@@ -63,6 +63,7 @@ test.each([
   ['branch with other memory', ['branch', 'pae.rxr', '--at', '900', '--set', 'memory=64'], /memory decides what happens before the position too; a branch can change max-instructions/],
   ['branch over its parent', ['branch', 'pae.rxr', '--at', '900', '-o', './pae.rxr'], /does not take the place/],
   ['branch with a limit before the place', ['branch', 'pae.rxr', '--at', '900', '--set', 'max-instructions=5'], /the run ends \(limit\) after \d+ events and 5 instructions/],
+  ['who of an address that is not mapped', ['who', 'pae.rxr', 'vaddr', '0x1000', '--before', '900'], /domain 1 maps nothing there at event 900/],
   ['who of a relative path', ['who', 'pae.rxr', 'path', 'name'], /give an absolute path/],
   ['checkpoints too near', ['checkpoint', 'pae.rxr', '--every', '5'], /--every 5: give at least 1000/],
   ['bisect without a way', ['bisect', 'pae.rxr', 'pae.rxr'], /takes --instruction/],

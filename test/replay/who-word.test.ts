@@ -1,0 +1,63 @@
+// Who changed a word of memory last: the answer of a search is the one of running instruction by instruction.
+import { expect, test } from 'vitest';
+import { bytesSource, openRecording } from '../../src/log/reader.ts';
+import { specOf } from '../../src/node/recorded-world.ts';
+import { zlibCodec } from '../../src/node/zlib-codec.ts';
+import { Timeline } from '../../src/replay/timeline.ts';
+import { maddrOf, mfnOfPfn, whoChangedWord } from '../../src/replay/who-word.ts';
+import { imagesOf, recordBoot } from './boots.ts';
+
+const FROM = 1_180_000;
+const TO = 1_186_000;
+
+test('words of the stack, of rings and of tables: found where stepping sees them change last, also back to their old value', async () => {
+  const recording = openRecording(bytesSource('test.rxr', (await recordBoot('pv-i386-pae')).bytes), { codec: zlibCodec(1) });
+  const spec = specOf(recording);
+  const open = async (everyInsns: number): Promise<Timeline> => new Timeline({ recording, spec, images: (await imagesOf(spec)).domains, everyInsns });
+  const stepping = await open(0);
+  stepping.seek({ insns: FROM });
+  const { machine } = stepping.world;
+  const last = new Map<number, { insns: number; before: number; after: number }>();
+  const written = stepping.world.frameHashes.track();
+  stepping.world.frameHashes.current();
+  written.clear();
+  let words = machine.u32.slice();
+  for (let insns = FROM; insns < TO; ) {
+    insns = stepping.goOn({ insns: insns + 1 }).insns;
+    stepping.world.frameHashes.current();
+    for (const mfn of written) {
+      for (let at = (machine.ramBase + mfn * 4096) >>> 2, i = 0; i < 1024; i++) {
+        const [before, after] = [words[at + i] as number, machine.u32[at + i] as number];
+        if (before === after) continue;
+        last.set(mfn * 4096 + i * 4, { insns, before, after });
+        words[at + i] = after;
+      }
+    }
+    written.clear();
+  }
+  words = new Uint32Array(0);
+  expect(last.size).toBeGreaterThan(20);
+  const timeline = await open(500_000);
+  const every = Math.ceil(last.size / 6);
+  for (const [maddr, { insns, before, after }] of [...last].filter((_, index) => index % every === 0)) {
+    timeline.seek({ insns: TO });
+    expect(whoChangedWord(timeline, maddr, undefined), `maddr ${maddr}`).toMatchObject({ insns, before, after });
+  }
+  expect(timeline.diverged).toBe(false);
+});
+
+test('an address leads to its frame, and so does a pfn', async () => {
+  const recording = openRecording(bytesSource('test.rxr', (await recordBoot('pv-i386-pae')).bytes), { codec: zlibCodec(1) });
+  const spec = specOf(recording);
+  const timeline = new Timeline({ recording, spec, images: (await imagesOf(spec)).domains, everyInsns: 0 });
+  timeline.seek({ event: 900 });
+  const cpu = timeline.world.hv.vcpu(1, 0)?.cpu;
+  const esp = cpu?.reg(4) as number;
+  const maddr = maddrOf(timeline, 1, esp) as number;
+  const seen = cpu?.translate(esp, 'read', false);
+  expect(seen).toEqual({ ok: true, maddr });
+  const pfn = timeline.world.hv.frames.getM2p(Math.floor(maddr / 4096));
+  expect(mfnOfPfn(timeline, 1, pfn)).toBe(Math.floor(maddr / 4096));
+  expect(maddrOf(timeline, 1, 0x1000)).toBeUndefined();
+  expect(mfnOfPfn(timeline, 1, 0xf_ffff)).toBeUndefined();
+});
