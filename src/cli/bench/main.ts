@@ -23,10 +23,20 @@ const runsProgram = (program: readonly UserStep[]) => (spec: WorldSpec): WorldSp
   ...spec, domains: spec.domains.map((domain) => (domain.model === undefined ? domain : { ...domain, model: { ...domain.model, program } })),
 });
 
+/** Disk, network, console and control, each with a little to do; the same world is not suspended. */
+const bootsWithDrivers = (spec: WorldSpec): WorldSpec => ({
+  ...spec, input: [],
+  domains: spec.domains.map((domain) => (domain.model === undefined ? domain : {
+    ...domain,
+    model: { ...domain.model, program: [], drivers: { disks: [{ disk: 'xvda', steps: [{ do: 'write', page: 0, pages: 11, value: 1 }, { do: 'check', page: 0, pages: 11, value: 1 }] }], nets: [{ vif: 0, ip: '10.77.0.20', steps: [{ do: 'ping', to: '10.77.0.1', times: 1 }] }] } },
+  })),
+});
+
 const WORKLOADS: readonly Workload[] = [
   { name: 'event storm', scenario: 'pv-i386-pae', settings: ['cmdline=storm=50000'] },
   { name: 'boot of our guest (PAE)', scenario: 'pv-i386-pae', settings: [] },
   { name: 'boot of the paravirt_ops guest (PAE)', scenario: 'boot-pae', settings: [] },
+  { name: 'boot of the paravirt_ops guest with all drivers', scenario: 'suspend', settings: ['digest-every=0'], change: bootsWithDrivers },
   { name: 'a million events of the paravirt_ops guest', scenario: 'boot-pae', settings: ['digest-every=0'], change: runsProgram(busyProgram(175)) },
   ...(storedImage('grub-i386') === undefined ? [] : [{ name: 'boot of PV GRUB', scenario: 'grub-i386', settings: [] }]),
 ];

@@ -38,6 +38,11 @@ export class Drivers {
     this.#control = new Control(this.machinery, () => this.#input.start());
   }
 
+  /** Frames that interfaces have handed to the network above them. */
+  get framesReceived(): number {
+    return [...this.#interfaces.values()].reduce((sum, { stack }) => sum + (stack?.framesSeen ?? 0), 0);
+  }
+
   /** Before the first process. */
   *start(): Task {
     const { machinery } = this;

@@ -55,6 +55,7 @@ export class NetStack {
   readonly datagrams: Datagram[] = [];
   /** Echo requests that were answered. */
   answered = 0;
+  framesSeen = 0;
   #nextPacketId = 1;
 
   constructor(mac: string, ip: string) {
@@ -65,6 +66,7 @@ export class NetStack {
   // -- what comes -----------------------------------------------------------------------------------
 
   frame(frame: Uint8Array): void {
+    this.framesSeen++;
     if (frame.length < ETHERNET_BYTES) return;
     const to = macText(frame.subarray(0, 6));
     if (to !== this.mac && to !== BROADCAST) return;

@@ -38,7 +38,6 @@ export class NetFront extends Frontend {
   #nextId = 0;
   /** Parts of a frame whose rest is still to come. */
   #parts: Uint8Array[] = [];
-  received = 0;
 
   constructor(machinery: Machinery, node: string, name: string, stack: NetStack) {
     super(machinery, node);
@@ -175,7 +174,6 @@ export class NetFront extends Frontend {
       if ((flags & NETRXF.more_data) !== 0) continue;
       this.#parts = [];
       if (parts.length === 0) continue;
-      this.received++;
       this.stack.frame(joined(parts));
       this.machinery.wake();
     }
