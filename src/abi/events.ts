@@ -16,6 +16,7 @@
 // different layouts of state can still be compared event by event.
 import { InvariantViolation, assert } from '../base/assert.ts';
 import { HYPERCALL } from './hypercall-numbers.ts';
+import { SHADOW_CALL_NAMES, SHADOW_FAULT } from './shadow-calls.ts';
 
 /**
  * uint: an integer 0 <= n < 2^53. sint: an integer, exact below 2^53 (results; guest addresses as
@@ -174,6 +175,10 @@ export const EVENT_ROWS = [
   { kind: 65, name: 'deviceState', role: 'derived', about: 'A back end changed its state in xenstore (XenbusState).', fields: [oneOf('device', DEVICE), uint('deviceId'), oneOf('state', XENBUS_STATE_NAME)] },
   { kind: 66, name: 'netFrame', role: 'derived', about: 'A frame passed a network interface of this domain; what was left open (checksum, segmentation) is said, not done.', fields: [uint('deviceId'), oneOf('way', FRAME_WAY), oneOf('checksum', CHECKSUM_STATE), oneOf('gso', GSO_TYPE), uint('gsoSize')], bytes: { name: 'frame', show: 'hex' } },
   { kind: 67, name: 'backendNote', role: 'derived', about: 'What a back end of this domain has to say, as to the kernel log of dom0.', fields: [oneOf('device', DEVICE), uint('deviceId')], bytes: { name: 'text', show: 'text' } },
+
+  // -- shadow paging -----------------------------------------------------------------------------
+  { kind: 68, name: 'shadowFault', role: 'derived', about: 'A page fault of a guest on shadow tables, and what became of it.', fields: [vaddr('vaddr'), hex('errorCode'), oneOf('what', SHADOW_FAULT)] },
+  { kind: 69, name: 'shadowCall', role: 'derived', about: 'A guest on shadow tables told its host something; queued is 1 for a call that waited in a queue.', fields: [oneOf('call', SHADOW_CALL_NAMES), result, uint('queued'), hex('a'), hex('b'), hex('c')] },
 ] as const satisfies readonly EventRow[];
 
 export type EventName = (typeof EVENT_ROWS)[number]['name'];

@@ -68,10 +68,10 @@ function checkStep(step: unknown, depth: number): number | string {
 export function modelGuestProblem(spec: ModelGuest): string | undefined {
   const { guest, backend, paging, pinning, bug, program } = spec as unknown as Readonly<Record<string, unknown>>;
   const choices: readonly (readonly [string, unknown, readonly unknown[]])[] = [
-    ['guest', guest, ['paravirt']], ['backend', backend, ['xen']], ['paging', paging, ['pae', 'nopae']],
+    ['guest', guest, ['paravirt']], ['backend', backend, ['xen', 'lguest', 'vmi', 'kvm']], ['paging', paging, ['pae', 'nopae']],
     ['pinning', pinning, ['late', 'early', 'writable', undefined]], ['bug', bug, [...PINNING_BUGS, undefined]],
   ];
-  for (const [name, value, allowed] of choices) if (!allowed.includes(value)) return `has ${name} ${JSON.stringify(value)}, where a world with Xen knows ${allowed.filter((each) => each !== undefined).join(', ')}`;
+  for (const [name, value, allowed] of choices) if (!allowed.includes(value)) return `has ${name} ${JSON.stringify(value)}, where a world knows ${allowed.filter((each) => each !== undefined).join(', ')}`;
   const instructions = checkSteps(program, 0);
   return typeof instructions === 'string' ? instructions : planProblem(spec.drivers);
 }

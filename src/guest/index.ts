@@ -1,16 +1,20 @@
 // The model guest as data, and the making of it.
 import type { DriverPlan } from './drivers/plan.ts';
 import type { GuestCode } from './guest-code.ts';
-import { Kernel } from './kernel/kernel.ts';
+import { Kernel, type Platform } from './kernel/kernel.ts';
 import { nativePlatform } from './native/index.ts';
 import type { MachinePort } from './operations.ts';
 import type { Paging } from './pte.ts';
+import { shadowPlatform } from './shadow/index.ts';
 import type { UserStep } from './user-program.ts';
 import { xenPlatform } from './xen/index.ts';
 import type { PinDiscipline, PinningBug } from './xen/state.ts';
 
-/** xen: direct tables, in a world with Xen. native: bare tables, on a machine without (sim/model/bare-machine.ts). */
-export type BackendName = 'xen' | 'native';
+/**
+ * xen: direct tables, in a world with Xen. lguest, vmi, kvm: shadow tables, in a world of their own.
+ * native: bare tables, on a machine without (sim/model/bare-machine.ts).
+ */
+export type BackendName = 'xen' | 'native' | 'lguest' | 'vmi' | 'kvm';
 
 /** Everything that decides what the guest does. A recording carries it. */
 export interface ModelGuest {
@@ -29,7 +33,18 @@ export interface ModelGuest {
 }
 
 export function createModelGuest(spec: ModelGuest, m: MachinePort): GuestCode & { readonly kernel: Kernel } {
-  const platform = spec.backend === 'native' ? nativePlatform(m, spec.paging) : xenPlatform(m, spec.paging, { discipline: spec.pinning ?? 'late', bug: spec.bug }, spec.drivers);
+  const platform = platformOf(spec, m);
   const kernel = new Kernel(m, platform, { paging: spec.paging, program: spec.program });
   return Object.assign(kernel, { kernel });
+}
+
+function platformOf({ backend, paging, pinning, bug, drivers }: ModelGuest, m: MachinePort): Platform {
+  switch (backend) {
+    case 'native':
+      return nativePlatform(m, paging);
+    case 'xen':
+      return xenPlatform(m, paging, { discipline: pinning ?? 'late', bug }, drivers);
+    default:
+      return shadowPlatform(m, paging, backend);
+  }
 }

@@ -16,6 +16,7 @@ import { Dom0 } from './dom0.ts';
 import type { InputSource } from './input.ts';
 import { createModelGuest } from '../guest/index.ts';
 import { ModelProcessor } from './model/model-processor.ts';
+import { buildShadowDomain, isShadowGuest, POOL_FRAMES } from './shadow-domain.ts';
 import type { DomainSpec, WorldSpec } from './spec.ts';
 import { World, type EventSink, type Observers } from './world.ts';
 
@@ -52,7 +53,7 @@ export function buildWorld(options: WorldOptions): World {
   if (spec.domains.length === 0) throw new UsageError('a world needs at least one domain');
   const guestFrames = spec.domains.reduce((sum, domain) => sum + domain.memoryMib * FRAMES_PER_MIB, 0);
   // The machine-to-phys tables take 12 bytes a frame.
-  const frameCount = guestFrames + XEN_FRAMES + Math.ceil((guestFrames * 12) / 4096) + spec.domains.length * 64;
+  const frameCount = guestFrames + XEN_FRAMES + Math.ceil((guestFrames * 12) / 4096) + spec.domains.reduce((sum, { model }) => sum + (isShadowGuest(model) ? POOL_FRAMES : 64), 0);
   const machine = new MachineMemory({ frameCount, arenaBytes: arenaBytes(frameCount, spec.domains.length) });
   const domIdOf = (name: string): number | undefined => {
     const index = spec.domains.findIndex((domain) => domain.name === name);
@@ -77,6 +78,10 @@ function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: numbe
   const spec = options.spec.domains[index];
   const images = options.images[index];
   assert(spec !== undefined && images !== undefined, `domain ${name} has no spec or no images`);
+  if (isShadowGuest(spec.model)) {
+    buildShadowDomain(world, { domId, spec, model: spec.model });
+    return;
+  }
   const cpu = processorFor(world, spec, {
     exceptions: 'exit',
     cpuid: images.kernel.wordBits === 64 ? pvCpuid64 : pvCpuid,

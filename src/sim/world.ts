@@ -17,7 +17,6 @@ import type { Vcpu } from '../hypervisor/domain.ts';
 import type { TimerKind, WorldPort } from '../hypervisor/world-port.ts';
 import type { Cpu } from '../x86/cpu.ts';
 import type { CpuExit } from '../x86/exit.ts';
-import { enterGuest, handleExit, reloadSegments, timerFired } from '../hypervisor/vcpu-run.ts';
 import type { Disk } from '../dom0/disk.ts';
 import { CHOICE_NAMES, type ChoiceName, type Choices } from './choices.ts';
 import { VirtualClock } from './clock.ts';
@@ -28,6 +27,7 @@ import type { InputSource } from './input.ts';
 import { deliverInput } from './input-delivery.ts';
 import { endOfTime, outcomeOfSilence } from './silence.ts';
 import { SHUTDOWN_OUTCOME, type Outcome } from './outcome.ts';
+import { enterVcpu, leaveVcpu, switchedTo, vcpuTimer, type Hosts } from './vcpu-host.ts';
 import type { WorldSpec } from './spec.ts';
 import type { Advance, EventSink, Observers, Service, WorldProfile } from './world-faces.ts';
 
@@ -49,6 +49,7 @@ export class World implements WorldPort {
   readonly observers: Observers;
   readonly frameHashes: FrameHashes;
   readonly faults: FaultInjector;
+  readonly hosts: Hosts = new Map(); // of guests on shadow page tables, by domain
   /** Set once, right after construction: the hypervisor needs the world as its port. */
   hv!: Hypervisor;
   sink: EventSink | undefined;
@@ -211,7 +212,7 @@ export class World implements WorldPort {
     switch (what.kind) {
       case 'timer':
         this.emit(EVENT.timerFired, what.domId, what.vcpuId, [valueIndex(TIMER_KIND, what.timer), atNs]);
-        timerFired(this.hv, what.domId, what.vcpuId, what.timer);
+        vcpuTimer(this, what.domId, what.vcpuId, what.timer);
         return;
       case 'backend':
         return this.#services.get(`${what.service}:${what.domId}`)?.run();
@@ -238,7 +239,7 @@ export class World implements WorldPort {
     this.#last = vcpu;
     if (!switched) return;
     this.emit(EVENT.vcpuSwitch, vcpu.domain.domId, vcpu.vcpuId, []);
-    reloadSegments(this.hv, vcpu);
+    switchedTo(this, vcpu);
   }
 
   /** The TSC is num ticks an instruction plus den ticks a nanosecond of idle time: exact integers. */
@@ -256,7 +257,7 @@ export class World implements WorldPort {
     const sliceBefore = this.#sliceLeft;
     let exit: CpuExit;
     if (this.profile === undefined) {
-      if (!this.#midSlice) enterGuest(this.hv, vcpu);
+      if (!this.#midSlice) enterVcpu(this, vcpu);
       exit = cpu.run(budget);
       this.#onExit(vcpu, exit);
     } else exit = this.#runProfiled(this.profile, vcpu, cpu, budget);
@@ -274,14 +275,13 @@ export class World implements WorldPort {
   }
 
   #onExit(vcpu: Vcpu, exit: CpuExit): void {
-    if (exit.kind === 'budget') return;
-    this.#workUnits = 0;
-    if (handleExit(this.hv, vcpu, exit) !== 'run') this.#sliceLeft = 0;
+    if (exit.kind !== 'budget') this.#workUnits = 0;
+    if (exit.kind !== 'budget' && !leaveVcpu(this, vcpu, exit)) this.#sliceLeft = 0;
   }
 
   #runProfiled(profile: WorldProfile, vcpu: Vcpu, cpu: Cpu, budget: number): CpuExit {
     const entering = profile.clock();
-    if (!this.#midSlice) enterGuest(this.hv, vcpu);
+    if (!this.#midSlice) enterVcpu(this, vcpu);
     const running = profile.clock();
     const exit = cpu.run(budget);
     const leaving = profile.clock();

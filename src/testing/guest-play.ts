@@ -2,6 +2,7 @@
 //
 //   the kernel stopped by itself, refused by nobody, and with every frame back
 //   every process saw what the model of it (guest-model.ts) sees
+//   on shadow tables: whenever they must be true, they are (checkers/shadow-checker.ts)
 //   on Xen: nothing stays pinned but the kernel's own tables, no port and no grant is left
 import type { ModelGuest } from '../guest/index.ts';
 import type { Kernel } from '../guest/kernel/kernel.ts';
@@ -9,7 +10,9 @@ import type { Paging } from '../guest/pte.ts';
 import type { UserStep } from '../guest/user-program.ts';
 import type { PinDiscipline, PinningBug, XenCounts } from '../guest/xen/state.ts';
 import type { XenPlatform } from '../guest/xen/index.ts';
+import { shadowProblems, shadowViewOf } from '../checkers/shadow-checker.ts';
 import { FRAME } from '../hypervisor/frame-table.ts';
+import type { HostCounts, ShadowHost } from '../shadow/host.ts';
 import { buildWorld } from '../sim/build-world.ts';
 import { SeededChoices } from '../sim/choices.ts';
 import { ScriptedInput } from '../sim/input.ts';
@@ -38,6 +41,12 @@ export const GUEST_SETUPS: readonly GuestSetup[] = [
   { name: 'xen, two-level, writable page tables', backend: 'xen', paging: 'nopae', pinning: 'writable' },
   { name: 'xen, PAE, early pinning', backend: 'xen', paging: 'pae', pinning: 'early' },
   { name: 'xen, two-level, early pinning', backend: 'xen', paging: 'nopae', pinning: 'early' },
+  { name: 'lguest, PAE', backend: 'lguest', paging: 'pae' },
+  { name: 'lguest, two-level', backend: 'lguest', paging: 'nopae' },
+  { name: 'vmi, PAE', backend: 'vmi', paging: 'pae' },
+  { name: 'vmi, two-level', backend: 'vmi', paging: 'nopae' },
+  { name: 'kvm, PAE', backend: 'kvm', paging: 'pae' },
+  { name: 'kvm, two-level', backend: 'kvm', paging: 'nopae' },
 ];
 
 export interface GuestRun {
@@ -46,6 +55,8 @@ export interface GuestRun {
   readonly histories: ReadonlyMap<string, readonly string[]>;
   /** What Xen was asked; undefined elsewhere. */
   readonly counts: XenCounts | undefined;
+  /** What the shadow-paging host did; undefined elsewhere. */
+  readonly shadowCounts: HostCounts | undefined;
   readonly insns: number;
   /** What does not hold, apart from histories. */
   readonly problems: readonly string[];
@@ -53,6 +64,8 @@ export interface GuestRun {
 
 const MEMORY_MIB = 6;
 const MOST_INSNS = 200_000_000;
+/** Of each run no more are told. */
+const MOST_SHADOW_PROBLEMS = 5;
 /** Ports that live as long as the domain: xenstore, console, the timer. */
 const LASTING_PORTS = 3;
 
@@ -63,32 +76,49 @@ function specOf({ backend, paging, pinning, bug }: GuestSetup, program: readonly
 export interface PlayGuestOptions {
   readonly memoryMib?: number;
   readonly seed?: string;
+  /** Of a back end with a world: called before it runs. For mistakes to be found. */
+  readonly prepare?: (world: World) => void;
 }
 
 /** Plays a program; Xen's world has no recording. */
-export function playGuest(setup: GuestSetup, program: readonly UserStep[], { memoryMib = MEMORY_MIB, seed = '1' }: PlayGuestOptions = {}): GuestRun {
-  return setup.backend === 'native' ? playBare(specOf(setup, program), memoryMib) : playXen(specOf(setup, program), memoryMib, seed);
+export function playGuest(setup: GuestSetup, program: readonly UserStep[], { memoryMib = MEMORY_MIB, seed = '1', prepare }: PlayGuestOptions = {}): GuestRun {
+  return setup.backend === 'native' ? playBare(specOf(setup, program), memoryMib) : playWorld(specOf(setup, program), memoryMib, seed, prepare);
 }
 
 function playBare(spec: ModelGuest, memoryMib: number): GuestRun {
   const machine = new BareMachine(spec, memoryMib);
   const { outcome, text, insns } = machine.run(MOST_INSNS);
-  return { outcome, console: machine.console, histories: historiesOf(machine.kernel), counts: undefined, insns, problems: kernelProblems(outcome, text, machine.console) };
+  return { outcome, console: machine.console, histories: historiesOf(machine.kernel), counts: undefined, shadowCounts: undefined, insns, problems: kernelProblems(outcome, text, machine.console) };
 }
 
-function playXen(model: ModelGuest, memoryMib: number, seed: string): GuestRun {
+/** On Xen or on the shadow-paging host. */
+function playWorld(model: ModelGuest, memoryMib: number, seed: string, prepare: PlayGuestOptions['prepare']): GuestRun {
   const spec: WorldSpec = { ...SPEC_DEFAULTS, digestEveryInsns: 0, maxInstructions: MOST_INSNS, domains: [{ name: 'guest', kernel: { name: 'model:paravirt' }, model, cmdline: '', memoryMib }] };
   let console = '';
   const world = buildWorld({
     spec, images: [{ kernel: modelKernelImage(model), ramdisk: undefined }], choices: new SeededChoices(seed), input: (domIdOf) => new ScriptedInput([], domIdOf),
     observers: { consoleOut: (_domId, bytes) => { for (const byte of bytes) console += String.fromCharCode(byte); } },
   });
+  const shadow = world.hosts.get(1);
+  const watch = shadow === undefined ? undefined : watchShadow(shadow);
+  prepare?.(world);
   const end = world.advance(Infinity);
   const kernel = kernelOf(world);
   const outcome = end.kind === 'ended' ? end.outcome : end.kind;
   const problems = kernelProblems(outcome, end.kind === 'ended' ? end.text : '', console);
-  if (problems.length === 0) problems.push(...xenProblems(world));
-  return { outcome, console, histories: historiesOf(kernel), counts: (kernel.platform as XenPlatform).xen.counts, insns: world.insns(), problems };
+  if (watch !== undefined) problems.push(...watch.problems);
+  else if (problems.length === 0) problems.push(...xenProblems(world));
+  const counts = shadow === undefined ? (kernel.platform as XenPlatform).xen.counts : undefined;
+  return { outcome, console, histories: historiesOf(kernel), counts, shadowCounts: shadow?.counts, insns: world.insns(), problems };
+}
+
+/** Judges the shadows at every flush, and the frames in them after each. */
+function watchShadow(host: ShadowHost): { readonly problems: string[] } {
+  const problems: string[] = [];
+  host.world.flushed = () => {
+    if (problems.length < MOST_SHADOW_PROBLEMS) problems.push(...shadowProblems(shadowViewOf(host)));
+  };
+  return { problems };
 }
 
 /** The kernel that a world's first domain runs. */

@@ -5,6 +5,7 @@ import { entryAt, ENTRY_NAMES, entryVaddr, kernelTextPage, KERNEL_TEXT, stubVadd
 import { nativePlatform } from '../../src/guest/native/index.ts';
 import { MachinePort, OPERATION_NAMES, OPERATION_ROWS } from '../../src/guest/operations.ts';
 import type { ParavirtOps } from '../../src/guest/paravirt-ops/index.ts';
+import { shadowPlatform } from '../../src/guest/shadow/index.ts';
 import { xenPlatform } from '../../src/guest/xen/index.ts';
 import { MachineMemory } from '../../src/machine/memory.ts';
 import { createCpu } from '../../src/x86/create.ts';
@@ -24,6 +25,9 @@ const port = (): MachinePort => new MachinePort({ reg: () => 0, setReg: () => {}
 describe.each([
   ['native', nativePlatform(port(), 'pae').ops],
   ['xen', xenPlatform(port(), 'nopae', { discipline: 'late' }).ops],
+  ['lguest', shadowPlatform(port(), 'pae', 'lguest').ops],
+  ['vmi', shadowPlatform(port(), 'nopae', 'vmi').ops],
+  ['kvm', shadowPlatform(port(), 'pae', 'kvm').ops],
 ] as const)('%s', (name, ops) => {
   test('fills every hook of every group', () => {
     expect(ops.info.name).toBe(name);

@@ -26,12 +26,16 @@ import type { CpuOptions } from '../../x86/cpu.ts';
 import { VECTOR, type CpuExit, type Exception } from '../../x86/exit.ts';
 import { probeWrite, readBytes, readLinear, reportCode, writeBytes, writeLinear } from '../../x86/memory-access.ts';
 import { lookup } from '../../x86/paging.ts';
+import type { GuestProcessor, Pending } from '../../shadow/guest-processor.ts';
 import { Processor } from '../../x86/processor.ts';
 import { SHADOW, STATE } from '../../x86/state-layout.ts';
+import { pendingOf } from './pending.ts';
 
 const BUDGET: CpuExit = { kind: 'budget' };
 const HYPERCALL_EXIT: CpuExit = { kind: 'softint', vector: 0x82, insnBytes: 2 };
 const FIXUP = entryVaddr('fixup');
+const GP0: Exception = { vector: VECTOR.GP, errorCode: 0 };
+const IF = 0x200;
 /** Nested entries before somebody must have made a mistake. */
 const MOST_CONTEXTS = 64;
 /** How performing an operation ended, if not with an answer (>= 0). */
@@ -52,9 +56,15 @@ interface Context {
   answer: number;
 }
 
-export class ModelProcessor extends Processor {
+/** Operations that a host carries out for its guest: they leave as #GP does where privilege is missing. */
+export type TrapSet = ReadonlySet<number>;
+const NO_TRAPS: TrapSet = new Set();
+
+export class ModelProcessor extends Processor implements GuestProcessor {
   override readonly restorable = false;
   readonly port: MachinePort;
+  interruptLine = 0;
+  readonly #traps: TrapSet;
   #code: GuestCode | undefined;
   readonly #idt: boolean;
   readonly #contexts: Context[] = [];
@@ -66,8 +76,9 @@ export class ModelProcessor extends Processor {
   #raised: Exception | undefined;
   #exit: CpuExit | undefined;
 
-  constructor(machine: MachineMemory, options: CpuOptions) {
+  constructor(machine: MachineMemory, options: CpuOptions, traps = NO_TRAPS) {
     super(machine, { ...options, tier: 'evaluate' });
+    this.#traps = traps;
     this.#idt = options.exceptions === 'idt';
     this.port = new MachinePort(this);
   }
@@ -86,11 +97,23 @@ export class ModelProcessor extends Processor {
     return top !== undefined && top.paid >= 0 && this.eip() === top.at ? top.op : undefined;
   }
 
+  pending(): Pending | undefined {
+    const op = this.pendingOperation();
+    return op === undefined ? undefined : pendingOf(op);
+  }
+  complete(answer: number): void {
+    const context = this.#contexts.at(-1) as Context;
+    this.setReg(REG.eax, answer >>> 0);
+    this.setEip(context.behind);
+    this.addRetired(1);
+  }
+
   override run(budgetInsns: number): CpuExit {
     let left = budgetInsns;
     this.#moved = true;
     for (;;) {
       if (left <= 0) return BUDGET;
+      if (this.interruptLine !== 0 && (this.eflags() & IF) !== 0 && this.core.get32(STATE.shadow) === SHADOW.none) return { kind: 'exception', exception: { vector: this.interruptLine } };
       if (this.core.user) left = this.#runUser(left);
       else {
         const before = this.retired();
@@ -187,7 +210,7 @@ export class ModelProcessor extends Processor {
     context.loaded = true;
     this.setEip(context.behind);
     // The shadow of STI ends with the next instruction.
-    if (this.#idt) this.core.set32(STATE.shadow, SHADOW.none);
+    this.core.set32(STATE.shadow, SHADOW.none);
   }
 
   /** The exception goes to the owner, or through the IDT. */
@@ -234,6 +257,7 @@ export class ModelProcessor extends Processor {
       this.setReg(REG.ecx, op.c);
       this.setReg(REG.edx, op.d);
     }
+    if (this.#traps.has(op.kind)) return this.#raise(GP0);
     const before = this.retired();
     this.#runStub();
     if (op.kind === OP.iret && this.retired() !== before) this.#contexts.pop();

@@ -1,0 +1,136 @@
+// The checker of shadow page tables. Whenever a guest has flushed, whatever its processor can reach
+// through the shadow must be what its own tables say, and no more:
+//
+//   presence    a page of the shadow is present in the guest's tables
+//   rights      user access, writing, execution are allowed there at every level
+//   frame       its machine frame is the one of the guest-physical number that stands there
+//   dirty       a page that can be written without the host's knowing is marked dirty there
+//   place       entries lead to the guest's frames and to shadow tables of the level below, nowhere else;
+//               where the host traps stores, no frame that has a shadow is writable
+//
+// It reads both trees from memory, by the manual (SDM vol. 3, 4.3 and 4.4), and shares nothing with
+// the host that fills them.
+import type { MachineMemory } from '../machine/memory.ts';
+import type { ShadowHost } from '../shadow/host.ts';
+
+export interface ShadowView {
+  readonly machine: MachineMemory;
+  readonly pae: boolean;
+  /** Machine address of the loaded shadow root; guest-physical one of the guest's. */
+  readonly shadowRoot: number;
+  readonly guestRoot: number;
+  readonly p2m: readonly number[];
+  /** Frames of shadow tables with their level and the guest table they stand for. */
+  readonly tables: ReadonlyMap<number, { readonly level: number; readonly gpa: number }>;
+  /** Stores to the guest's tables are trapped. */
+  readonly traps: boolean;
+}
+
+export function shadowViewOf({ pager, cr, cpu, style }: ShadowHost): ShadowView {
+  const { machine, shape, p2m } = pager.options;
+  const tables = new Map([...pager.tables.values()].map(({ mfn, level, gpa }) => [mfn, { level, gpa }]));
+  return { machine, pae: shape.levels === 3, shadowRoot: cpu.cr(3), guestRoot: cr[3], p2m, tables, traps: style === 'kvm' };
+}
+
+interface Entry {
+  readonly present: boolean;
+  readonly write: boolean;
+  readonly user: boolean;
+  readonly dirty: boolean;
+  readonly nx: boolean;
+  readonly frame: number;
+}
+/** Everything that a walk adds up. */
+interface Rights {
+  readonly write: boolean;
+  readonly user: boolean;
+  readonly nx: boolean;
+}
+const ALL: Rights = { write: true, user: true, nx: false };
+const MOST_PROBLEMS = 10;
+
+class ShadowCheck {
+  readonly #view: ShadowView;
+  readonly #guestFrames: ReadonlySet<number>;
+  readonly #shadowedFrames: ReadonlySet<number>;
+  readonly problems: string[] = [];
+
+  constructor(view: ShadowView) {
+    this.#view = view;
+    this.#guestFrames = new Set(view.p2m);
+    this.#shadowedFrames = new Set([...view.tables.values()].filter(({ level }) => level < 3).map(({ gpa }) => view.p2m[gpa / 4096] as number));
+  }
+
+  run(): string[] {
+    const { pae, shadowRoot } = this.#view;
+    this.#tree(shadowRoot, pae ? 3 : 2, 0, ALL);
+    return this.problems;
+  }
+
+  #say(vaddr: number, text: string): void {
+    if (this.problems.length < MOST_PROBLEMS) this.problems.push(`the shadow at 0x${vaddr.toString(16)} ${text}`);
+  }
+
+  #entry(maddr: number): Entry {
+    const { machine, pae } = this.#view;
+    const lo = machine.readU32(maddr);
+    const hi = pae ? machine.readU32(maddr + 4) : 0;
+    return { present: (lo & 1) !== 0, write: (lo & 2) !== 0, user: (lo & 4) !== 0, dirty: (lo & 0x40) !== 0, nx: hi >>> 31 !== 0, frame: ((hi & 0xff) << 20) + (lo >>> 12) };
+  }
+  #size(level: number): { readonly count: number; readonly bytes: number; readonly shift: number } {
+    const { pae } = this.#view;
+    if (!pae) return { count: 1024, bytes: 4, shift: level === 2 ? 22 : 12 };
+    return { count: level === 3 ? 4 : 512, bytes: 8, shift: [12, 21, 30][level - 1] as number };
+  }
+  /** A PAE root's entries have no rights of their own. */
+  #with(rights: Rights, entry: Entry, level: number): Rights {
+    return level === 3 ? rights : { write: rights.write && entry.write, user: rights.user && entry.user, nx: rights.nx || entry.nx };
+  }
+
+  #tree(table: number, level: number, vaddr: number, rights: Rights): void {
+    const { count, bytes, shift } = this.#size(level);
+    const { tables } = this.#view;
+    for (let i = 0; i < count; i++) {
+      const entry = this.#entry(table + i * bytes);
+      if (!entry.present) continue;
+      const at = vaddr + i * 2 ** shift;
+      const sum = this.#with(rights, entry, level);
+      if (level === 1) this.#leaf(at, entry, sum);
+      else if (tables.get(entry.frame)?.level !== level - 1) this.#say(at, `has an entry of level ${level} that leads to no shadow table of level ${level - 1}`);
+      else this.#tree(entry.frame * 4096, level - 1, at, sum);
+    }
+  }
+
+  #leaf(vaddr: number, entry: Entry, rights: Rights): void {
+    if (!this.#guestFrames.has(entry.frame)) return this.#say(vaddr, `maps machine frame 0x${entry.frame.toString(16)}, which is not the guest's`);
+    if (this.#view.traps && entry.write && this.#shadowedFrames.has(entry.frame)) this.#say(vaddr, 'can be written, but is a table whose stores must trap');
+    const guest = this.#guest(vaddr);
+    if (guest === undefined) return this.#say(vaddr, 'is present, where the guest’s tables have nothing');
+    const { p2m } = this.#view;
+    if (p2m[guest.entry.frame] !== entry.frame) this.#say(vaddr, `maps machine frame 0x${entry.frame.toString(16)}, the guest's frame 0x${guest.entry.frame.toString(16)} is another`);
+    if (rights.write && !guest.rights.write) this.#say(vaddr, 'can be written, which the guest’s tables do not allow');
+    if (rights.user && !guest.rights.user) this.#say(vaddr, 'can be reached by user code, which the guest’s tables do not allow');
+    if (!rights.nx && guest.rights.nx) this.#say(vaddr, 'can be executed, which the guest’s tables do not allow');
+    if (rights.write && !guest.entry.dirty) this.#say(vaddr, 'can be written, but the guest’s entry is not marked dirty');
+  }
+
+  /** What the guest's own tables say of a page; undefined: nothing. */
+  #guest(vaddr: number): { readonly entry: Entry; readonly rights: Rights } | undefined {
+    const { p2m, pae, guestRoot } = this.#view;
+    let table = guestRoot;
+    let rights = ALL;
+    for (let level = pae ? 3 : 2; ; level--) {
+      const { count, bytes, shift } = this.#size(level);
+      const mfn = p2m[Math.floor(table / 4096)];
+      if (mfn === undefined) return undefined;
+      const entry = this.#entry(mfn * 4096 + (table % 4096) + (Math.floor(vaddr / 2 ** shift) % count) * bytes);
+      if (!entry.present) return undefined;
+      rights = this.#with(rights, entry, level);
+      if (level === 1) return { entry, rights };
+      table = entry.frame * 4096;
+    }
+  }
+}
+
+/** What does not hold; empty if all is well. Call it when the guest has flushed. */
+export const shadowProblems = (view: ShadowView): string[] => new ShadowCheck(view).run();
