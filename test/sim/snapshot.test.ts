@@ -119,6 +119,7 @@ describe.each(RESTORABLE)('%s', (name) => {
 describe('what a checkpoint holds', () => {
   test('every field of the world is saved, or is wiring that is named here with its reason', () => {
     const WIRING: Readonly<Record<string, string>> = {
+      hosts: 'of guests on shadow tables, which are run again from their start; what lies below such a guest lies in frames',
       spec: 'a constant of the recording', machine: 'its bytes are saved by Snapshots', clock: 'idleNs is saved; the rest is of the spec', queue: 'saved as its entries',
       choices: 'a row of its own', observers: 'of the host', frameHashes: 'derived from memory', hv: 'a row of its own', sink: 'of the host', profile: 'of the host', input: 'a row of its own',
       '#services': 'a row of its own', '#lastNs': 'of the spec', disk: 'asks the services',
