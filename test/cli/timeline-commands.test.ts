@@ -47,8 +47,9 @@ describe('with --json, one object', () => {
     expect(made).toMatchObject({ code: 0, stderr: '' });
     expect(JSON.parse(made.stdout)).toMatchObject({ file: 'pae.rxc', checkpoints: 7 });
     expect(existsSync(join(folder, 'pae.rxc'))).toBe(true);
+    // At the first point of rest after it.
     const until = await rexen('replay', 'pae.rxr', '--until', '950', '--json');
-    expect(JSON.parse(until.stdout)).toMatchObject({ outcome: 'stopped', events: 950, text: expect.stringMatching(/from the checkpoint/) });
+    expect(JSON.parse(until.stdout)).toMatchObject({ outcome: 'stopped', events: 952, text: expect.stringMatching(/from the checkpoint/) });
   });
 
   test('who: the last event and those before it', async () => {
