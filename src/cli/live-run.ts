@@ -4,6 +4,8 @@ import { loadImages, portableSpec, type LoadedImages } from '../node/load-images
 import { createRecordingFile, type RecordingFile } from '../node/recording-worker.ts';
 import type { World as LoggedWorld } from '../log/packets.ts';
 import { CheckWatch, type CheckMode } from '../replay/check-watch.ts';
+import { choicesFor, PLAN_OPTION, planText, type ChoicePlan } from '../replay/plan.ts';
+import { unmetExpectations } from '../replay/planned-run.ts';
 import { profileLines, profileOf, TimedSink } from '../replay/profile.ts';
 import { KindCounts, Recorder } from '../replay/recorder.ts';
 import { INPUTS_OPTION, type LogMode } from '../replay/whole-digest.ts';
@@ -11,7 +13,6 @@ import { EventEncoder } from '../log/event-encoder.ts';
 import { EventsDigest, recordingDigest } from '../log/digest.ts';
 import { encodeMessage } from '../log/packets.ts';
 import { buildWorld } from '../sim/build-world.ts';
-import { SeededChoices } from '../sim/choices.ts';
 import { LiveInput, ScriptedInput, StoppableInput, type InputSource } from '../sim/input.ts';
 import type { Scenario } from '../sim/scenario.ts';
 import { StateDigester } from '../sim/state-digest.ts';
@@ -28,6 +29,8 @@ import { durationText, type Summary } from './summary.ts';
 export interface LiveRun {
   readonly scenario: Scenario;
   readonly seed: string;
+  /** What it does differently from its seed; default: nothing. */
+  readonly plan?: ChoicePlan;
   /** Undefined: nothing is recorded. */
   readonly file: string | undefined;
   readonly compression: 'none' | 'deflate';
@@ -48,7 +51,7 @@ function loggedWorld(run: LiveRun, images: LoadedImages): LoggedWorld {
   const { nsPerInsn } = scenario.spec;
   return {
     scenario: scenario.name,
-    options: [{ name: 'spec', value: JSON.stringify(portableSpec(scenario.spec)) }, ...(run.log === 'inputs' ? [INPUTS_OPTION] : [])],
+    options: [{ name: 'spec', value: JSON.stringify(portableSpec(scenario.spec)) }, ...(run.log === 'inputs' ? [INPUTS_OPTION] : []), ...(run.plan === undefined ? [] : [{ name: PLAN_OPTION, value: planText(run.plan) }])],
     seed,
     images: images.files.map(({ ref }) => ref),
     nsPerInsnNumerator: nsPerInsn.num,
@@ -104,7 +107,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   const timed = (sink: EventSink): EventSink => (run.profile ? (timedSink = new TimedSink(sink, () => performance.now())) : sink);
   const world = buildWorld({
     // As a replay will have it: the names of this machine's folders reach no guest.
-    spec: portableSpec(scenario.spec), images: images.domains, choices: new SeededChoices(run.seed), input, sink: makeSink,
+    spec: portableSpec(scenario.spec), images: images.domains, choices: choicesFor(run.seed, run.plan), input, sink: makeSink,
     observers: { consoleOut: (domId, bytes) => console.add(domId, bytes), ...(check === 'off' ? {} : { quiescent: watch.quiescent }) },
     ...(run.profile ? { clock: () => performance.now() } : {}),
   });
@@ -130,7 +133,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   const sidecar = totals === undefined ? undefined : checkpoints?.save(run.file as string, totals.digest);
   const wallMs = performance.now() - started;
   const digest = totals?.digest ?? recordingDigest(encodeMessage('World', header), (digestOnly as DigestOnly).digest.last);
-  const unmet = unmetExpectations(scenario, ended.outcome, console.text(1));
+  const unmet = unmetExpectations(scenario.expect, ended.outcome, console.text(1));
   const summary: Summary = {
     scenario: scenario.name, seed: run.seed, outcome: ended.outcome, text: ended.text,
     events: world.eventCount, instructions: end.instructions, virtualTimeNs: end.virtualTimeNs,
@@ -176,20 +179,6 @@ export async function driveInterruptibly(world: World, { label, progress: wanted
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
   }
-}
-
-/** What the scenario expects and did not get, as sentences. */
-function unmetExpectations(scenario: Scenario, outcome: string, consoleText: string): string[] {
-  const { expect } = scenario;
-  const unmet: string[] = [];
-  if (expect.outcome !== undefined && expect.outcome !== outcome) unmet.push(`the scenario expects the outcome ${expect.outcome}, not ${outcome}`);
-  let from = 0;
-  for (const text of expect.console ?? []) {
-    const at = consoleText.indexOf(text, from);
-    if (at < 0) unmet.push(`the console never showed ${JSON.stringify(text)}${from > 0 ? ' after what came before it' : ''}`);
-    else from = at + text.length;
-  }
-  return unmet;
 }
 
 /** Keeps what the guests print, and shows it as it comes. */

@@ -4,8 +4,8 @@ import { loadImages } from '../node/load-images.ts';
 import { divergenceLines } from '../replay/divergence-report.ts';
 import { eventDiffLines, relationText } from '../replay/diff.ts';
 import { runTwice } from '../replay/lock-step.ts';
+import { choicesFor, type ChoicePlan } from '../replay/plan.ts';
 import { buildWorld } from '../sim/build-world.ts';
-import { SeededChoices } from '../sim/choices.ts';
 import { ScriptedInput } from '../sim/input.ts';
 import type { Scenario } from '../sim/scenario.ts';
 import { portableSpec } from '../node/load-images.ts';
@@ -25,10 +25,10 @@ export async function verifyRecording(file: string, progress: boolean): Promise<
 }
 
 /** Runs the scenario twice in lock-step, and compares as it goes. */
-export async function runScenarioTwice(scenario: Scenario, seed: string): Promise<SelfCheck & { readonly events: number; readonly stateDigests: number; readonly outcome: string }> {
+export async function runScenarioTwice(scenario: Scenario, seed: string, plan?: ChoicePlan): Promise<SelfCheck & { readonly events: number; readonly stateDigests: number; readonly outcome: string }> {
   const images = await loadImages(scenario.spec);
   const spec = portableSpec(scenario.spec);
-  const found = runTwice((_, sink) => buildWorld({ spec, images: images.domains, choices: new SeededChoices(seed), input: (domIdOf) => new ScriptedInput(spec.input, domIdOf), sink }));
+  const found = runTwice((_, sink) => buildWorld({ spec, images: images.domains, choices: choicesFor(seed, plan), input: (domIdOf) => new ScriptedInput(spec.input, domIdOf), sink }));
   const { events, stateDigests, outcome, parting, state } = found;
   const facts = { events, stateDigests, outcome };
   if (parting !== undefined) {

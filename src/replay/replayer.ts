@@ -6,9 +6,10 @@ import type { Recording, PositionedEvent } from '../log/reader.ts';
 import { ReplayEncoder, type Divergence } from '../log/replay-encoder.ts';
 import type { StateDigest } from '../log/packets.ts';
 import { parseCommand } from '../dom0/toolstack.ts';
-import { SeededChoices, type ChoiceName, type Choices } from '../sim/choices.ts';
+import type { ChoiceName, Choices } from '../sim/choices.ts';
 import { RecordedInputs, type RecordedInput } from '../sim/input.ts';
 import type { EventSink, World } from '../sim/world.ts';
+import { choicesOf } from './plan.ts';
 import { KindCounts } from './recorder.ts';
 import { logModeOf, WholeDigest } from './whole-digest.ts';
 
@@ -18,14 +19,14 @@ export interface StateDivergence {
   readonly parts: readonly { readonly name: string; readonly expected: string; readonly actual: string }[];
 }
 
-/** Answers from the recording; beyond its end, or after a divergence, from the seed. */
+/** Answers from the recording; beyond its end, or after a divergence, from its seed and plan. */
 export class RecordedChoices implements Choices {
   readonly #encoder: ReplayEncoder;
-  readonly #fallback: SeededChoices;
+  readonly #fallback: Choices;
 
-  constructor(encoder: ReplayEncoder, seed: string) {
+  constructor(encoder: ReplayEncoder, fallback: Choices) {
     this.#encoder = encoder;
-    this.#fallback = new SeededChoices(seed);
+    this.#fallback = fallback;
   }
 
   pick(name: ChoiceName, options: number): number {
@@ -72,10 +73,11 @@ export class Replayer implements EventSink {
   constructor(recording: Recording, digestState: () => StateDigest['parts']) {
     this.recording = recording;
     this.encoder = new ReplayEncoder(recording);
-    const { seed, nsPerInsnNumerator: num, nsPerInsnDenominator: den } = recording.world;
+    const { nsPerInsnNumerator: num, nsPerInsnDenominator: den } = recording.world;
     this.#whole = logModeOf(recording.world) === 'inputs' ? new WholeDigest({ num, den }) : undefined;
-    // A recording of inputs has no choices: its seed has them.
-    this.choices = this.#whole === undefined ? new RecordedChoices(this.encoder, seed) : new SeededChoices(seed);
+    const own = choicesOf(recording.world);
+    // A recording of inputs has no choices: its seed and plan have them.
+    this.choices = this.#whole === undefined ? new RecordedChoices(this.encoder, own) : own;
     const inputs: RecordedInput[] = [];
     for (const event of recording.inputs()) {
       const input = recordedInput(event);

@@ -7,6 +7,7 @@ import { applySettings } from '../../sim/settings.ts';
 import { MOST_VIRTUAL_SEC } from '../../sim/spec.ts';
 import type { Scenario } from '../../sim/scenario.ts';
 import { brokenLines, type CheckMode } from '../../replay/check-watch.ts';
+import { parsePlan, type ChoicePlan } from '../../replay/plan.ts';
 import { INPUTS_DIGEST_EVERY_INSNS, type LogMode } from '../../replay/whole-digest.ts';
 import { runLive } from '../live-run.ts';
 import { report } from '../report.ts';
@@ -17,6 +18,7 @@ import { everyArgument } from './checkpoint.ts';
 export interface RunOptions {
   readonly output?: string;
   readonly seed: string;
+  readonly plan?: string;
   readonly set: readonly string[];
   readonly json?: boolean;
   readonly quiet?: boolean;
@@ -40,6 +42,7 @@ function withRunOptions(command: Command): Command {
   return command
     .argument('<scenario>', 'a name from `rexen scenarios`, a scenario file, an xl.cfg file, or a kernel image')
     .option('--seed <n>', 'seed of every choice: a whole number', '1')
+    .option('--plan <text>', 'answers that differ from the seed: NAME#NTH=ANSWER,..., after `calm` from the calmest run (as `bisect` and `explore` print them)')
     .option('--set <key=value>', 'change a setting of the world; may be given several times', collect, [])
     .option('--cmdline <text>', "the first domain's command line")
     .option('--ramdisk <file>', "the first domain's ramdisk")
@@ -69,11 +72,13 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
   await loadHashes();
   const scenario = withOptions(await findScenario(name), options);
   const seed = parseSeed(options.seed);
-  if (options.twice === true) return twice(scenario, seed, options);
+  const plan = options.plan === undefined ? undefined : parsePlan(options.plan);
+  if (options.twice === true) return twice(scenario, seed, plan, options);
   const file = recording ? (options.output ?? `${scenario.name.replaceAll('/', '-')}.rxr`) : undefined;
   const result = await runLive({
     scenario,
     seed,
+    ...(plan === undefined ? {} : { plan }),
     file,
     compression: options.compress ?? 'deflate',
     log: options.log ?? 'all',
@@ -93,9 +98,9 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
   process.exitCode = verified?.same === false ? 1 : code;
 }
 
-async function twice(scenario: Scenario, seed: string, options: RunOptions): Promise<void> {
+async function twice(scenario: Scenario, seed: string, plan: ChoicePlan | undefined, options: RunOptions): Promise<void> {
   if (options.interactive === true) throw new UsageError('--twice and --interactive do not go together: nobody types the same twice');
-  const { lines, ...facts } = await runScenarioTwice(scenario, seed);
+  const { lines, ...facts } = await runScenarioTwice(scenario, seed, plan);
   process.exitCode = facts.same ? 0 : 1;
   process.stdout.write(options.json === true ? `${JSON.stringify({ scenario: scenario.name, seed, ...facts })}\n` : `${lines.join('\n')}\n`);
 }

@@ -1,0 +1,72 @@
+// One run of a scenario under given choices, without files and without a command line: how it ended, what
+// it owes its scenario, and a name for the cause by which failures are told apart.
+import { InvariantViolation } from '../base/assert.ts';
+import { buildWorld, type DomainImages } from '../sim/build-world.ts';
+import type { Choices } from '../sim/choices.ts';
+import { ScriptedInput } from '../sim/input.ts';
+import { OUTCOMES, type Outcome } from '../sim/outcome.ts';
+import type { Expectation } from '../sim/scenario.ts';
+import type { WorldSpec } from '../sim/spec.ts';
+import type { EventSink, World } from '../sim/world.ts';
+
+export interface RunSubject {
+  readonly spec: WorldSpec;
+  readonly images: readonly DomainImages[];
+  readonly expect: Expectation;
+}
+
+export interface PlannedRun {
+  readonly outcome: Outcome | 'bug';
+  readonly text: string;
+  readonly unmet: readonly string[];
+  /** Undefined: it did what its scenario expects. */
+  readonly cause: string | undefined;
+  readonly events: number;
+  readonly instructions: number;
+}
+
+const SLICE_INSNS = 20_000_000;
+
+/** `maxInstructions`: fewer than the spec allows, if a run that takes longer is of no interest. */
+export function runPlanned(subject: RunSubject, choices: Choices, options: { readonly sink?: (world: World) => EventSink; readonly maxInstructions?: number } = {}): PlannedRun {
+  const { images, expect } = subject;
+  const spec = { ...subject.spec, digestEveryInsns: 0, maxInstructions: Math.min(subject.spec.maxInstructions, options.maxInstructions ?? Infinity) };
+  const console: string[] = [];
+  let world: World | undefined;
+  try {
+    world = buildWorld({
+      spec, images, choices, input: (domIdOf) => new ScriptedInput(spec.input, domIdOf),
+      observers: { consoleOut: (domId, bytes) => { if (domId === 1) console.push(new TextDecoder('latin1').decode(bytes)); } },
+      ...(options.sink === undefined ? {} : { sink: options.sink }),
+    });
+    for (;;) {
+      const result = world.advance(SLICE_INSNS);
+      if (result.kind === 'ended') return summed(world, result.outcome, result.text, unmetExpectations(expect, result.outcome, console.join('')));
+    }
+  } catch (error) {
+    // A bug of this program is a failure like others: it has a plan that leads to it.
+    if (!(error instanceof InvariantViolation)) throw error;
+    return summed(world, 'bug', error.message, []);
+  }
+}
+
+function summed(world: World | undefined, outcome: PlannedRun['outcome'], text: string, unmet: readonly string[]): PlannedRun {
+  const failed = outcome === 'bug' || !OUTCOMES[outcome].done || unmet.length > 0;
+  return { outcome, text, unmet, cause: failed ? causeOf(outcome, text, unmet) : undefined, events: world?.eventCount ?? 0, instructions: world?.insns() ?? 0 };
+}
+
+/** Numbers aside, which differ from run to run. */
+const causeOf = (outcome: string, text: string, unmet: readonly string[]): string => [`${outcome}: ${text}`, ...unmet].join('; ').replace(/0x[0-9a-f]+|\d+/g, 'N');
+
+/** What the scenario expects and did not get, as sentences. */
+export function unmetExpectations(expect: Expectation, outcome: string, consoleText: string): string[] {
+  const unmet: string[] = [];
+  if (expect.outcome !== undefined && expect.outcome !== outcome) unmet.push(`the scenario expects the outcome ${expect.outcome}, not ${outcome}`);
+  let from = 0;
+  for (const text of expect.console ?? []) {
+    const at = consoleText.indexOf(text, from);
+    if (at < 0) unmet.push(`the console never showed ${JSON.stringify(text)}${from > 0 ? ' after what came before it' : ''}`);
+    else from = at + text.length;
+  }
+  return unmet;
+}
