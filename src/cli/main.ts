@@ -12,6 +12,7 @@ import { register as checkpoint } from './commands/checkpoint.ts';
 import { register as conform } from './commands/conform.ts';
 import { register as diff } from './commands/diff.ts';
 import { register as dump } from './commands/dump.ts';
+import { register as explore } from './commands/explore.ts';
 import { register as exportFiles } from './commands/export.ts';
 import { register as fetch } from './commands/fetch.ts';
 import { register as info } from './commands/info.ts';
@@ -24,7 +25,7 @@ import { register as who } from './commands/who.ts';
 import '../node/engine-flags.ts';
 import { version } from '../node/package-info.ts';
 
-const COMMANDS = [record, replay, info, dump, diff, bisect, branch, who, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
+const COMMANDS = [record, replay, info, dump, diff, bisect, explore, branch, who, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('rexen')

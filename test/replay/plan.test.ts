@@ -1,7 +1,15 @@
-// Choice plans: the text is the plan, and a plan changes the answers it names and no other.
+// Choice plans: the text is the plan, a plan changes the answers it names and no other, a recording knows its
+// plan, and what is left after shrinking cannot be shrunk.
 import { expect, test, describe } from 'vitest';
-import { parsePlan, planText, PlannedChoices, TracedChoices } from '../../src/replay/plan.ts';
+import { ddmin } from '../../src/replay/ddmin.ts';
+import { choicesFor, parsePlan, planText, PlannedChoices, TracedChoices } from '../../src/replay/plan.ts';
+import { runPlanned } from '../../src/replay/planned-run.ts';
+import { decidingEvents, placeAnswers, shrinkPlan } from '../../src/replay/shrink-plan.ts';
+import { PrngStream } from '../../src/base/prng.ts';
 import { SeededChoices } from '../../src/sim/choices.ts';
+import { findScenario } from '../../src/node/scenario-files.ts';
+import { applySettings } from '../../src/sim/settings.ts';
+import { imagesOf } from './boots.ts';
 
 describe('the text of a plan', () => {
   test.each(['', 'calm', 'calm,scheduler.next#12=1,fault.block.error#3=1', 'disk.latency#1=15'])('%j is read and printed alike', (text) => {
@@ -37,5 +45,45 @@ describe('planned choices', () => {
     const again = new PlannedChoices('1', { base: 'seed', answers: traced.deviations });
     expect(Array.from({ length: 40 }, () => again.pick('scheduler.next', 3))).toEqual(answers);
     expect(traced.deviations.length).toBeLessThan(40);
+  });
+});
+
+describe('delta debugging', () => {
+  test('finds a 1-minimal list, whatever fails', () => {
+    const stream = new PrngStream('ddmin', 'test');
+    for (let round = 0; round < 100; round++) {
+      // Fails if it has all members of any of a few sets, or an odd number above 20 of them: not monotone.
+      const sets = Array.from({ length: 1 + stream.below(3) }, () => Array.from({ length: 1 + stream.below(5) }, () => stream.below(60)));
+      const fails = (members: readonly number[]): boolean => sets.some((set) => set.every((each) => members.includes(each))) || (members.length > 20 && members.length % 2 === 1);
+      const all = Array.from({ length: 60 }, (_, index) => index);
+      const found = ddmin(all, fails);
+      expect(found.verified).toBe(true);
+      expect(fails(found.members)).toBe(true);
+      for (const left of found.members) expect(fails(found.members.filter((each) => each !== left))).toBe(false);
+    }
+  });
+  test('says so if the limit came first', () => {
+    expect(ddmin(Array.from({ length: 100 }, (_, index) => index), (members) => [3, 50, 90].every((each) => members.includes(each)), 10)).toMatchObject({ verified: false, tests: 10 });
+  });
+  test('nothing at all can be the smallest list', () => {
+    expect(ddmin([1, 2, 3], () => true)).toMatchObject({ members: [], verified: true });
+  });
+});
+
+describe('a failing run of our guest', () => {
+  test('comes down to the one request that was refused', async () => {
+    const { spec: plain, expect: expected } = await findScenario('pv-i386-pae');
+    const spec = applySettings(plain, ['faults=xenstore.access:6,upcall.delay:8,xenstore.slow:9']);
+    const subject = { spec, images: (await imagesOf(spec)).domains, expect: expected };
+    const failing = (): PlannedChoices => new PlannedChoices('3', parsePlan('calm,fault.upcall.delay#1=127,fault.xenstore.access#3=5,fault.xenstore.slow#5=143'));
+    const whole = runPlanned(subject, failing());
+    const found = shrinkPlan(subject, failing(), { base: 'calm', seed: '3' });
+    expect(found).toMatchObject({ minimal: true, deviations: 3, run: { cause: whole.cause } });
+    const { plan } = found as NonNullable<typeof found>;
+    expect(plan.answers.map(({ name }) => name)).toEqual(['fault.xenstore.access']);
+    expect(runPlanned(subject, choicesFor('3', parsePlan(planText(plan)))).cause).toBe(whole.cause);
+    expect(runPlanned(subject, choicesFor('3', parsePlan('calm'))).cause).toBeUndefined();
+    expect(placeAnswers(subject, '3', plan)).toMatchObject([{ choice: planText(plan).slice('calm,'.length), position: expect.stringMatching(/^\d+:d1v0:\d+$/) }]);
+    expect(decidingEvents(subject, '3', plan)?.a.line).toContain('fault name=fault.xenstore.access');
   });
 });

@@ -1,6 +1,7 @@
 // `rexen bisect A B --instruction`: from the first event in which two recordings differ down to the
 // instruction that parts their states. Exit code 0: they do not part, 1: they do, 2: bad input.
-import type { Command } from 'commander';
+// `rexen bisect SCENARIO --bad SEED`: the few choices that make a run fail (bisect-scenario.ts).
+import { Option, type Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
 import { openIndexed } from '../../log/indexed.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
@@ -9,13 +10,13 @@ import { zlibCodec } from '../../node/zlib-codec.ts';
 import { diffRecordings } from '../../replay/diff.ts';
 import { bisectInstructions } from '../../replay/instruction-bisect.ts';
 import { stateLines } from '../../replay/state-diff.ts';
+import { bisectScenario, type ScenarioBisectOptions } from '../bisect-scenario.ts';
 import { openTwo, strayedText } from '../two-timelines.ts';
 
-interface BisectOptions {
+interface BisectOptions extends ScenarioBisectOptions {
   readonly instruction?: boolean;
   readonly map?: string;
   readonly images: readonly string[];
-  readonly json?: boolean;
 }
 
 const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
@@ -23,17 +24,26 @@ const collect = (value: string, earlier: readonly string[]): readonly string[] =
 export function register(program: Command): void {
   program
     .command('bisect')
-    .description('find what makes two recordings part: the instruction before which their states are the same and after which they are not')
-    .argument('<a>', 'a recording')
-    .argument('<b>', 'another one')
+    .description('find what makes two recordings part (bisect A B --instruction), or which choices and faults make a scenario fail (bisect SCENARIO --bad SEED)')
+    .argument('<a>', 'a recording; or a scenario, as `run` takes it')
+    .argument('[b]', 'another recording')
     .option('--instruction', 'search between the events, by re-executing both')
     .option('--map <file>', "a System.map for the first domain's kernel (default: its own symbol table)")
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
+    .option('--bad <seed>', 'of a scenario: a seed that fails')
+    .option('--good <seed>', 'of a scenario: a seed that does not; finds which choices of the bad one flip it')
+    .option('--shrink', 'of a scenario: find the smallest plan that fails, against the calmest run (every answer 0, no fault)')
+    .option('--outcome <word>', 'of a scenario: the outcome that counts as failure (default: to fail as the bad seed does)')
+    .option('--set <key=value>', 'of a scenario: change a setting of the world; may be given several times', collect, [])
+    .option('--plan <text>', 'of a scenario: what the failing run does differently from the bad seed')
+    .option('-o, --output <file>', 'of a scenario: record the smallest failing run')
+    .addOption(new Option('--max-runs <n>', 'of a scenario: runs to try at most (default 5000)'))
     .option('--json', 'print one JSON object and nothing else')
     .action(bisect);
 }
 
-async function bisect(fileA: string, fileB: string, options: BisectOptions): Promise<void> {
+async function bisect(fileA: string, fileB: string | undefined, options: BisectOptions): Promise<void> {
+  if (fileB === undefined) return bisectScenario(fileA, options);
   if (options.instruction !== true) throw new UsageError('bisect A B takes --instruction; `rexen diff` finds the first event that differs');
   await loadHashes();
   const codec = zlibCodec();
