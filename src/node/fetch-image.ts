@@ -6,9 +6,9 @@ import { basename, join } from 'node:path';
 import { UsageError } from '../base/assert.ts';
 import { downloadPackage } from './debian-archive.ts';
 import { debianPackageFiles, isDebianPackage, type PackageFile } from './debian-package.ts';
-import { initramfsNameOf, KNOWN_IMAGES, knownImage, LINUX_DISK, type KnownImage } from './image-registry.ts';
+import { bootDiskNameOf, initramfsNameOf, KNOWN_IMAGES, knownImage, LINUX_DISK, type KnownImage } from './image-registry.ts';
 import { resolveImage, storedImage, storeImage, type StoredImage } from './image-store.ts';
-import { linuxInitramfs, linuxRootDisk } from './linux/guest-files.ts';
+import { linuxBootDisk, linuxInitramfs, linuxRootDisk } from './linux/guest-files.ts';
 import { isModuleFile } from './linux/kernel-modules.ts';
 
 type Say = (line: string) => void;
@@ -56,12 +56,12 @@ async function takePackage(rows: readonly KnownImage[], bytes: Uint8Array, name:
     const file = files.find((candidate) => row.inside.test(candidate.path));
     if (file === undefined) continue;
     stored.push(storeImage(row.name, file.bytes, `${name}: ${file.path}`));
-    if (row.linux === true) stored.push(...(await linuxCompanions(row, files, name, say)));
+    if (row.linux === true) stored.push(...(await linuxCompanions(row, file.bytes, files, name, say)));
   }
   return stored;
 }
 
-async function linuxCompanions(row: KnownImage, files: readonly PackageFile[], origin: string, say: Say): Promise<StoredImage[]> {
+async function linuxCompanions(row: KnownImage, kernel: Uint8Array, files: readonly PackageFile[], origin: string, say: Say): Promise<StoredImage[]> {
   const busybox = knownImage('busybox') as KnownImage;
   const fetched = storedImage(busybox.name) === undefined ? await fetchKnown(busybox, say) : [];
   const modules = files.filter((file) => isModuleFile(file.path));
@@ -70,5 +70,6 @@ async function linuxCompanions(row: KnownImage, files: readonly PackageFile[], o
     ...fetched,
     storeImage(initramfsNameOf(row.name), initramfs, `made of ${storedImage(busybox.name)?.origin ?? 'busybox'} and the modules of ${origin}`),
     storeImage(LINUX_DISK, linuxRootDisk(), 'made by Rexen'),
+    storeImage(bootDiskNameOf(row.name), linuxBootDisk(kernel, initramfs), `made of ${origin}`),
   ];
 }

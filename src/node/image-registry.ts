@@ -30,11 +30,13 @@ export const KNOWN_IMAGES: readonly KnownImage[] = [
 export const knownImage = (name: string): KnownImage | undefined => KNOWN_IMAGES.find((row) => row.name === name);
 
 export const initramfsNameOf = (kernel: string): string => `${kernel}-initramfs`;
+/** A disk from which GRUB can load the kernel. */
+export const bootDiskNameOf = (kernel: string): string => `${kernel}-boot-disk`;
 /** The root disk of the Linux guests; the same for every kernel. */
 export const LINUX_DISK = 'linux-root-disk';
 
 /** What to give `rexen fetch` to get that image; undefined if it is none of ours. */
 export function fetchedWith(name: string): string | undefined {
   if (name === LINUX_DISK) return 'debian-linux';
-  return KNOWN_IMAGES.find((row) => row.name === name || (row.linux === true && initramfsNameOf(row.name) === name))?.name;
+  return KNOWN_IMAGES.find((row) => row.name === name || (row.linux === true && (initramfsNameOf(row.name) === name || bootDiskNameOf(row.name) === name)))?.name;
 }

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import type { PackageFile } from '../debian-package.ts';
 import { writeCpio, type CpioEntry } from './cpio.ts';
-import { writeExt4 } from './ext4-image.ts';
+import { writeExt4, type Ext4File, type Ext4Options } from './ext4-image.ts';
 import { INIT_SCRIPT, UDHCPC_SCRIPT } from './init-script.ts';
 import { planModules } from './kernel-modules.ts';
 
@@ -15,6 +15,15 @@ const FOLDERS = ['bin', 'dev', 'mnt', 'modules', 'proc', 'run', 'sys', 'tmp'];
 
 const DISK = { sizeMib: 16, label: 'rexen-root', timeSec: 1_167_609_600, uuid: Uint8Array.from([...'Rexen root disk!'], (char) => char.charCodeAt(0)) } as const;
 const NOISE_BYTES = 1 << 20;
+/** A kernel and an initramfs have some 15 MiB. */
+const BOOT_DISK_MIB = 64;
+const GRUB_MENU = `set timeout=0
+set default=0
+menuentry "Debian GNU/Linux" {
+  linux /boot/vmlinuz console=hvc0
+  initrd /boot/initrd.img
+}
+`;
 
 const text = (content: string): Uint8Array => new TextEncoder().encode(content);
 
@@ -32,15 +41,24 @@ export async function linuxInitramfs(busybox: Uint8Array, moduleFiles: readonly 
   return writeCpio(entries);
 }
 
+const rootFiles = (): Ext4File[] => [
+  { path: 'etc/hostname', bytes: text('rexen\n') },
+  { path: 'README', bytes: text('The root disk of the Linux guests of Rexen.\n') },
+  { path: 'data/noise', bytes: noise(NOISE_BYTES) },
+];
+
 /** 16 MiB, ext4: a few files and their checksums. */
-export function linuxRootDisk(): Uint8Array {
-  const files = [
-    { path: 'etc/hostname', bytes: text('rexen\n') },
-    { path: 'README', bytes: text('The root disk of the Linux guests of Rexen.\n') },
-    { path: 'data/noise', bytes: noise(NOISE_BYTES) },
-  ];
+export const linuxRootDisk = (): Uint8Array => withSums(rootFiles(), DISK);
+
+/** As the root disk, with a kernel, its initramfs and a menu for GRUB, as an installed system has them. */
+export function linuxBootDisk(kernel: Uint8Array, initramfs: Uint8Array): Uint8Array {
+  const files = [...rootFiles(), { path: 'boot/vmlinuz', bytes: kernel }, { path: 'boot/initrd.img', bytes: initramfs }, { path: 'boot/grub/grub.cfg', bytes: text(GRUB_MENU) }];
+  return withSums(files, { ...DISK, sizeMib: BOOT_DISK_MIB, label: 'rexen-boot' });
+}
+
+function withSums(files: readonly Ext4File[], options: Ext4Options): Uint8Array {
   const sums = files.map((file) => `${createHash('sha256').update(file.bytes).digest('hex')}  ${file.path}\n`).join('');
-  return writeExt4([...files, { path: 'SHA256SUMS', bytes: text(sums) }], DISK);
+  return writeExt4([...files, { path: 'SHA256SUMS', bytes: text(sums) }], options);
 }
 
 /** Bytes without a pattern that a compressor or a careless copy would get right by luck (xorshift32). */
