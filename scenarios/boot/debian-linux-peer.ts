@@ -3,6 +3,8 @@
 // own, pings it: two netfronts, two back ends, one switch between them, and two processors whose turns are
 // drawn.
 //
+// Both say so: Linux that its pings were answered, the other that it answered three.
+//
 // The other domain is there for Linux alone: the world ends when Linux powers off. (A scenario of its own,
 // since a world with a guest that is TypeScript has no checkpoints; debian-linux keeps them.)
 import { defineScenario } from '../../src/sim/scenario.ts';
@@ -18,9 +20,9 @@ export const scenario = defineScenario({
     linuxDomain({ name: 'linux', kernel: 'debian-linux', cmdline: `console=hvc0 rexen.peer=${PEER}` }),
     {
       name: 'peer', service: true, kernel: { name: 'model:paravirt' }, cmdline: '', memoryMib: 8, vifs: [{ mac: '00:16:3e:00:00:50', bridge: 'xenbr0', ip: PEER }],
-      model: { guest: 'paravirt', backend: 'xen', paging: 'pae', program: [], drivers: { nets: [{ vif: 0, ip: PEER, steps: [{ do: 'serve' }] }] } },
+      model: { guest: 'paravirt', backend: 'xen', paging: 'pae', program: [], drivers: { nets: [{ vif: 0, ip: PEER, steps: [{ do: 'serve', pings: 3 }, { do: 'serve' }] }] } },
     },
   ],
-  expect: { outcome: 'poweroff', console: ['BOOT-OK', 'ALL-OK'] },
+  expect: { outcome: 'poweroff', console: ['BOOT-OK', 'ok      the second domain answers', 'ALL-OK'], consoles: { peer: ['vif0: 3 pings answered'] } },
   interactive: { cmdline: `console=hvc0 rexen.shell rexen.peer=${PEER}` },
 });

@@ -133,7 +133,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   const sidecar = totals === undefined ? undefined : checkpoints?.save(run.file as string, totals.digest);
   const wallMs = performance.now() - started;
   const digest = totals?.digest ?? recordingDigest(encodeMessage('World', header), (digestOnly as DigestOnly).digest.last);
-  const unmet = unmetExpectations(scenario.expect, ended.outcome, console.text(1));
+  const unmet = unmetExpectations(scenario.expect, ended.outcome, scenario.spec, (domId) => console.text(domId));
   const summary: Summary = {
     scenario: scenario.name, seed: run.seed, outcome: ended.outcome, text: ended.text,
     events: world.eventCount, instructions: end.instructions, virtualTimeNs: end.virtualTimeNs,

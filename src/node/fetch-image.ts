@@ -70,6 +70,6 @@ async function linuxCompanions(row: KnownImage, kernel: Uint8Array, files: reado
     ...fetched,
     storeImage(initramfsNameOf(row.name), initramfs, `made of ${storedImage(busybox.name)?.origin ?? 'busybox'} and the modules of ${origin}`),
     storeImage(LINUX_DISK, linuxRootDisk(), 'made by Rexen'),
-    storeImage(bootDiskNameOf(row.name), linuxBootDisk(kernel, initramfs), `made of ${origin}`),
+    ...(row.bootDisk === true ? [storeImage(bootDiskNameOf(row.name), linuxBootDisk(kernel, initramfs), `made of ${origin}`)] : []),
   ];
 }

@@ -12,6 +12,8 @@ export interface KnownImage {
   readonly inside: RegExp;
   /** A Linux kernel: an initramfs is made from its package's modules, and a root disk (linux/guest-files.ts). */
   readonly linux?: boolean;
+  /** A disk with a menu for GRUB is made as well: GRUB can unpack XZ, but not the cloud flavour's LZ4. */
+  readonly bootDisk?: boolean;
 }
 
 const PLAIN_LINUX = /^boot\/vmlinuz-[^/]*(?<!-cloud)-amd64$/;
@@ -19,11 +21,11 @@ const PLAIN_LINUX = /^boot\/vmlinuz-[^/]*(?<!-cloud)-amd64$/;
 export const KNOWN_IMAGES: readonly KnownImage[] = [
   { name: 'grub-i386', title: "Debian's 32-bit PV GRUB", debianPackage: 'grub-xen-host', inside: /^usr\/lib\/grub-xen\/grub-i386-xen\.bin$/ },
   { name: 'grub-x86_64', title: "Debian's 64-bit PV GRUB", debianPackage: 'grub-xen-host', inside: /^usr\/lib\/grub-xen\/grub-x86_64-xen\.bin$/ },
-  { name: 'debian-linux', title: "Debian's Linux kernel for 64-bit machines", debianPackage: 'linux-image-amd64', metaPackage: true, inside: PLAIN_LINUX, linux: true },
+  { name: 'debian-linux', title: "Debian's Linux kernel for 64-bit machines", debianPackage: 'linux-image-amd64', metaPackage: true, inside: PLAIN_LINUX, linux: true, bootDisk: true },
   { name: 'debian-linux-cloud', title: "Debian's Linux kernel for 64-bit virtual machines", debianPackage: 'linux-image-cloud-amd64', metaPackage: true, inside: /^boot\/vmlinuz-[^/]*-cloud-amd64$/, linux: true },
-  { name: 'debian-linux-bullseye', title: "Debian 11's Linux kernel (5.10)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'bullseye', inside: PLAIN_LINUX, linux: true },
-  { name: 'debian-linux-bookworm', title: "Debian 12's Linux kernel (6.1)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'bookworm', inside: PLAIN_LINUX, linux: true },
-  { name: 'debian-linux-trixie', title: "Debian 13's Linux kernel (6.12)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'trixie', inside: PLAIN_LINUX, linux: true },
+  { name: 'debian-linux-bullseye', title: "Debian 11's Linux kernel (5.10)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'bullseye', inside: PLAIN_LINUX, linux: true, bootDisk: true },
+  { name: 'debian-linux-bookworm', title: "Debian 12's Linux kernel (6.1)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'bookworm', inside: PLAIN_LINUX, linux: true, bootDisk: true },
+  { name: 'debian-linux-trixie', title: "Debian 13's Linux kernel (6.12)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'trixie', inside: PLAIN_LINUX, linux: true, bootDisk: true },
   { name: 'busybox', title: "Debian's static busybox, the user space of the Linux guests", debianPackage: 'busybox-static', inside: /^(?:usr\/)?bin\/busybox$/ },
 ];
 
@@ -38,5 +40,6 @@ export const LINUX_DISK = 'linux-root-disk';
 /** What to give `rexen fetch` to get that image; undefined if it is none of ours. */
 export function fetchedWith(name: string): string | undefined {
   if (name === LINUX_DISK) return 'debian-linux';
-  return KNOWN_IMAGES.find((row) => row.name === name || (row.linux === true && (initramfsNameOf(row.name) === name || bootDiskNameOf(row.name) === name)))?.name;
+  const made = (row: KnownImage): string[] => [...(row.linux === true ? [initramfsNameOf(row.name)] : []), ...(row.bootDisk === true ? [bootDiskNameOf(row.name)] : [])];
+  return KNOWN_IMAGES.find((row) => row.name === name || made(row).includes(name))?.name;
 }

@@ -31,17 +31,17 @@ const SLICE_INSNS = 20_000_000;
 export function runPlanned(subject: RunSubject, choices: Choices, options: { readonly sink?: (world: World) => EventSink; readonly maxInstructions?: number } = {}): PlannedRun {
   const { images, expect } = subject;
   const spec = { ...subject.spec, digestEveryInsns: 0, maxInstructions: Math.min(subject.spec.maxInstructions, options.maxInstructions ?? Infinity) };
-  const console: string[] = [];
+  const shown = new Map<number, string>();
   let world: World | undefined;
   try {
     world = buildWorld({
       spec, images, choices, input: (domIdOf) => new ScriptedInput(spec.input, domIdOf),
-      observers: { consoleOut: (domId, bytes) => { if (domId === 1) console.push(new TextDecoder('latin1').decode(bytes)); } },
+      observers: { consoleOut: (domId, bytes) => void shown.set(domId, (shown.get(domId) ?? '') + new TextDecoder('latin1').decode(bytes)) },
       ...(options.sink === undefined ? {} : { sink: options.sink }),
     });
     for (;;) {
       const result = world.advance(SLICE_INSNS);
-      if (result.kind === 'ended') return summed(world, result.outcome, result.text, unmetExpectations(expect, result.outcome, console.join('')));
+      if (result.kind === 'ended') return summed(world, result.outcome, result.text, unmetExpectations(expect, result.outcome, spec, (domId) => shown.get(domId) ?? ''));
     }
   } catch (error) {
     // A bug of this program is a failure like others: it has a plan that leads to it.
@@ -58,15 +58,26 @@ function summed(world: World | undefined, outcome: PlannedRun['outcome'], text: 
 /** Numbers aside, which differ from run to run. */
 const causeOf = (outcome: string, text: string, unmet: readonly string[]): string => [`${outcome}: ${text}`, ...unmet].join('; ').replace(/0x[0-9a-f]+|\d+/g, 'N');
 
-/** What the scenario expects and did not get, as sentences. */
-export function unmetExpectations(expect: Expectation, outcome: string, consoleText: string): string[] {
+/** What the scenario expects and did not get, as sentences; `textOf` is what domain 1, 2, ... has printed. */
+export function unmetExpectations(expect: Expectation, outcome: string, spec: WorldSpec, textOf: (domId: number) => string): string[] {
   const unmet: string[] = [];
   if (expect.outcome !== undefined && expect.outcome !== outcome) unmet.push(`the scenario expects the outcome ${expect.outcome}, not ${outcome}`);
-  let from = 0;
-  for (const text of expect.console ?? []) {
-    const at = consoleText.indexOf(text, from);
-    if (at < 0) unmet.push(`the console never showed ${JSON.stringify(text)}${from > 0 ? ' after what came before it' : ''}`);
-    else from = at + text.length;
+  unmet.push(...missingTexts('the console', expect.console ?? [], textOf(1)));
+  for (const [name, texts] of Object.entries(expect.consoles ?? {})) {
+    const index = spec.domains.findIndex((domain) => domain.name === name);
+    if (index < 0) unmet.push(`the scenario expects something of a domain ${name}, which it does not have`);
+    else unmet.push(...missingTexts(`the console of ${name}`, texts, textOf(index + 1)));
   }
   return unmet;
+}
+
+function missingTexts(what: string, texts: readonly string[], shown: string): string[] {
+  const missing: string[] = [];
+  let from = 0;
+  for (const text of texts) {
+    const at = shown.indexOf(text, from);
+    if (at < 0) missing.push(`${what} never showed ${JSON.stringify(text)}${from > 0 ? ' after what came before it' : ''}`);
+    else from = at + text.length;
+  }
+  return missing;
 }

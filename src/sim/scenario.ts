@@ -6,8 +6,10 @@ import { SPEC_DEFAULTS } from './spec.ts';
 export interface Expectation {
   /** The run's outcome, see outcome.ts; default poweroff. */
   readonly outcome?: string;
-  /** Texts that must appear on the named domain's console, in this order. */
+  /** Texts that must appear on the first domain's console, in this order. */
   readonly console?: readonly string[];
+  /** The same for any domain, by its name. */
+  readonly consoles?: Readonly<Record<string, readonly string[]>>;
 }
 
 export interface Scenario {

@@ -25,7 +25,7 @@ import { createFaults, deliverLate, disturbDomains, endPause, type FaultInjector
 import { FrameHashes } from './frame-hashes.ts';
 import type { InputSource } from './input.ts';
 import { deliverInput } from './input-delivery.ts';
-import { endOfTime, outcomeOfSilence } from './silence.ts';
+import { endOfTime, outcomeOfSilence, turnOfDom0 } from './silence.ts';
 import { SHUTDOWN_OUTCOME, type Outcome } from './outcome.ts';
 import { enterVcpu, leaveVcpu, switchedTo, vcpuTimer, type Hosts } from './vcpu-host.ts';
 import type { WorldSpec } from './spec.ts';
@@ -77,9 +77,8 @@ export class World implements WorldPort {
   #endDigested = false;
   /** No step is made from this virtual time on. */
   readonly #lastNs: number;
-  /** State digests taken so far. */
+  /** State digests taken, inputs that have entered. */
   digestCount = 0;
-  /** Inputs that have entered. */
   inputsTaken = 0;
 
   constructor(spec: WorldSpec, machine: MachineMemory, choices: Choices, input: InputSource, observers: Observers) {
@@ -404,6 +403,7 @@ export class World implements WorldPort {
 
   yielded(): void {
     this.#sliceLeft = 0;
+    if (this.#runnable.length === 1) turnOfDom0(this);
   }
 
   notifyBackend(domId: number, port: number): void {

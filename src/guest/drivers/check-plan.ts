@@ -6,6 +6,7 @@ const whole = (least: number, most: number): Check => (value) => typeof value ==
 const isText: Check = (value) => typeof value === 'string' && value.length <= 64;
 const isFlag: Check = (value) => value === undefined || typeof value === 'boolean';
 const count = whole(0, 0xff_ffff);
+const orAbsent = (check: Check): Check => (value) => value === undefined || check(value);
 
 type Steps = Readonly<Record<string, Readonly<Record<string, Check>>>>;
 const DISK_STEPS: Steps = {
@@ -19,7 +20,7 @@ const isIp: Check = (value) => typeof value === 'string' && /^(\d{1,3}\.){3}\d{1
 const NET_STEPS: Steps = {
   ping: { to: isIp, times: whole(0, 1e6) },
   udp: { to: isIp, times: whole(0, 1000) },
-  serve: { ns: (value) => value === undefined || whole(0, 1e15)(value) },
+  serve: { ns: orAbsent(whole(0, 1e15)), pings: orAbsent(whole(0, 1e6)) },
 };
 
 const fieldsOf = (value: unknown): Readonly<Record<string, unknown>> => (typeof value === 'object' && value !== null ? value : {}) as Readonly<Record<string, unknown>>;

@@ -32,7 +32,7 @@ export function* netJob(machinery: Machinery, face: Interface, job: NetJob): Tas
 function* oneStep(machinery: Machinery, name: string, stack: NetStack, step: NetStep): Task<string | undefined> {
   switch (step.do) {
     case 'serve':
-      yield* machinery.until(() => machinery.stopping, step.ns === undefined ? Infinity : (yield* machinery.events.now()) + step.ns);
+      yield* machinery.until(() => machinery.stopping || stack.answered >= (step.pings ?? Infinity), step.ns === undefined ? Infinity : (yield* machinery.events.now()) + step.ns);
       yield* machinery.say(`${name}: ${stack.answered} pings answered`);
       return undefined;
     case 'ping':

@@ -20,8 +20,8 @@ export type NetStep =
   | { readonly do: 'ping'; readonly to: string; readonly times: number }
   /** Datagrams to the other side's echo service. */
   | { readonly do: 'udp'; readonly to: string; readonly times: number }
-  /** Nothing but answering others, for so long; without `ns` until the guest is told to stop. */
-  | { readonly do: 'serve'; readonly ns?: number };
+  /** Nothing but answering others, for so long, or so many pings; with neither until the guest is told to stop. */
+  | { readonly do: 'serve'; readonly ns?: number; readonly pings?: number };
 
 export interface NetJob {
   /** vif0 is 0. */

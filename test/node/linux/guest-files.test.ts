@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { sha256Of } from '../../../src/node/image-store.ts';
 import { writeCpio } from '../../../src/node/linux/cpio.ts';
 import { writeExt4 } from '../../../src/node/linux/ext4-image.ts';
-import { linuxInitramfs, linuxRootDisk } from '../../../src/node/linux/guest-files.ts';
+import { linuxBootDisk, linuxInitramfs, linuxRootDisk } from '../../../src/node/linux/guest-files.ts';
 import { planModules } from '../../../src/node/linux/kernel-modules.ts';
 
 let folder = '';
@@ -91,6 +91,15 @@ describe('an ext4 image', () => {
     expect(run('debugfs', ['-R', `dump data/noise ${join(folder, 'noise')}`, path]).status).toBe(0);
     const sums = /(\S+) {2}data\/noise/.exec(run('debugfs', ['-R', 'cat SHA256SUMS', path]).out)?.[1];
     expect(run('sha256sum', ['noise']).out).toContain(sums as string);
+  });
+  test.skipIf(!has('e2fsck'))('from which GRUB boots holds kernel, initramfs and menu, and is as clean', () => {
+    const path = join(folder, 'boot.img');
+    writeFileSync(path, linuxBootDisk(bytesOf('the kernel'), bytesOf('the initramfs')));
+    expect(run('e2fsck', ['-fn', path])).toMatchObject({ status: 0 });
+    expect(run('debugfs', ['-R', 'cat boot/vmlinuz', path]).out).toContain('the kernel');
+    expect(run('debugfs', ['-R', 'cat boot/initrd.img', path]).out).toContain('the initramfs');
+    expect(run('debugfs', ['-R', 'cat boot/grub/grub.cfg', path]).out).toMatch(/linux \/boot\/vmlinuz console=hvc0\n {2}initrd \/boot\/initrd.img/);
+    expect(run('debugfs', ['-R', 'cat SHA256SUMS', path]).out).toMatch(/ {2}boot\/vmlinuz\n/);
   });
   test('says what does not fit', () => {
     const options = { sizeMib: 8, uuid: new Uint8Array(16), label: 'x', timeSec: 0 };
