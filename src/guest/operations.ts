@@ -10,6 +10,10 @@
 // it interrupted (to emulate a store, to name a position, to disassemble) finds a true one. Of an
 // operation that costs more than one, the last instruction has the effect; the others set up registers.
 //
+// What the processor can do at once need not leave the code: a task that is asked for by `yield* m.read32(vaddr)`
+// is over when it is handed out, unless the budget ends, the access faults or an interrupt waits; then the same
+// operation is yielded. Which of the two happened, nobody can tell afterwards.
+//
 // Who performs them: sim/model-processor.ts.
 import { assert } from '../base/assert.ts';
 
@@ -124,13 +128,93 @@ export interface RegisterPort {
   setReg(index: number, value: number): void;
 }
 
+/** What can be done between two operations: the answer, or NOT_NOW with nothing changed. */
+export interface AheadPort {
+  loadAhead(vaddr: number, sizeBytes: 1 | 4): number;
+  /** The high half is left in `op.hi`. */
+  load64Ahead(vaddr: number, op: Operation): number;
+  storeAhead(vaddr: number, value: number, sizeBytes: 1 | 4): boolean;
+  storeWordsAhead(vaddr: number, words: Uint32Array, count: number): boolean;
+  computeAhead(insns: number): boolean;
+}
+export const NOT_NOW = -1;
+/** For registers without a processor. */
+const NOTHING_AHEAD: AheadPort = { loadAhead: () => NOT_NOW, load64Ahead: () => NOT_NOW, storeAhead: () => false, storeWordsAhead: () => false, computeAhead: () => false };
+
+/** A task that is over. There is one record: delegate to it at once, as to every operation. */
+const OVER = {
+  done: true, value: undefined as unknown,
+  next() { return this; },
+  [Symbol.iterator]() { return this; },
+};
+/** A task that has nothing left to do but answer. */
+export function over<T>(value: T): Task<T> {
+  OVER.value = value;
+  return OVER as unknown as Task<T>;
+}
+/** A task that does nothing: a hook without work. */
+export const nothing = (): Task => over(undefined);
+function* answerOf(op: Operation): Task<number> {
+  return yield op;
+}
+function* doneBy(op: Operation): Task {
+  yield op;
+}
+function* storesOneByOne(m: MachinePort, vaddr: number, value: number, thenVaddr: number, thenValue: number): Task {
+  yield m.store32(vaddr, value);
+  yield m.store32(thenVaddr, thenValue);
+}
+
 /** Makes operations. All addresses are linear. */
 export class MachinePort {
   /** The record of the running context: the processor changes it at entries and returns. */
   current = new Operation();
   readonly registers: RegisterPort;
-  constructor(registers: RegisterPort) {
+  readonly #ahead: AheadPort;
+  constructor(registers: RegisterPort, ahead: AheadPort = NOTHING_AHEAD) {
     this.registers = registers;
+    this.#ahead = ahead;
+  }
+
+  // The same operations as tasks, which are over already where the processor can run ahead.
+
+  read32(vaddr: number): Task<number> {
+    const word = this.#ahead.loadAhead(vaddr, 4);
+    return word === NOT_NOW ? answerOf(this.load32(vaddr)) : over(word);
+  }
+  read8(vaddr: number): Task<number> {
+    const byte = this.#ahead.loadAhead(vaddr, 1);
+    return byte === NOT_NOW ? answerOf(this.load8(vaddr)) : over(byte);
+  }
+  /** Low half; high half in m.hi. */
+  read64(vaddr: number): Task<number> {
+    const low = this.#ahead.load64Ahead(vaddr, this.current);
+    return low === NOT_NOW ? answerOf(this.load64(vaddr)) : over(low);
+  }
+  write8(vaddr: number, value: number): Task {
+    return this.#ahead.storeAhead(vaddr, value, 1) ? nothing() : doneBy(this.store8(vaddr, value));
+  }
+  write32(vaddr: number, value: number): Task {
+    return this.#ahead.storeAhead(vaddr, value, 4) ? nothing() : doneBy(this.store32(vaddr, value));
+  }
+  /** Two stores, in this order. */
+  write32Twice(vaddr: number, value: number, thenVaddr: number, thenValue: number): Task {
+    return this.#ahead.storeAhead(vaddr, value, 4) ? this.write32(thenVaddr, thenValue) : storesOneByOne(this, vaddr, value, thenVaddr, thenValue);
+  }
+  /** As writeWords. */
+  putWords(vaddr: number, words: Uint32Array, count: number): Task {
+    return this.#ahead.storeWordsAhead(vaddr, words, count) ? nothing() : doneBy(this.writeWords(vaddr, words, count));
+  }
+  spend(insns: number): Task {
+    return this.#ahead.computeAhead(insns) ? nothing() : doneBy(this.compute(insns));
+  }
+  /** The word now, or NOT_NOW: then it has to be asked for as an operation. */
+  peek32(vaddr: number): number {
+    return this.#ahead.loadAhead(vaddr, 4);
+  }
+  /** Low half; high half in m.hi. */
+  peek64(vaddr: number): number {
+    return this.#ahead.load64Ahead(vaddr, this.current);
   }
 
   /** The high half of the last answer of load64, tsc, rdmsr; EBX and so on of cpuid are in registers. */

@@ -34,14 +34,26 @@ function bounce(hv: Hypervisor, vcpu: Vcpu, to: Bounce, from: ReturnFrame): Retu
   const stack = readDescriptor(cpu, ss);
   if (stack === undefined) return `its kernel stack segment ${hexVaddr(ss)} is not valid`;
   const esp = (top - words.length * 4) >>> 0;
-  const bytes = new Uint8Array(words.length * 4);
-  const view = new DataView(bytes.buffer);
-  words.forEach((word, index) => view.setUint32(index * 4, word >>> 0, true));
   const vaddr = (segmentFromDescriptor(ss, stack).base + esp) >>> 0;
-  if (!cpu.writeLinear(vaddr, bytes, false).ok) return `its kernel stack at ${hexVaddr(vaddr)} cannot be written, so an exception frame could not be made`;
+  if (!pushWords(cpu, vaddr, words)) return `its kernel stack at ${hexVaddr(vaddr)} cannot be written, so an exception frame could not be made`;
   if (to.maskEvents && mask === 0) setUpcallMask(hv, vcpu, 1);
   if ((to.cs & 0xfffc) === 0) return `its handler at ${hexVaddr(to.address)} has a null code segment`;
   return { cs: to.cs, ip: low(to.address), ss, sp: low(esp), eflags: from.eflags & ~CLEARED_ON_TRAP, sysret: false };
+}
+
+/** All or none of them. */
+function pushWords(cpu: Cpu, vaddr: number, words: readonly number[]): boolean {
+  const sizeBytes = words.length * 4;
+  if ((vaddr & 0xfff) + sizeBytes > 4096) {
+    const bytes = new Uint8Array(sizeBytes);
+    const view = new DataView(bytes.buffer);
+    words.forEach((word, index) => view.setUint32(index * 4, word >>> 0, true));
+    return cpu.writeLinear(vaddr, bytes, false).ok;
+  }
+  const maddr = cpu.locate(vaddr, 'write', false);
+  if (maddr < 0) return false;
+  for (let index = 0; index < words.length; index++) cpu.machine.writeU32(maddr + index * 4, (words[index] as number) >>> 0);
+  return true;
 }
 
 function enter(vcpu: Vcpu, frame: ReturnFrame): Exception | undefined {
@@ -76,7 +88,7 @@ export function iretFrame32(hv: Hypervisor, vcpu: Vcpu): ReturnFrame | string {
   if ((eflags & EFLAGS.VM) !== 0) return iretToVm86(hv, vcpu, esp, eflags);
   const ring = cs & 3;
   if (ring === 0) return `the frame returns to ring 0 (code segment ${hexVaddr(cs & 0xffff)})`;
-  let frame: ReturnFrame = { cs: cs & 0xffff, ip: low(eip), ss: cpu.segment(SEG.ss).selector, sp: low(esp + 16), eflags: eflags & EFLAGS_ALL & ~EFLAGS.IOPL, sysret: false };
+  let frame: ReturnFrame = { cs: cs & 0xffff, ip: low(eip), ss: cpu.segmentSelector(SEG.ss), sp: low(esp + 16), eflags: eflags & EFLAGS_ALL & ~EFLAGS.IOPL, sysret: false };
   if (ring !== 1) {
     const newEsp = word(4);
     const newSs = word(5);

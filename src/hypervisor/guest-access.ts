@@ -21,8 +21,7 @@ const SCRATCH_BYTES = 65536;
 export function translateGuest(machine: MachineMemory, vcpu: Vcpu, vaddr: number, access: GuestAccessKind, user: boolean): number {
   const cpu = vcpu.cpu;
   if (cpu === undefined) return walkAsProcessor(machine, vcpu, vaddr, access === 'write', user);
-  const found = cpu.translate(vaddr, access, user);
-  return found.ok ? found.maddr : -1 - (found.exception.errorCode ?? 0);
+  return cpu.locate(vaddr, access, user);
 }
 
 /** First address above Xen's range in 64-bit address spaces (HYPERVISOR_VIRT_END), as a signed number. */
@@ -83,7 +82,7 @@ export class GuestAccess {
       const chunk = Math.min(sizeBytes - done, PAGE_SIZE - pageOffset(at));
       const maddr = translateGuest(this.machine, vcpu, at, 'write', false);
       if (maddr < 0 || !this.machine.contains(maddr, chunk)) return false;
-      this.machine.writeBytes(maddr, data.subarray(done, done + chunk));
+      this.machine.writeBytes(maddr, chunk === data.length ? data : data.subarray(done, done + chunk));
       done += chunk;
     }
     this.onWrite?.(vcpu, vaddr, sizeBytes === data.length ? data : data.subarray(0, sizeBytes));
@@ -105,6 +104,11 @@ export class GuestAccess {
     return this.read(vcpu, vaddr, 2) ? this.view.getUint16(0, true) : undefined;
   }
   readU32(vcpu: Vcpu, vaddr: number): number | undefined {
+    if ((vaddr & 3) === 0 && (guestAddressOk(vcpu.domain.abi, vaddr) || !this.refusesXenRange)) {
+      // Inside a page: no copy is needed to read it once.
+      const maddr = translateGuest(this.machine, vcpu, vaddr, 'read', false);
+      return maddr < 0 || !this.machine.contains(maddr, 4) ? undefined : this.machine.readU32(maddr);
+    }
     return this.read(vcpu, vaddr, 4) ? this.view.getUint32(0, true) : undefined;
   }
   /** u64 as a number; exact below 2^53. */
@@ -135,4 +139,5 @@ export class GuestAccess {
   }
 }
 
-const pageOffset = (vaddr: number): number => ((vaddr % PAGE_SIZE) + PAGE_SIZE) % PAGE_SIZE;
+/** Of a number of up to 53 bits with a sign: `&` takes the low 32 of them. */
+const pageOffset = (vaddr: number): number => vaddr & (PAGE_SIZE - 1);

@@ -35,7 +35,7 @@ export interface FrameAbi {
 
 /** Where the processor is now. */
 export function currentFrame(cpu: Cpu): ReturnFrame {
-  return { cs: cpu.segment(SEG.cs).selector, ip: vaddrToWord(cpu.rip()), ss: cpu.segment(SEG.ss).selector, sp: readWord(cpu, GPR.esp), eflags: cpu.eflags(), sysret: false };
+  return { cs: cpu.segmentSelector(SEG.cs), ip: vaddrToWord(cpu.rip()), ss: cpu.segmentSelector(SEG.ss), sp: readWord(cpu, GPR.esp), eflags: cpu.eflags(), sysret: false };
 }
 
 /** VMASST_TYPE_architectural_iopl: the guest sees and sets its virtual IOPL in EFLAGS. */

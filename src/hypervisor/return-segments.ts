@@ -13,11 +13,9 @@ export function readDescriptor(cpu: Cpu, selector: number): { lo: number; hi: nu
   const table = (selector & 4) === 0 ? cpu.gdtr() : cpu.ldtr();
   const at = selector & 0xfff8;
   if (at + 7 > table.limit) return undefined;
-  // Tables lie in Xen's own range: no wrapping at 4 GiB.
-  const read = cpu.readLinear(table.base + at, 8, false);
-  if (!read.ok) return undefined;
-  const view = new DataView(read.bytes.buffer, read.bytes.byteOffset, 8);
-  return { lo: view.getUint32(0, true), hi: view.getUint32(4, true) };
+  // Tables lie in Xen's own range: no wrapping at 4 GiB, and no descriptor in two pages.
+  const maddr = cpu.locate(table.base + at, 'read', false);
+  return maddr < 0 ? undefined : { lo: cpu.machine.readU32(maddr), hi: cpu.machine.readU32(maddr + 4) };
 }
 
 /** The hidden part that a load of this descriptor gives. */
@@ -57,7 +55,7 @@ const NULL_SEGMENT: SegmentState = { selector: 0, base: 0, limit: 0, access: ACC
 /** IRET to an outer ring takes away data segments that the new ring may not use. */
 export function dropPrivilegedSegments(cpu: Cpu, ring: number): void {
   for (const index of [SEG.es, SEG.ds, SEG.fs, SEG.gs]) {
-    const { access } = cpu.segment(index);
+    const access = cpu.segmentAccess(index);
     if ((access & ACCESS.unusable) !== 0) continue;
     const isConformingCode = (access & ACCESS.code) !== 0 && (access & ACCESS.conforming) !== 0;
     if (!isConformingCode && dplOf(access) < ring) cpu.setSegment(index, NULL_SEGMENT);

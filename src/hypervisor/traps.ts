@@ -21,7 +21,7 @@ const isWide = (vcpu: Vcpu): boolean => vcpu.domain.abi.wordBits === 64;
 const framesOf = (vcpu: Vcpu): FrameAbi => (isWide(vcpu) ? FRAMES_64 : FRAMES_32);
 
 /** Is the vCPU in its kernel? guest_kernel_mode(): ring 1 on i386, a flag on 64-bit. */
-export const inGuestKernel = (vcpu: Vcpu): boolean => (isWide(vcpu) ? vcpu.kernelMode : ((vcpu.cpu as Cpu).segment(SEG.cs).selector & 3) < 2);
+export const inGuestKernel = (vcpu: Vcpu): boolean => (isWide(vcpu) ? vcpu.kernelMode : ((vcpu.cpu as Cpu).segmentSelector(SEG.cs) & 3) < 2);
 
 /** A selector's RPL is at least the guest kernel's ring: fixup_guest_selector(). */
 export const fixupSelector = (vcpu: Vcpu, selector: number): number => {

@@ -130,7 +130,7 @@ const registers = new HypercallArgs();
 
 /** SYSCALL of a 64-bit guest: a hypercall from its kernel's 64-bit code, a system call from everything else. */
 function onSyscall(hv: Hypervisor, vcpu: Vcpu, insnBytes: number): void {
-  const compat = ((vcpu.cpu as Cpu).segment(SEG.cs).access & ACCESS.long) === 0;
+  const compat = ((vcpu.cpu as Cpu).segmentAccess(SEG.cs) & ACCESS.long) === 0;
   if (compat || !vcpu.kernelMode) return deliverSyscall(hv, vcpu, compat, insnBytes);
   enterFlat(vcpu);
   runHypercall(hv, vcpu);
@@ -157,7 +157,9 @@ function runHypercall(hv: Hypervisor, vcpu: Vcpu): void {
 /** How many argument registers a hypercall has: a 64-bit value takes two of a 32-bit guest's. */
 function registersOf(row: HypercallRow | undefined, wordBits: 32 | 64, unknown = UNKNOWN_ARG_COUNT): number {
   if (row === undefined) return unknown;
-  return row.args.reduce((count, { kind }) => count + (wordBits === 32 && (kind === 'u64' || kind === 'pte') ? 2 : 1), 0);
+  let count = row.args.length;
+  if (wordBits === 32) for (const { kind } of row.args) if (kind === 'u64' || kind === 'pte') count++;
+  return count;
 }
 
 function logHypercall(hv: Hypervisor, vcpu: Vcpu, number: number, args: HypercallArgs, outcome: HypercallOutcome): void {

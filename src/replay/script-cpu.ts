@@ -76,6 +76,7 @@ export class ScriptCpu implements Cpu {
     const maddr = this.walk(vaddr, access === 'write', user);
     return maddr >= 0 ? { ok: true, maddr } : { ok: false, exception: { vector: VECTOR.PF, errorCode: -1 - maddr, cr2: vaddr } };
   }
+  locate = (vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): number => this.walk(vaddr, access === 'write', user);
   readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception } {
     const bytes = new Uint8Array(sizeBytes);
     for (let i = 0; i < sizeBytes; i++) {
@@ -141,6 +142,8 @@ export class ScriptCpu implements Cpu {
   }
   cpl = (): number => this.#vcpu.domain.abi.kernelRing;
   segment = (index: number): SegmentState => this.#segments.get(index) ?? FLAT;
+  segmentSelector = (index: number): number => this.segment(index).selector;
+  segmentAccess = (index: number): number => this.segment(index).access;
   setSegment(index: number, state: SegmentState): void {
     this.#segments.set(index, state);
   }

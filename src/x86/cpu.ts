@@ -70,6 +70,9 @@ export interface Cpu {
   cpl(): number;
   /** Loading CS also sets CPL from the selector's RPL... the caller has done all checks. */
   segment(index: number): SegmentState;
+  /** Of segment(index) only that. */
+  segmentSelector(index: number): number;
+  segmentAccess(index: number): number;
   setSegment(index: number, state: SegmentState): void;
   /** Only the base: FS_BASE, GS_BASE and arch_prctl-like calls in long mode. Canonical. */
   setSegmentBase(index: number, base: number): void;
@@ -122,6 +125,8 @@ export interface Cpu {
 
   /** Translation as an access of the given kind by `user` or supervisor would do it, with TLB and A/D effects. */
   translate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): { ok: true; maddr: number } | { ok: false; exception: Exception };
+  /** The same as a number: the machine address, or -1 - error code. A negative number also where there is no RAM. */
+  locate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): number;
   /** Reads/writes guest linear memory through the paging unit with the given privilege; page by page; all or nothing for writes (probed first). */
   readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception };
   writeLinear(vaddr: number, bytes: Uint8Array, user: boolean): { ok: true } | { ok: false; exception: Exception };

@@ -82,6 +82,12 @@ export abstract class StateFace {
   segment(index: number): SegmentState {
     return this.#slot(STATE.seg + index * SEG_SLOT_BYTES);
   }
+  segmentSelector(index: number): number {
+    return this.core.get32(STATE.seg + index * SEG_SLOT_BYTES);
+  }
+  segmentAccess(index: number): number {
+    return this.core.get32(STATE.seg + index * SEG_SLOT_BYTES + 24);
+  }
   setSegment(index: number, state: SegmentState): void {
     this.#setSlot(STATE.seg + index * SEG_SLOT_BYTES, state);
     if (index === SEG.cs) this.core.set32(STATE.cpl, state.selector & 3);
@@ -189,6 +195,12 @@ export abstract class StateFace {
   translate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): { ok: true; maddr: number } | { ok: false; exception: Exception } {
     const at = lookup(this.core, this.core.wrap(vaddr), access, user);
     return at < 0 ? { ok: false, exception: this.core.fault as Exception } : { ok: true, maddr: at - this.machine.ramBase };
+  }
+  locate(vaddr: number, access: 'read' | 'write' | 'fetch', user: boolean): number {
+    const at = lookup(this.core, this.core.wrap(vaddr), access, user);
+    if (at < 0) return -1 - (this.core.fault?.errorCode ?? 0);
+    const maddr = at - this.machine.ramBase;
+    return this.machine.contains(maddr, 1) ? maddr : -1;
   }
   readLinear(vaddr: number, sizeBytes: number, user: boolean): { ok: true; bytes: Uint8Array } | { ok: false; exception: Exception } {
     const bytes = readBytes(this.core, this.core.wrap(vaddr), sizeBytes, user);

@@ -6,7 +6,7 @@
 // Kernel addresses (the upper quarter) are the same in every address space: the entries of the
 // kernel's own tables are copied into each new root and never change afterwards.
 import { PAGE_OFFSET } from '../entries.ts';
-import type { MachinePort, Task } from '../operations.ts';
+import { NOT_NOW, over, type MachinePort, type Task } from '../operations.ts';
 import type { ParavirtOps } from '../paravirt-ops/index.ts';
 import type { Mm } from '../paravirt-ops/types.ts';
 import { entryOf, frameOf, highHalf, isPresent, joinHalves, l1Index, l2Index, lowHalf, PAE_ROOT_FLAGS, TABLE_FLAGS, type Pgd, type PgdVal, type Pmd, type PmdVal, type PteVal, type TableShape } from '../pte.ts';
@@ -37,8 +37,12 @@ export class PageTables {
   }
 
   /** An entry as the table holds it. */
-  *read(vaddr: number): Task<number> {
-    if (this.shape.entryBytes === 4) return yield this.m.load32(vaddr);
+  read(vaddr: number): Task<number> {
+    if (this.shape.entryBytes === 4) return this.m.read32(vaddr);
+    const lo = this.m.peek64(vaddr);
+    return lo === NOT_NOW ? this.#readWide(vaddr) : over(joinHalves(lo, this.m.hi));
+  }
+  *#readWide(vaddr: number): Task<number> {
     const lo = yield this.m.load64(vaddr);
     return joinHalves(lo, this.m.hi);
   }

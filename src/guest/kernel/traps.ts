@@ -77,7 +77,7 @@ export class Traps {
     yield* ops.irq.irq_disable();
     if (scheduler.needsSwitch || scheduler.current?.state !== 'ready') yield* scheduler.pick();
     const process = scheduler.current as Process;
-    yield m.compute(ENTRY_INSNS);
+    yield* m.spend(ENTRY_INSNS);
     this.#restore(process.regs);
     m.registers.setReg(REG.esp, process.frameVaddr);
     yield* ops.cpu.iret();
@@ -91,14 +91,14 @@ export class Traps {
     const fromUser = ((yield m.load32(esp + 4)) & 3) === 3;
     const saved = fromUser ? (scheduler.current as Process).regs : new Uint32Array(8);
     this.#save(saved);
-    yield m.compute(ENTRY_INSNS);
+    yield* m.spend(ENTRY_INSNS);
     for (const irq of yield* ops.irq.pending_irqs()) this.#handlers.get(irq)?.();
     scheduler?.wakeThreads();
     if (fromUser) {
       scheduler.needsSwitch ||= scheduler.hasReadyThreads();
       return yield* this.backToUser();
     }
-    yield m.compute(ENTRY_INSNS);
+    yield* m.spend(ENTRY_INSNS);
     this.#restore(saved);
     m.registers.setReg(REG.esp, esp);
     yield* ops.cpu.iret();
@@ -107,14 +107,14 @@ export class Traps {
   *#pageFault(): Task {
     const { m, ops, scheduler, memory } = this.#kernel;
     const esp = m.registers.reg(REG.esp);
-    const errorCode = yield m.load32(esp);
-    const eip = yield m.load32(esp + 4);
-    const fromUser = ((yield m.load32(esp + 8)) & 3) === 3;
+    const errorCode = yield* m.read32(esp);
+    const eip = yield* m.read32(esp + 4);
+    const fromUser = ((yield* m.read32(esp + 8)) & 3) === 3;
     const vaddr = yield* ops.mmu.read_cr2();
     const process = scheduler?.current;
     if (!fromUser || process?.mm === undefined) return yield* this.#kernel.panic(`page fault of the kernel at 0x${vaddr.toString(16)}, error code ${errorCode}, in 0x${eip.toString(16)}`);
     this.#save(process.regs);
-    yield m.compute(ENTRY_INSNS);
+    yield* m.spend(ENTRY_INSNS);
     yield* ops.irq.irq_enable();
     const answer = yield* memory.fault(process.mm, vaddr, errorCode);
     if (answer === 'segv') {
@@ -151,7 +151,7 @@ export class Traps {
     const { m, ops, scheduler } = this.#kernel;
     const process = scheduler.current as Process;
     this.#save(process.regs);
-    yield m.compute(ENTRY_INSNS);
+    yield* m.spend(ENTRY_INSNS);
     yield* ops.irq.irq_enable();
     const [number, , , first] = process.regs as unknown as [number, number, number, number];
     const answer = yield* this.#call(process, number, first, process.regs[REG.ecx] as number, process.regs[REG.edx] as number);
@@ -216,7 +216,7 @@ export class Traps {
     child.regs.set(process.regs);
     child.regs[REG.eax] = 0;
     child.regs[REG.ecx] = 0;
-    for (let at = 0; at < 20; at += 4) yield m.store32(child.frameVaddr + at, yield m.load32(process.frameVaddr + at));
+    for (let at = 0; at < 20; at += 4) yield* m.write32(child.frameVaddr + at, yield* m.read32(process.frameVaddr + at));
     process.children.push(child);
     process.saw('fork');
     scheduler.add(child);

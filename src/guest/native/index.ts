@@ -6,12 +6,12 @@ import { entryVaddr } from '../entries.ts';
 import type { Kernel, Platform } from '../kernel/kernel.ts';
 import { KERNEL_PAGES } from '../kernel/layout.ts';
 import { GDT_ENTRY, kernelCs, kernelDs } from '../kernel/segments.ts';
-import { OP, REG, type MachinePort, type Operation, type Task } from '../operations.ts';
+import { nothing, OP, REG, type MachinePort, type Operation, type Task } from '../operations.ts';
 import type { ConsolePort, PvApic, PvCpu, PvInit, PvIrq, PvTime } from '../paravirt-ops/index.ts';
 import type { Descriptor, TableRegister } from '../paravirt-ops/types.ts';
 import { SHAPES, type Paging } from '../pte.ts';
 import { gateWords } from './gates.ts';
-import { nativeMmu, nothing } from './mmu.ts';
+import { nativeMmu } from './mmu.ts';
 
 /** Ports of the bare machine. */
 export const BARE_PORT = { text: 0xe9, end: 0xf4, timerLow: 0x40, timerHigh: 0x44 } as const;

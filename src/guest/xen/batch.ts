@@ -75,7 +75,7 @@ export class Batch {
     request[1] = arg1;
     request[2] = 0;
     request[3] = 0;
-    yield xen.m.writeWords(KERNEL_PAGES.batchArguments, request, REQUEST_WORDS);
+    yield* xen.m.putWords(KERNEL_PAGES.batchArguments, request, REQUEST_WORDS);
     xen.counts.requests++;
     xen.counts.hypercalls++;
     const rc = (yield xen.m.hypercall(HC.mmuext_op, KERNEL_PAGES.batchArguments, 1, 0, DOMID_SELF)) | 0;
@@ -91,7 +91,7 @@ export class Batch {
     request[2] = lowHalf(entry);
     request[3] = highHalf(entry);
     const at = KERNEL_PAGES.batchArguments + this.#requests++ * REQUEST_BYTES;
-    yield this.#xen.m.writeWords(at, request, REQUEST_WORDS);
+    yield* this.#xen.m.putWords(at, request, REQUEST_WORDS);
     const last = (this.#count - 1) * ENTRY_WORDS;
     if (last >= 0 && this.#list[last] === HC.mmu_update) {
       this.#list[last + 3] = (this.#list[last + 3] as number) + 1;
@@ -107,7 +107,7 @@ export class Batch {
     request[2] = arg2;
     request[3] = 0;
     const at = KERNEL_PAGES.batchArguments + this.#requests++ * REQUEST_BYTES;
-    yield this.#xen.m.writeWords(at, request, REQUEST_WORDS);
+    yield* this.#xen.m.putWords(at, request, REQUEST_WORDS);
     this.#append(what, HC.mmuext_op, at, 1, 0, DOMID_SELF);
   }
 

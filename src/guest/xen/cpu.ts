@@ -3,9 +3,8 @@
 import { KERNEL_PAGES } from '../kernel/layout.ts';
 import { kernelCs, kernelDs } from '../kernel/segments.ts';
 import { vaddrToPfn } from '../kernel/page-tables.ts';
-import { nothing } from '../native/mmu.ts';
 import { gateWords } from '../native/gates.ts';
-import { OP, REG, type Task } from '../operations.ts';
+import { nothing, OP, REG, type Task } from '../operations.ts';
 import type { PvCpu } from '../paravirt-ops/index.ts';
 import type { Descriptor, Gate } from '../paravirt-ops/types.ts';
 import { MMUEXT, type Batch } from './batch.ts';
@@ -114,7 +113,7 @@ export function xenCpu(xen: XenState, batch: Batch, pinning: Pinning): PvCpu {
     *iret() {
       // The frame of the hypercall begins with EAX.
       const esp = m.registers.reg(REG.esp) - 4;
-      yield m.store32(esp, m.registers.reg(REG.eax));
+      yield* m.write32(esp, m.registers.reg(REG.eax));
       m.registers.setReg(REG.esp, esp);
       xen.counts.hypercalls++;
       yield m.op(OP.iretHypercall, HC.iret);

@@ -2,8 +2,7 @@
 // memory in that of the interrupt flag, Xen's time record and one-shot timer in that of clocks.
 // Interrupt numbers are ports.
 import { KERNEL_PAGES } from '../kernel/layout.ts';
-import { nothing } from '../native/mmu.ts';
-import type { Task } from '../operations.ts';
+import { nothing, type Task } from '../operations.ts';
 import type { PvApic, PvIrq, PvTime } from '../paravirt-ops/index.ts';
 import { HC, wordBytes, type XenState } from './state.ts';
 
@@ -28,13 +27,11 @@ export class XenEvents {
     const xen = this.#xen;
     const { m, sharedVaddr } = xen;
     const enable = function* (): Task {
-      yield m.store8(sharedVaddr + AT.mask, 0);
+      yield* m.write8(sharedVaddr + AT.mask, 0);
       // Any hypercall delivers what came meanwhile; this one does nothing else.
-      if ((yield m.load8(sharedVaddr + AT.pending)) !== 0) yield* xen.call(HC.xen_version, 0);
+      if ((yield* m.read8(sharedVaddr + AT.pending)) !== 0) yield* xen.call(HC.xen_version, 0);
     };
-    const disable = function* (): Task {
-      yield m.store8(sharedVaddr + AT.mask, 1);
-    };
+    const disable = (): Task => m.write8(sharedVaddr + AT.mask, 1);
     const halt = function* (): Task {
       // Unmasks, and does not wait if something is pending.
       yield* xen.must('to wait', HC.sched_op, SCHEDOP_BLOCK, 0);

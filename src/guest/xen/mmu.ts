@@ -5,8 +5,8 @@ import { HC, type XenState } from './state.ts';
 import { MMUEXT, type Batch } from './batch.ts';
 import type { Pinning } from './pinning.ts';
 import { pfnToVaddr } from '../kernel/page-tables.ts';
-import { entryStores, nothing } from '../native/mmu.ts';
-import type { Task } from '../operations.ts';
+import { entryStores } from '../native/mmu.ts';
+import { nothing, NOT_NOW, over, type Task } from '../operations.ts';
 import type { PvMmu } from '../paravirt-ops/index.ts';
 import type { Mm } from '../paravirt-ops/types.ts';
 import { frameOf, highHalf, lowHalf, PTE, withFrame, type Pgd, type PgdVal, type Pmd, type PmdVal, type Pte, type PteVal } from '../pte.ts';
@@ -17,12 +17,17 @@ const CR2_AT = 8;
 /** Entries between the two number spaces: one look into a table. Written out, since nothing runs more often. */
 function translations(xen: XenState) {
   const { m } = xen;
-  function* toMachine(value: number): Task<number> {
-    return (value & PTE.present) === 0 ? value : withFrame(value, yield m.load32(xen.startInfo.p2mVaddr + frameOf(value) * 4));
+  function* onLookedUp(entry: number, at: number): Task<number> {
+    return withFrame(entry, yield m.load32(at));
   }
-  function* toPseudo(entry: number): Task<number> {
-    return (entry & PTE.present) === 0 ? entry : withFrame(entry, yield m.load32(xen.m2pVaddr + frameOf(entry) * 4));
-  }
+  const lookedUp = (entry: number, table: number): Task<number> => {
+    if ((entry & PTE.present) === 0) return over(entry);
+    const at = table + frameOf(entry) * 4;
+    const frame = m.peek32(at);
+    return frame === NOT_NOW ? onLookedUp(entry, at) : over(withFrame(entry, frame));
+  };
+  const toMachine = (value: number): Task<number> => lookedUp(value, xen.startInfo.p2mVaddr);
+  const toPseudo = (entry: number): Task<number> => lookedUp(entry, xen.m2pVaddr);
   return {
     pte_val: toPseudo as (pte: Pte) => Task<PteVal>, make_pte: toMachine as (value: PteVal) => Task<Pte>,
     pmd_val: toPseudo as (pmd: Pmd) => Task<PmdVal>, make_pmd: toMachine as (value: PmdVal) => Task<Pmd>,
@@ -124,24 +129,23 @@ export function lifeHooks(xen: XenState, batch: Batch, pinning: Pinning): LifeHo
 export function xenMmu(xen: XenState, batch: Batch, pinning: Pinning): PvMmu {
   const { m } = xen;
   const { store, clear } = entryStores(m, xen.shape);
-  function* set(at: number, entry: number): Task {
-    if (!xen.isPinned(at)) return yield* store(at, entry);
+  const set = (at: number, entry: number): Task => (xen.isPinned(at) ? ask(at, entry) : store(at, entry));
+  function* ask(at: number, entry: number): Task {
     yield* batch.mmuUpdate(yield* xen.machineAddress(at), entry);
     yield* batch.issue();
   }
-  function* setAt(mm: Mm, vaddr: number, ptep: number, pte: number): Task {
+  function setAt(mm: Mm, vaddr: number, ptep: number, pte: number): Task {
     // With writable page tables a store to one in use faults, and Xen performs it; batches stay requests.
     const plain = !xen.isPinned(ptep) || (xen.options.discipline === 'writable' && xen.lazy === 'none');
-    if (plain) return yield* pte === 0 ? clear(ptep) : store(ptep, pte);
+    if (plain) return pte === 0 ? clear(ptep) : store(ptep, pte);
     // Through the tables in use an entry is found by the page that it maps.
-    if (mm === xen.kernel.activeMm()) return yield* batch.request('an update of a mapping', HC.update_va_mapping, vaddr, lowHalf(pte), highHalf(pte), 0);
-    yield* batch.mmuUpdate(yield* xen.machineAddress(ptep), pte);
-    yield* batch.issue();
+    if (mm === xen.kernel.activeMm()) return batch.request('an update of a mapping', HC.update_va_mapping, vaddr, lowHalf(pte), highHalf(pte), 0);
+    return ask(ptep, pte);
   }
   return {
     *pagetable_setup_start(mm) { yield* pinning.adopt(mm); },
     *pagetable_setup_done() { yield* mapShared(xen); },
-    *read_cr2() { return yield m.load32(xen.sharedVaddr + CR2_AT); },
+    read_cr2: () => m.read32(xen.sharedVaddr + CR2_AT),
     *write_cr2(vaddr) { yield m.store32(xen.sharedVaddr + CR2_AT, vaddr); },
     *read_cr3() { return xen.kernel.activeMm().pgdPfn * 4096; },
     *write_cr3(paddr) { yield* batch.command('another root table', MMUEXT.NEW_BASEPTR, yield* xen.pfnToMfn(paddr / 4096)); },
@@ -156,8 +160,8 @@ export function xenMmu(xen: XenState, batch: Batch, pinning: Pinning): PvMmu {
     pte_update: nothing, pte_update_defer: nothing,
     set_pte_atomic: set,
     set_pte_present: setAt,
-    *pte_clear(mm, vaddr, ptep) { yield* setAt(mm, vaddr, ptep, 0); },
-    *pmd_clear(pmdp) { yield* set(pmdp, 0); },
+    pte_clear: (mm, vaddr, ptep) => setAt(mm, vaddr, ptep, 0),
+    pmd_clear: (pmdp) => set(pmdp, 0),
     ...translations(xen),
     *kmap_atomic_pte(pfn) { return pfnToVaddr(pfn); },
     lazy_mode: {

@@ -90,11 +90,11 @@ export class XenState {
 
   // -- frames ---------------------------------------------------------------------------------------
 
-  *pfnToMfn(pfn: number): Task<number> {
-    return yield this.m.load32(this.startInfo.p2mVaddr + pfn * 4);
+  pfnToMfn(pfn: number): Task<number> {
+    return this.m.read32(this.startInfo.p2mVaddr + pfn * 4);
   }
-  *mfnToPfn(mfn: number): Task<number> {
-    return yield this.m.load32(this.m2pVaddr + mfn * 4);
+  mfnToPfn(mfn: number): Task<number> {
+    return this.m.read32(this.m2pVaddr + mfn * 4);
   }
   /** Machine address of a byte in the direct map. */
   *machineAddress(vaddr: number): Task<number> {

@@ -12,6 +12,11 @@ import { preemptCheck } from '../page-types.ts';
 const IRET = 23;
 /** Arguments of an element that handlers can see; the sixth is never passed on. */
 const ARGS = 5;
+/** The element at hand: multicalls do not nest. */
+const ELEMENT_BYTES = 64;
+const element = new Uint8Array(ELEMENT_BYTES);
+const elementView = new DataView(element.buffer);
+const callArgs = new HypercallArgs();
 
 function multicall(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOutcome {
   if (vcpu.inMulticall) return done(-ERRNO.EINVAL);
@@ -26,13 +31,12 @@ function runList(hv: Hypervisor, vcpu: Vcpu, list: number, count: number): Hyper
   const word = wide ? 8 : 4;
   const size = 8 * word;
   if (!guestAddressOk(vcpu.domain.abi, list)) return done(-ERRNO.EFAULT);
-  const callArgs = new HypercallArgs();
   for (let i = 0; i < count; i++) {
     const at = list + i * size;
     if (i > 0 && preemptCheck(hv)) return { kind: 'continuation', args: [at, count - i] };
     if (!hv.access.read(vcpu, at, size)) return done(-ERRNO.EFAULT);
-    const entry = hv.access.bytes.slice(0, size);
-    const view = new DataView(entry.buffer);
+    element.set(hv.access.bytes.subarray(0, size));
+    const view = elementView;
     const number = view.getUint32(0, true) + (wide ? view.getUint32(4, true) * 0x1_0000_0000 : 0);
     callArgs.lo.fill(0);
     callArgs.hi.fill(0);
@@ -48,7 +52,7 @@ function runList(hv: Hypervisor, vcpu: Vcpu, list: number, count: number): Hyper
       // The element becomes the rest of its own call, and the multicall starts again with it.
       outcome.args.forEach((value, arg) => setWord(view, 2 + arg, word, value));
       setWord(view, 1, word, number);
-      return hv.access.write(vcpu, at, entry) ? { kind: 'continuation', args: [at, count - i] } : done(-ERRNO.EFAULT);
+      return hv.access.write(vcpu, at, element.slice(0, size)) ? { kind: 'continuation', args: [at, count - i] } : done(-ERRNO.EFAULT);
     }
     if (outcome.kind === 'fault') return outcome;
     if (outcome.kind === 'noReturn') return outcome;

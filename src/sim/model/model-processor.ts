@@ -20,7 +20,7 @@
 import { assert, InvariantViolation } from '../../base/assert.ts';
 import { entryAt, entryVaddr, stubVaddr } from '../../guest/entries.ts';
 import type { GuestCode } from '../../guest/guest-code.ts';
-import { FAULTED, MachinePort, OP, Operation, OPERATION_NAMES, OPERATION_ROWS, REG, type OperationRow, type Task } from '../../guest/operations.ts';
+import { FAULTED, MachinePort, NOT_NOW, OP, OPERATIONS, Operation, OPERATION_NAMES, OPERATION_ROWS, REG, type AheadPort, type OperationRow, type Task } from '../../guest/operations.ts';
 import type { MachineMemory } from '../../machine/memory.ts';
 import type { CpuOptions } from '../../x86/cpu.ts';
 import { VECTOR, type CpuExit, type Exception } from '../../x86/exit.ts';
@@ -60,7 +60,7 @@ interface Context {
 export type TrapSet = ReadonlySet<number>;
 const NO_TRAPS: TrapSet = new Set();
 
-export class ModelProcessor extends Processor implements GuestProcessor {
+export class ModelProcessor extends Processor implements GuestProcessor, AheadPort {
   override readonly restorable = false;
   readonly port: MachinePort;
   interruptLine = 0;
@@ -69,10 +69,13 @@ export class ModelProcessor extends Processor implements GuestProcessor {
   readonly #idt: boolean;
   readonly #contexts: Context[] = [];
   readonly #user = new Operation();
+  readonly #ahead = new Operation();
   /** A record for each depth of contexts. */
   readonly #operations: Operation[] = [];
   /** The instruction pointer may not be where this processor left it. */
   #moved = true;
+  /** Operations performed ahead end before this count of retired instructions: the one that uses up a budget is performed in its place. */
+  #aheadUntil = 0;
   #raised: Exception | undefined;
   #exit: CpuExit | undefined;
 
@@ -80,7 +83,8 @@ export class ModelProcessor extends Processor implements GuestProcessor {
     super(machine, { ...options, tier: 'evaluate' });
     this.#traps = traps;
     this.#idt = options.exceptions === 'idt';
-    this.port = new MachinePort(this);
+    this.port = new MachinePort(this, this);
+    this.#ahead.kind = OP.writeWords;
   }
 
   get code(): GuestCode | undefined {
@@ -109,18 +113,18 @@ export class ModelProcessor extends Processor implements GuestProcessor {
   }
 
   override run(budgetInsns: number): CpuExit {
-    let left = budgetInsns;
+    const end = this.retired() + budgetInsns;
     this.#moved = true;
+    this.#aheadUntil = this.interruptLine === 0 ? end : 0;
     for (;;) {
+      const left = end - this.retired();
       if (left <= 0) return BUDGET;
       if (this.interruptLine !== 0 && (this.eflags() & IF) !== 0 && this.core.get32(STATE.shadow) === SHADOW.none) return { kind: 'exception', exception: { vector: this.interruptLine } };
-      if (this.core.user) left = this.#runUser(left);
+      if (this.core.user) this.#runUser(left);
       else {
-        const before = this.retired();
         const context = this.#moved ? this.#settle() : (this.#contexts.at(-1) as Context);
         if (typeof context === 'string') return { kind: 'unimplemented', text: context };
-        if (!this.#kernelStep(context, left)) return { kind: 'unimplemented', text: 'that would follow the end of the model kernel’s code' };
-        left -= this.retired() - before;
+        if (!this.#kernelStep(context, end)) return { kind: 'unimplemented', text: 'that would follow the end of the model kernel’s code' };
       }
       if (this.#exit !== undefined) {
         const exit = this.#exit;
@@ -172,8 +176,8 @@ export class ModelProcessor extends Processor implements GuestProcessor {
     return true;
   }
 
-  /** One operation, or as much of it as the budget allows. False: there is none. */
-  #kernelStep(context: Context, budget: number): boolean {
+  /** One operation, or as much of it as can be done before `end`; what is done ahead of it comes first. False: there is none. */
+  #kernelStep(context: Context, end: number): boolean {
     const { op } = context;
     if (context.paid === DONE) {
       const next = context.task.next(context.answer);
@@ -186,6 +190,7 @@ export class ModelProcessor extends Processor implements GuestProcessor {
       this.setEip(context.at);
     }
     const due = op.cost - context.paid;
+    const budget = end - this.retired();
     if (due > budget) {
       context.paid += budget;
       this.addRetired(budget);
@@ -270,8 +275,8 @@ export class ModelProcessor extends Processor implements GuestProcessor {
 
   // -- user mode ------------------------------------------------------------------------------------
 
-  /** User instructions until the budget ends or one leaves; returns what is left. */
-  #runUser(budget: number): number {
+  /** User instructions until the budget ends or one leaves. */
+  #runUser(budget: number): void {
     this.#contexts.length = 0;
     this.#moved = true;
     const code = this.#code as GuestCode;
@@ -281,29 +286,25 @@ export class ModelProcessor extends Processor implements GuestProcessor {
       const eip = this.eip();
       op.cost = 1;
       if (!code.fetchUser(eip, op)) {
-        this.#raise({ vector: VECTOR.UD });
-        return left;
+        return this.#raise({ vector: VECTOR.UD });
       }
       if (op.kind === OP.hypercall) {
-        this.#softwareInterrupt(op.a, code.retireUser(eip, op, 0));
-        return left - 1;
+        return this.#softwareInterrupt(op.a, code.retireUser(eip, op, 0));
       }
       if (op.kind === OP.compute) {
         left = this.#compute(op, left);
-        if (left < 0) return 0;
+        if (left < 0) return;
         this.setEip(code.retireUser(eip, op, 0));
         continue;
       }
       const answer = this.#perform(op, true);
       if (answer === RAISED) {
-        this.#raise(this.#raised as Exception);
-        return left;
+        return this.#raise(this.#raised as Exception);
       }
       this.addRetired(1);
       left--;
       this.setEip(code.retireUser(eip, op, answer));
     }
-    return left;
   }
 
   /** How far a computation has come is in ECX, so that it may be interrupted. What is left of the budget, -1 if it did not get through. */
@@ -325,6 +326,48 @@ export class ModelProcessor extends Processor implements GuestProcessor {
     this.addRetired(1);
     if (!this.#idt) this.#exit = { kind: 'softint', vector, insnBytes: 2 };
     else this.#exit = this.deliver({ vector }, true);
+  }
+
+  // -- ahead of the next operation ------------------------------------------------------------------
+
+  #mayRunAhead(insns: number): boolean {
+    return this.retired() + insns < this.#aheadUntil && this.core.get32(STATE.shadow) === SHADOW.none;
+  }
+  /** A fault is raised in the operation's place, where the same look-up is made again. */
+  loadAhead(vaddr: number, sizeBytes: 1 | 4): number {
+    if (!this.#mayRunAhead(1)) return NOT_NOW;
+    const word = readLinear(this.core, vaddr >>> 0, sizeBytes, false);
+    if (word !== word) return NOT_NOW;
+    this.addRetired(1);
+    return word;
+  }
+  load64Ahead(vaddr: number, op: Operation): number {
+    if ((vaddr & 7) !== 0 || !this.#mayRunAhead(OPERATIONS.load64.cost)) return NOT_NOW;
+    const low = readLinear(this.core, vaddr >>> 0, 4, false);
+    if (low !== low) return NOT_NOW;
+    op.hi = readLinear(this.core, (vaddr >>> 0) + 4, 4, false);
+    this.addRetired(OPERATIONS.load64.cost);
+    return low;
+  }
+  storeAhead(vaddr: number, value: number, sizeBytes: 1 | 4): boolean {
+    if (!this.#mayRunAhead(1) || !writeLinear(this.core, vaddr >>> 0, sizeBytes, value >>> 0, false)) return false;
+    this.addRetired(1);
+    return true;
+  }
+  storeWordsAhead(vaddr: number, words: Uint32Array, count: number): boolean {
+    if (!this.#mayRunAhead(1 + count)) return false;
+    const op = this.#ahead;
+    op.a = vaddr;
+    op.b = count;
+    op.words = words;
+    if (this.#words(op, false) === RAISED) return false;
+    this.addRetired(1 + count);
+    return true;
+  }
+  computeAhead(insns: number): boolean {
+    if (!this.#mayRunAhead(insns)) return false;
+    this.addRetired(insns);
+    return true;
   }
 
   // -- memory ---------------------------------------------------------------------------------------
