@@ -23,7 +23,8 @@ describe.each(['boot-pae', 'boot-nopae'])('%s', (name) => {
 
   test('does the same at the same instructions however often the scheduler looks', async () => {
     const runs: string[] = [];
-    for (const timesliceInsns of [1_000, 1_237, 1_000_000]) {
+    // One instruction at a time nothing is done ahead of its operation.
+    for (const timesliceInsns of [1, 1_237, 1_000_000]) {
       const events: string[] = [];
       await recordBoot(name, {
         change: (spec) => ({ ...spec, timesliceInsns, digestEveryInsns: 0 }),
