@@ -5,7 +5,7 @@
 // x86_64/entry.S.
 import { EVENT } from '../abi/events.ts';
 import type { Cpu } from '../x86/cpu.ts';
-import { PF_ERR, VECTOR, type Exception } from '../x86/exit.ts';
+import { PF_ERR, SETS_RF, VECTOR, type Exception } from '../x86/exit.ts';
 import { SEG } from '../x86/state-layout.ts';
 import type { Vcpu } from './domain.ts';
 import { FRAMES_32, iretFrame32 } from './frames-32.ts';
@@ -83,7 +83,8 @@ function injectAt(hv: Hypervisor, vcpu: Vcpu, exception: Exception, from: Return
 
 /** Delivers an exception or software interrupt to the guest's trap table. pv_inject_event(). */
 export function injectException(hv: Hypervisor, vcpu: Vcpu, exception: Exception): void {
-  injectAt(hv, vcpu, exception, currentFrame(vcpu.cpu as Cpu));
+  const from = currentFrame(vcpu.cpu as Cpu);
+  injectAt(hv, vcpu, exception, SETS_RF.has(exception.vector) ? { ...from, eflags: (from.eflags | EFLAGS.RF) >>> 0 } : from);
 }
 
 /** Enters the event callback: the caller has seen that an event is pending and not masked. */

@@ -3,6 +3,7 @@
 // system/, ...); the public face is processor.ts.
 import type { MachineMemory } from '../machine/memory.ts';
 import { fromHalves, highHalf } from './address.ts';
+import type { armedBreakpoints } from './breakpoints.ts';
 import type { CpuOptions } from './cpu.ts';
 import type { Exception } from './exit.ts';
 import { EFLAGS, EXPLICIT, FLAG_BIT, FLAG_ROWS, STATUS_FLAGS, STATUS_MASK, flagOpOf } from './flags.ts';
@@ -49,6 +50,9 @@ export class Core {
   readonly s: number;
   /** Left behind by whatever returned "fault". */
   fault: Exception | undefined;
+  /** What DR0 to DR3 and DR7 arm (breakpoints.ts), and what the current instruction hit of it (bits of DR6). Derived. */
+  breakpoints: ReturnType<typeof armedBreakpoints>;
+  breakpointsHit = 0;
 
   /** Instructions retired up to the current one. */
   readonly retiredNow: () => number;

@@ -13,6 +13,12 @@ export const PF_ERR = { present: 1, write: 2, user: 4, reserved: 8, fetch: 16 } 
 export const HAS_ERROR_CODE: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 17]);
 
 /**
+ * Vectors whose handler finds RF set in the saved flags (SDM vol. 3, 18.3.1.1): the faults. Not #DB, which leaves RF to its
+ * handler even where it is one.
+ */
+export const SETS_RF: ReadonlySet<number> = new Set([0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19]);
+
+/**
  * A fault or trap raised by an instruction. The processor's state is precise: for faults rip names
  * the faulting instruction and nothing of it has happened; for traps (#DB single step) rip is past it.
  * For PF, `cr2` is the faulting linear address (the core also stores it in its own cr2 register).

@@ -1,6 +1,7 @@
 // Loads and stores of instructions: segment checks, then the paging unit, page by page.
 // A function answers false (or NaN for an address or a value) with core.fault set when the access faults.
 import { fromHalves, highHalf, inCanonicalRange, isCanonical, pageOf } from './address.ts';
+import { noteAccess } from './breakpoints.ts';
 import { codeChanged, hitsCode } from './code-frames.ts';
 import { ACCESS, UNUSABLE, type Core } from './core.ts';
 import { VECTOR } from './exit.ts';
@@ -77,6 +78,7 @@ export function readLinear(core: Core, vaddr: number, sizeBytes: number, user: b
     if (vaddr >>> 12 !== end >>> 12) return readCrossing(core, vaddr, sizeBytes, user);
     at = lookup(core, vaddr, 'read', user);
     if (at < 0) return NaN;
+    if (core.breakpoints !== undefined) noteAccess(core, vaddr, sizeBytes, false);
   }
   if (sizeBytes === 4) return core.view.getUint32(at, true);
   if (sizeBytes === 1) return core.u8[at] as number;
@@ -89,6 +91,7 @@ function readCrossing(core: Core, vaddr: number, sizeBytes: number, user: boolea
   const inFirst = 4096 - (vaddr & 0xfff);
   const second = lookup(core, core.wrap(vaddr + inFirst), 'read', user);
   if (second < 0) return NaN;
+  if (core.breakpoints !== undefined) noteAccess(core, vaddr, sizeBytes, false);
   let value = 0;
   for (let i = sizeBytes - 1; i >= 0; i--) value = value * 256 + (core.u8[i < inFirst ? first + i : second + i - inFirst] as number);
   return value;
@@ -122,6 +125,7 @@ export function writeLinear(core: Core, vaddr: number, sizeBytes: number, value:
     at = lookup(core, vaddr, 'write', user);
     if (at < 0) return false;
     reportCode(core, at, sizeBytes);
+    if (core.breakpoints !== undefined) noteAccess(core, vaddr, sizeBytes, true);
   }
   if (sizeBytes === 4) core.view.setUint32(at, value, true);
   else if (sizeBytes === 1) core.u8[at] = value;
@@ -137,6 +141,7 @@ function writeCrossing(core: Core, vaddr: number, sizeBytes: number, value: numb
   if (second < 0) return false;
   reportCode(core, first, inFirst);
   reportCode(core, second, sizeBytes - inFirst);
+  if (core.breakpoints !== undefined) noteAccess(core, vaddr, sizeBytes, true);
   for (let i = 0; i < sizeBytes; i++) core.u8[i < inFirst ? first + i : second + i - inFirst] = Math.floor(value / 2 ** (8 * i)) & 0xff;
   return true;
 }
@@ -196,6 +201,7 @@ export function readBytes(core: Core, vaddr: number, sizeBytes: number, user: bo
     bytes.set(core.u8.subarray(at, at + n), done);
     done += n;
   }
+  if (core.breakpoints !== undefined && access === 'read') noteAccess(core, vaddr, sizeBytes, false);
   return bytes;
 }
 /** All or nothing: every page is probed before the first byte is stored. */
@@ -212,5 +218,6 @@ export function writeBytes(core: Core, vaddr: number, bytes: Uint8Array, user: b
     reportCode(core, at, n);
     core.u8.set(bytes.subarray(from, from + n), at);
   }
+  if (core.breakpoints !== undefined) noteAccess(core, vaddr, bytes.length, true);
   return true;
 }

@@ -8,6 +8,7 @@
 // Source: Intel SDM vol. 3, chapter 4.
 import { FRAME_FLAG, type MachineMemory } from '../machine/memory.ts';
 import { highHalf, vpnHigh, vpnLow } from './address.ts';
+import { armedBreakpoints, watchesPage } from './breakpoints.ts';
 import { CR0, CR4, EFER, FILLED_MAX, type Core } from './core.ts';
 import { PF_ERR, VECTOR } from './exit.ts';
 import { STATE } from './state-layout.ts';
@@ -103,6 +104,10 @@ function finishHit(core: Core, e: number, vaddr: number, access: Access): number
   if (access === 'write') {
     // The caller stores now. Code frames keep the slow path, so that every store is reported.
     core.u8[flagsAt] = (core.u8[flagsAt] as number) | FRAME_FLAG.dirty;
+  }
+  if (core.breakpoints !== undefined && watchesPage(core, vaddr)) {
+    clearTags(u32, e);
+    return machine.ramBase + maddr + (vaddr & 0xfff);
   }
   const frame = core.u8[flagsAt] as number;
   const fastWrite = (arch & ARCH.dirty) !== 0 && (frame & FRAME_FLAG.dirty) !== 0 && (frame & FRAME_FLAG.code) === 0;
@@ -348,6 +353,12 @@ export function dropWriteTags(core: Core, mfn: number): void {
       u32[e + (TLB.writeUser >> 2)] = NO_TAG;
     }
   }
+}
+
+/** After a change of debug registers: translations that were fast may lie on a watched page now. */
+export function debugRegistersChanged(core: Core): void {
+  core.breakpoints = armedBreakpoints(core);
+  if (core.breakpoints !== undefined) dropAllTags(core);
 }
 
 /** Fast tags as after restoring a state: all slow, so that they are recomputed. */

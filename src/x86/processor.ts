@@ -8,6 +8,7 @@
 import { assert } from '../base/assert.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 import { highHalf, inCanonicalRange, pageOf, vpnHigh, vpnLow } from './address.ts';
+import { instructionBreakpoints } from './breakpoints.ts';
 import { CodeCache, type CodePage, type Entry, type InsnEntry } from './code-cache.ts';
 import { codeChanged, markCode, registerCodeUser, type CodeUser } from './code-frames.ts';
 import { Core } from './core.ts';
@@ -29,6 +30,8 @@ import { translatorHost } from './translator-host.ts';
 
 const MAX_BUDGET = 2 ** 30;
 const BUDGET_EXIT: CpuExit = { kind: 'budget' };
+/** Single step. */
+const DR6_BS = 0x4000;
 const GP0: Exception = { vector: VECTOR.GP, errorCode: 0 };
 const CS = STATE.seg + SEG.cs * SEG_SLOT_BYTES;
 
@@ -113,8 +116,11 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
           continue;
         }
       }
-      const stepping = (core.get32(STATE.eflagsRest) & EFLAGS.TF) !== 0;
-      const plain = !stepping && core.get32(STATE.shadow) === SHADOW.none;
+      let rest = core.get32(STATE.eflagsRest);
+      // RF lasts for one instruction and speaks of instruction breakpoints only: without any, nobody misses it.
+      if ((rest & EFLAGS.RF) !== 0 && core.breakpoints === undefined) core.set32(STATE.eflagsRest, (rest &= ~EFLAGS.RF));
+      const stepping = (rest & EFLAGS.TF) !== 0;
+      const plain = !stepping && core.breakpoints === undefined && core.get32(STATE.shadow) === SHADOW.none;
       let one = false;
       if (atBoundary && plain && translator !== undefined) {
         const step = translator.step(inMiddle);
@@ -143,7 +149,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
         atBoundary = true;
         continue;
       }
-      const exit = this.#perform(entry, rip, budget, stepping);
+      const exit = core.breakpoints === undefined ? this.#perform(entry, rip, budget, stepping) : this.#watched(entry, vaddr, budget, stepping);
       if (exit !== undefined) return exit;
       atBoundary = entry.endsBlock || this.#broke;
       this.#broke = false;
@@ -211,17 +217,43 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     this.#evaluated++;
     const shadow = core.get32(STATE.shadow);
     if (shadow !== SHADOW.none) core.set32(STATE.shadow, shadow === SHADOW.newSti ? SHADOW.sti : shadow === SHADOW.newSs ? SHADOW.ss : SHADOW.none);
-    return stepping && shadow !== SHADOW.newSs ? this.#singleStep() : undefined;
+    return stepping && shadow !== SHADOW.newSs ? this.#debug(DR6_BS) : undefined;
+  }
+
+  /**
+   * One instruction while breakpoints are armed. What a load of SS hits waits, as a single step does, for the end of the
+   * instruction after it.
+   */
+  #watched(entry: InsnEntry, vaddr: number, budget: number, stepping: boolean): CpuExit | undefined {
+    const { core } = this;
+    const { rip } = core;
+    const rest = core.get32(STATE.eflagsRest);
+    const held = core.get32(STATE.shadow) === SHADOW.ss;
+    if (!held) {
+      const bits = (rest & EFLAGS.RF) === 0 ? instructionBreakpoints(core, vaddr) : 0;
+      if (bits !== 0) return this.#debug(bits);
+      core.breakpointsHit = 0;
+    }
+    core.set32(STATE.eflagsRest, rest & ~EFLAGS.RF);
+    this.#broke = false;
+    const exit = this.#perform(entry, rip, budget, false);
+    const finished = core.get32(STATE.budget) !== budget;
+    // What is begun again, or goes on with its next iteration, has RF as it was.
+    if (finished ? this.#broke && core.rip === rip : !this.#broke) core.set32(STATE.eflagsRest, core.get32(STATE.eflagsRest) | (rest & EFLAGS.RF));
+    if (exit !== undefined || !finished || core.get32(STATE.shadow) === SHADOW.ss) return exit;
+    const bits = core.breakpointsHit | (stepping ? DR6_BS : 0);
+    return bits === 0 ? undefined : this.#debug(bits);
+  }
+  #debug(bits: number): CpuExit | undefined {
+    const { core } = this;
+    core.breakpointsHit = 0;
+    core.set32(STATE.dr + 6 * 8, (core.get32(STATE.dr + 6 * 8) | bits) >>> 0);
+    return this.#raise({ vector: VECTOR.DB });
   }
 
   /** IP of 16-bit code wraps. */
   #wrap(rip: number): number {
     return (this.core.mode & MODE.code32) !== 0 ? rip >>> 0 : rip & 0xffff;
-  }
-
-  #singleStep(): CpuExit | undefined {
-    this.core.set32(STATE.dr + 6 * 8, this.core.get32(STATE.dr + 6 * 8) | 0x4000);
-    return this.#raise({ vector: VECTOR.DB });
   }
 
   /** An exit of a system row: traps count one, refused and unfinished instructions none. */

@@ -2,7 +2,7 @@
 // derived from them (mode key, tags, addends, decoded and translated code) is left out and made anew.
 import { assert } from '../base/assert.ts';
 import { FILLED_MAX, type Core } from './core.ts';
-import { dropAllTags, setAddend } from './paging.ts';
+import { debugRegistersChanged, dropAllTags, setAddend } from './paging.ts';
 import { ARCH_STATE_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
 
@@ -51,6 +51,7 @@ export function restoreState(core: Core, bytes: Uint8Array): number {
   core.filledCount.fill(FILLED_MAX + 1);
   dropAllTags(core);
   core.restoreMode();
+  debugRegistersChanged(core);
   return core.view.getFloat64(core.stateBase + STATE.retired, true);
 }
 

@@ -1,7 +1,7 @@
 // The face of a processor's state: registers, segments, tables, guest memory, reports. All of it lives in
 // the Core; nothing here runs instructions.
 import { assert } from '../base/assert.ts';
-import { bitsOf } from './address.ts';
+import { bitsOf, highHalf } from './address.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 import type { Core } from './core.ts';
 import type { SegmentState } from './cpu.ts';
@@ -10,7 +10,7 @@ import type { Exception } from './exit.ts';
 import { formatAt } from './format.ts';
 import { readBytes, writeBytes } from './memory-access.ts';
 import { modeBits } from './mode.ts';
-import { dropWriteTags, flushTlb, invlpg, lookup, peek } from './paging.ts';
+import { debugRegistersChanged, dropWriteTags, flushTlb, invlpg, lookup, peek } from './paging.ts';
 import { loadDataSegment } from './segments.ts';
 import { GPR_NAMES, SEG, SEG_NAMES, SEG_SLOT_BYTES, STATE } from './state-layout.ts';
 import { readMsr, reloadPdptes, setCr0, setCr3, setCr4, tscOf, writeMsr } from './system/control-registers.ts';
@@ -157,6 +157,8 @@ export abstract class StateFace {
   }
   setDr(n: number, value: number): void {
     this.core.set32(STATE.dr + n * 8, value);
+    this.core.set32(STATE.dr + n * 8 + 4, n <= 3 && this.core.lma ? highHalf(value) : 0);
+    debugRegistersChanged(this.core);
   }
   setTsc(baseAtRetiredZero: bigint, perInsn: number): void {
     this.core.view.setBigInt64(this.stateBase + STATE.tscBase, BigInt.asIntN(64, baseAtRetiredZero), true);

@@ -12,6 +12,7 @@ import { pvCpuid64 } from '../../src/hypervisor/cpuid.ts';
 import { dispatchHypercall } from '../../src/hypervisor/dispatch.ts';
 import { HypercallArgs } from '../../src/hypervisor/hypercall.ts';
 import { hypercallRows } from '../../src/hypervisor/hypercall-rows.ts';
+import { readDebugRegister, writeDebugRegister } from '../../src/hypervisor/debug-registers.ts';
 import { createHypervisor, type Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import { XEN_BUILDS, type XenBuild } from '../../src/hypervisor/personality.ts';
 import { setUpcallMask, setUpcallPending, upcallMask } from '../../src/hypervisor/shared-info.ts';
@@ -25,6 +26,7 @@ import { makeElf } from './elf-maker.ts';
 const FLAT = { cs: 0xe033, cs32: 0xe023, ss: 0xe02b } as const;
 const [RAX, RCX, RDX, RSP, RSI, RDI, R8, R10, R11] = [0, 1, 2, 4, 6, 7, 8, 10, 11] as const;
 const IF = 0x200;
+const RF = 0x10000;
 const DF = 0x400;
 const HANDLER = -0x7eff_f000;
 const IN_SYSCALL = 0x100n;
@@ -188,12 +190,33 @@ describe('exceptions and events', () => {
     setReg(R11, -5);
     const flags = cpu.eflags();
     expect(runCode(...UD2)).toBe('run');
-    expect(frame(7)).toEqual([0x77, -5, code, FLAT.cs & ~3, flags | IF, stack + 8, FLAT.ss]);
+    // RF is set in the flags of every fault.
+    expect(frame(7)).toEqual([0x77, -5, code, FLAT.cs & ~3, flags | IF | RF, stack + 8, FLAT.ss]);
     expect(reg(RSP)).toBe(stack - 7 * 8);
     expect([cpu.rip(), reg(RCX), upcallMask(hv, built.vcpu)]).toEqual([HANDLER, HANDLER, 1]);
     // Once more, with events masked: the frame says so twice.
     runCode(...UD2);
-    expect(frame(5).slice(3)).toEqual([2 ** 32 + (FLAT.cs & ~3), flags & ~IF]);
+    expect(frame(5).slice(3)).toEqual([2 ** 32 + (FLAT.cs & ~3), (flags & ~IF) | RF]);
+  });
+
+  test('a hardware breakpoint: before its instruction once, after the store that it watches, and told in DR6', () => {
+    setGate(1);
+    const debugreg = (reg: number, value: number): unknown => writeDebugRegister(built.vcpu, reg, value);
+    expect([debugreg(0, code + 1), debugreg(7, 0x401)]).toEqual([undefined, undefined]);
+    // nop; nop: stops at the second, and goes on where RF is set.
+    expect(runCode(0x90, 0x90, ...UD2)).toBe('run');
+    expect([frame(3)[2], (frame(5)[4] as number) & RF, cpu.rip(), readDebugRegister(built.vcpu, 6)]).toEqual([code + 1, 0, HANDLER, 0xffff0ff1]);
+    setReg(RSP, stack);
+    cpu.setEflags(cpu.eflags() | RF);
+    setGate(6);
+    cpu.setRip(code + 1);
+    step(100);
+    expect(frame(3)[2]).toBe(code + 2);
+    // mov %eax, (rsp): four bytes of the upper half of the watched eight are not it; then they are.
+    expect([debugreg(0, stack), debugreg(7, 0x401 | (0b1001 << 16))]).toEqual([undefined, undefined]);
+    setReg(RSP, stack);
+    runCode(0x89, 0x44, 0x24, 0x08, 0x89, 0x44, 0x24, 0x04, 0x90);
+    expect(frame(3)[2]).toBe(code + 8);
   });
 
   test('a page fault has its error code before RIP, and its address in vcpu_info', () => {

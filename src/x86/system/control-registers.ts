@@ -1,7 +1,7 @@
 // Control, debug and model-specific registers, descriptor-table registers, CPUID, time stamps.
 import { addressOf, bitsOf, inCanonicalRange } from '../address.ts';
 import { ACCESS, CR0, CR4, EFER, UNUSABLE, type Core } from '../core.ts';
-import { flushTlb, invlpg, loadPdptes } from '../paging.ts';
+import { debugRegistersChanged, flushTlb, invlpg, loadPdptes } from '../paging.ts';
 import { descriptorAccess, descriptorLimit, gp, isException, readDescriptor, systemBase } from '../segments.ts';
 import { writeLinear } from '../memory-access.ts';
 import { SEG, SEG_SLOT_BYTES, STATE } from '../state-layout.ts';
@@ -121,6 +121,7 @@ const movDr: SystemRow = (core, insn) => {
     if (real === 7) value = ((value & 0xffff2bff) | 0x400) >>> 0;
     core.set32(STATE.dr + real * 8, value);
     if (wide?.kind === 'reg') core.set32(STATE.dr + real * 8 + 4, Number(gpr64(core, wide.index) >> 32n));
+    debugRegistersChanged(core);
   } else if (to?.kind === 'reg') setGpr64(core, to.index, core.view.getBigUint64(core.stateBase + STATE.dr + real * 8, true));
   return undefined;
 };

@@ -8,7 +8,7 @@ import { readLinear } from '../memory-access.ts';
 import { descriptorAccess, dplOf, enterCodeSegment, gp, isCode, isConforming, isException, markAccessed, readDescriptor, type Descriptor } from '../segments.ts';
 import { SEG, STATE } from '../state-layout.ts';
 import { deliverLong } from './long-gates.ts';
-import { gpr, pokeStack, probeStack, setSp, spValue, type SystemResult } from './row.ts';
+import { gpr, pokeStack, probeStack, savedFlags, setSp, spValue, type SystemResult } from './row.ts';
 import { switchTask } from './task-switch.ts';
 import { enterInner, GATE, gateOffset, innerStack, reaches, storeFrame } from './transfers.ts';
 
@@ -43,7 +43,7 @@ export function deliverThroughIdt(core: Core, delivery: Delivery): SystemResult 
   const known: readonly number[] = [GATE.task, GATE.int16, GATE.trap16, GATE.int32, GATE.trap32];
   if (!known.includes(type) || (software && dplOf(access) < cplOf(core))) return idtError(VECTOR.GP);
   if ((access & ACCESS.present) === 0) return idtError(VECTOR.NP);
-  if (type === GATE.task) return switchTask(core, lo >>> 16, 'int', delivery.returnOffset, ext, delivery.errorCode);
+  if (type === GATE.task) return switchTask(core, lo >>> 16, 'int', delivery.returnOffset, ext, delivery.errorCode, savedFlags(core, delivery));
   return throughGate(core, delivery, gate, type, ext);
 }
 
@@ -60,7 +60,7 @@ function throughGate(core: Core, delivery: Delivery, gate: Descriptor, type: num
   const size = is32 ? 4 : 2;
   const offset = gateOffset(gate, is32);
   const flags = core.eflags();
-  const frame = [delivery.returnOffset, core.get32(STATE.seg + SEG.cs * 32), flags];
+  const frame = [delivery.returnOffset, core.get32(STATE.seg + SEG.cs * 32), savedFlags(core, delivery)];
   if (delivery.errorCode !== undefined) frame.unshift(delivery.errorCode);
   let result: SystemResult;
   if (isConforming(access) || dplOf(access) === cplOf(core)) {

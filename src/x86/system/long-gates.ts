@@ -9,7 +9,7 @@ import { probeWrite, read64, readLinear, write64 } from '../memory-access.ts';
 import { descriptorAccess, dplOf, enterCodeSegment, gp, isCode, isConforming, isException, markAccessed, readDescriptor, setNull, type Descriptor } from '../segments.ts';
 import { SEG, STATE } from '../state-layout.ts';
 import type { Delivery } from './delivery.ts';
-import { gpr64, setGpr64, type SystemResult } from './row.ts';
+import { gpr64, savedFlags, setGpr64, type SystemResult } from './row.ts';
 
 const cplOf = (core: Core): number => core.get32(STATE.cpl);
 const fault = (core: Core): Exception => core.fault as Exception;
@@ -125,7 +125,7 @@ export function deliverLong(core: Core, delivery: Delivery, ext: number): System
   const offset = gateOffset(gate, Number(upper & 0xffffffffn));
   if (!inCanonicalRange(offset)) return { vector: VECTOR.GP, errorCode: ext };
   const flags = core.eflags();
-  const words = [...(delivery.errorCode === undefined ? [] : [BigInt(delivery.errorCode)]), bitsOf(delivery.returnOffset), oldCs(core), BigInt(flags), ...oldStack(core)];
+  const words = [...(delivery.errorCode === undefined ? [] : [BigInt(delivery.errorCode)]), bitsOf(delivery.returnOffset), oldCs(core), BigInt(savedFlags(core, delivery)), ...oldStack(core)];
   const bottom = storeWords(core, Math.floor(top / 16) * 16, words, cpl, ext);
   if (typeof bottom !== 'number') return bottom;
   const result = enter(core, selector, code, offset, cpl, bottom, inner);

@@ -3,7 +3,8 @@ import type { Core } from '../core.ts';
 import { addressOf, highHalf } from '../address.ts';
 import type { Insn, MemOperand } from '../decode.ts';
 import type { CpuExit, Exception } from '../exit.ts';
-import { VECTOR } from '../exit.ts';
+import { SETS_RF, VECTOR } from '../exit.ts';
+import { EFLAGS } from '../flags.ts';
 import { linearAt, probeWrite, readLinear, read64, segmentLinear, segmentLinear64, write64, writeLinear, writePair } from '../memory-access.ts';
 import { MODE } from '../mode.ts';
 import { SEG, STATE } from '../state-layout.ts';
@@ -38,6 +39,9 @@ export function setGpr64(core: Core, index: number, value: bigint): void {
 export const gprAddress = (core: Core, index: number): number => addressOf(gpr64(core, index)) ?? NaN;
 /** rip behind the instruction that is being performed. */
 export const nextOffset = (core: Core, insn: Insn): number => core.wrap(core.rip + insn.lengthBytes);
+
+/** The flags that a handler's frame shows. */
+export const savedFlags = (core: Core, event: { readonly vector: number; readonly software: boolean }): number => (core.eflags() | (!event.software && SETS_RF.has(event.vector) ? EFLAGS.RF : 0)) >>> 0;
 
 /** Effective offset of a memory operand: its low 32 bits, which are all of it outside 64-bit code. */
 export function offsetOf(core: Core, mem: MemOperand): number {

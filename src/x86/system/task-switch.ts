@@ -42,7 +42,7 @@ const SEGS = [SEG.es, SEG.cs, SEG.ss, SEG.ds, SEG.fs, SEG.gs] as const;
 const fault = (core: Core): Exception => core.fault as Exception;
 
 /** Switches to the task that `selector` names. `savedIp`: what the current task resumes at. */
-export function switchTask(core: Core, selector: number, reason: TaskSwitchReason, savedIp: number, ext: number, errorCode?: number): SystemResult {
+export function switchTask(core: Core, selector: number, reason: TaskSwitchReason, savedIp: number, ext: number, errorCode?: number, savedFlags = core.eflags()): SystemResult {
   const error = (vector: number, about = selector): Exception => ({ vector, errorCode: (about & 0xfffc) | ext });
   const bad = reason === 'iret' ? VECTOR.TS : VECTOR.GP;
   // 1.
@@ -67,7 +67,7 @@ export function switchTask(core: Core, selector: number, reason: TaskSwitchReaso
     if (isException(old)) return withExt(old, ext);
     if (!writeLinear(core, (old.vaddr + 4) >>> 0, 4, (old.hi & ~0x200) >>> 0, false)) return fault(core);
   }
-  const flags = reason === 'iret' ? core.eflags() & ~EFLAGS.NT : core.eflags();
+  const flags = reason === 'iret' ? savedFlags & ~EFLAGS.NT : savedFlags;
   if (!saveImage(core, oldBase, layoutOf(oldAccess), savedIp, flags)) return fault(core);
   const nested = reason === 'call' || reason === 'int';
   if (nested && !writeLinear(core, base, 2, oldSelector, false)) return fault(core);

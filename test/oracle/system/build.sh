@@ -32,6 +32,7 @@ image control control.c
 image paging paging.c
 image paging-pae paging.c -DPAE
 image tasks tasks.c
+image breakpoints breakpoints.c
 image triple triple.c
 
 

@@ -84,6 +84,31 @@ export const CORRECTIONS: readonly Correction[] = [
     image: 'tasks', line: /^sysenter, msr 3: /, from: /: .*/, to: ': #GP(0) +0',
     why: 'SYSENTER refuses an MSR whose selector is null, whatever its RPL (SDM vol. 2, SYSENTER)',
   },
+  {
+    image: 'breakpoints', line: /rf=0 .*: #(UD|DE|GP)/, from: /rf=0/, to: 'rf=1',
+    why: 'a fault has RF set in the flags that its handler finds (SDM vol. 3, 18.3.1.1); QEMU learned it later',
+  },
+  {
+    image: 'breakpoints', line: /repeated, rf: /, from: / edi\+1 .*/, to: ' edi+4 esi+4 dr6=0 rf=0 repeated, rf: ok ecx=0',
+    why: 'RF holds until a repeated instruction has come to its end (SDM vol. 3, 18.3.1.1)',
+  },
+  {
+    image: 'breakpoints', line: / after mov ss: #DB \+2/, from: /dr6=1 (.*): .*/, to: (match) => match.replace('dr6=1', 'dr6=0').replace('#DB +2', 'ok'),
+    why: 'a breakpoint on the instruction after a load of SS is not taken (SDM vol. 3, 6.8.3)',
+  },
+  {
+    image: 'breakpoints', line: /edi\+4 .* rep movsb: #DB \+0/, from: /#DB \+0/, to: '#DB +2',
+    why: 'after its last iteration a repeated instruction has come to its end (SDM vol. 2, REP); QEMU looks at the count once more',
+  },
+  {
+    image: 'breakpoints', line: /mov ss from there: /, from: /#DB \+2/, to: '#DB +3',
+    why: 'a data breakpoint that a load of SS hits waits for the end of the next instruction (SDM vol. 3, 6.8.3)',
+  },
+  { image: 'breakpoints', line: /store32, three: /, from: /dr6=9/, to: 'dr6=7', why: 'DR6 tells every breakpoint that was hit (SDM vol. 3, 18.2.3); QEMU tells the first, and one that is not armed' },
+  {
+    image: 'breakpoints', line: /store32, single step: /, from: /#DB eip=.*/, to: '#DB +2',
+    why: 'a breakpoint and a single step after one instruction are one #DB (SDM vol. 3, 6.9); QEMU steps once more',
+  },
   ...['paging', 'paging-pae'].map((image): Correction => ({
     image, line: /^second page /, from: /rmw=[45]/, to: (match) => (match.endsWith('4') ? 'rmw=6' : 'rmw=7'),
     why: 'the read of a read-modify-write faults as a write: so does the real processor (vectors, group alu)',

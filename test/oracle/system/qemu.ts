@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CORRECTIONS } from './corrections.ts';
 
-export const IMAGES = ['gates', 'segments', 'control', 'paging', 'paging-pae', 'tasks'] as const;
+export const IMAGES = ['gates', 'segments', 'control', 'paging', 'paging-pae', 'tasks', 'breakpoints'] as const;
 
 const ARGUMENTS = ['-cpu', 'qemu32,+nx,+sep', '-m', '32', '-display', 'none', '-serial', 'none', '-monitor', 'none', '-no-reboot', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4'];
 
