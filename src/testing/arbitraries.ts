@@ -90,6 +90,12 @@ const liveTable = (): DeedArbitrary =>
   fc.tuple(oneOf('live_l2', 'live_l3', 'root'), fc.integer({ min: 3, max: 9 }), oneOf('live_l2', 'live_l3', 'root', 'scratch_l1', 'f0', 'f1'), fc.array(TABLE_FLAGS, { minLength: 1, maxLength: 2 }))
     .map(([name, index, target, flags]) => flags.map((each) => ({ op: 'mmu', req: [['n', `${name}[${index}]`, `${target}:${each}`]] })));
 
+/** A table where it belongs, with one flag too many: each bit alone, since a rule may miss just that one. */
+const oddFlag = (): DeedArbitrary =>
+  fc.tuple(oneOf('live_l2=scratch_l1', 'live_l3=live_l2', 'root=live_l3', 'root=live_l2'), fc.integer({ min: 0, max: 9 }), oneOf(0x1n, 0x61n), fc.shuffledSubarray([1, 2, 3, 4, 5, 6, 7, 8, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63], { minLength: 4, maxLength: 10 })).map(([pair, index, flags, bits]) => {
+    const [name, target] = pair.split('=') as [string, string];
+    return bits.map((bit) => ({ op: 'mmu', req: [['n', `${name}[${index}]`, `${target}:${(flags | (1n << BigInt(bit))).toString(16)}`]] }));
+  });
 const mmu = (): DeedArbitrary =>
   single(fc.record({ op: fc.constant('mmu'), req: fc.array(fc.tuple(often([6, ['n', 'p']], [1, ['m', 'bad']]), fc.oneof(fc.tuple(ownFrame, slot).map(([frame, index]) => `${frame}[${index}]`), fc.tuple(oneOf(...TABLES), fc.integer({ min: 0, max: 20 })).map(([name, index]) => `${name}[${index}]`)), word), { minLength: 1, maxLength: 4 }) }));
 const machphys = (): DeedArbitrary =>
@@ -213,7 +219,7 @@ const peer = (): DeedArbitrary =>
 type Family = 'memory' | 'grants' | 'events';
 const DEEDS: Readonly<Record<string, { readonly family: Family; readonly make: (shape: AbiName) => DeedArbitrary }>> = {
   build: { family: 'memory', make: build }, tree: { family: 'memory', make: tree }, linear: { family: 'memory', make: linear }, liveEntry: { family: 'memory', make: liveEntry },
-  liveTable: { family: 'memory', make: liveTable }, mmu: { family: 'memory', make: mmu }, machphys: { family: 'memory', make: machphys }, uvm: { family: 'memory', make: uvm },
+  liveTable: { family: 'memory', make: liveTable }, oddFlag: { family: 'memory', make: oddFlag }, mmu: { family: 'memory', make: mmu }, machphys: { family: 'memory', make: machphys }, uvm: { family: 'memory', make: uvm },
   store: { family: 'memory', make: store }, touch: { family: 'memory', make: touch }, ext: { family: 'memory', make: ext }, ldt: { family: 'memory', make: ldt }, gdt: { family: 'memory', make: gdt },
   descriptor: { family: 'memory', make: descriptor }, memory: { family: 'memory', make: memory }, exchangeTo: { family: 'memory', make: exchangeTo }, stale: { family: 'memory', make: stale }, absent: { family: 'memory', make: absent },
   emulated: { family: 'memory', make: emulated }, sharedTable: { family: 'memory', make: sharedTable }, multi: { family: 'memory', make: multi },
