@@ -12,7 +12,7 @@ import { EVENT } from '../abi/events.ts';
 import type { Domain, Vcpu } from './domain.ts';
 import { fifoInitPort, fifoIsLinked, fifoIsPending, fifoClearPending, fifoSetPending, fifoUnmask, FIFO_CHANNELS, FIFO_DEFAULT_PRIORITY, type FifoState } from './event-channels-fifo.ts';
 import type { Hypervisor } from './hypervisor.ts';
-import { assignEventBit, setPendingSelector, setUpcallPending, testEventBit, twoLevelPorts, upcallPending } from './shared-info.ts';
+import { assignEventBit, markUpcallPending, setPendingSelector, testEventBit, twoLevelPorts } from './shared-info.ts';
 import { wakeVcpu } from './vcpu-state.ts';
 
 /** Virtual interrupts, xen/include/public/xen.h. */
@@ -117,8 +117,7 @@ export function freePort(hv: Hypervisor, domain: Domain, port: number): void {
 
 /** vcpu_mark_events_pending(): asks for an upcall and wakes the vCPU, whatever its mask says. */
 export function markEventsPending(hv: Hypervisor, vcpu: Vcpu): void {
-  if (vcpu.vcpuInfoMaddr === 0 || upcallPending(hv, vcpu)) return;
-  setUpcallPending(hv, vcpu);
+  if (vcpu.vcpuInfoMaddr === 0 || markUpcallPending(hv, vcpu)) return;
   wakeVcpu(hv, vcpu);
 }
 

@@ -92,7 +92,8 @@ export function fillPendingSelector(hv: Hypervisor, vcpu: Vcpu): void {
 }
 
 export const upcallPending = (hv: Hypervisor, vcpu: Vcpu): boolean => hv.machine.readU8(vcpu.vcpuInfoMaddr) !== 0;
-export const setUpcallPending = (hv: Hypervisor, vcpu: Vcpu): void => hv.machine.writeU8(vcpu.vcpuInfoMaddr, 1);
+/** Sets bit 0 of the byte; true if it was set. The guest's other bits stay, and ask for an upcall as well. */
+export const markUpcallPending = (hv: Hypervisor, vcpu: Vcpu): boolean => assignBit(hv, vcpu.vcpuInfoMaddr, 0, true);
 /** The raw byte: any non-zero value masks. */
 export const upcallMask = (hv: Hypervisor, vcpu: Vcpu): number => hv.machine.readU8(vcpu.vcpuInfoMaddr + 1);
 export const setUpcallMask = (hv: Hypervisor, vcpu: Vcpu, value: number): void => hv.machine.writeU8(vcpu.vcpuInfoMaddr + 1, value);

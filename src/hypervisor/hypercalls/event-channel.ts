@@ -200,14 +200,16 @@ export function resetEventChannels(hv: Hypervisor, domain: Domain): void {
   fifoDestroy(hv, domain);
   domain.events.nextReset = 0;
 }
-function reset(hv: Hypervisor, vcpu: Vcpu, { dom }: { dom: number }): Answer<typeof RESET.fields> {
+/** `resuming` goes on with a reset that was interrupted; none ever is. */
+const reset = (resuming: boolean) => (hv: Hypervisor, vcpu: Vcpu, { dom }: { dom: number }): Answer<typeof RESET.fields> => {
   const domain = domainByAnyId(hv, vcpu.domain, dom);
   if (domain === undefined) return 'ESRCH';
   if (!mayTarget(vcpu.domain, domain)) return 'EPERM';
   if (domain !== vcpu.domain && !domain.paused) return 'EINVAL';
+  if (resuming) return 'EBUSY';
   resetEventChannels(hv, domain);
   return undefined;
-}
+};
 
 function initControl(hv: Hypervisor, vcpu: Vcpu, values: StructValues<typeof INIT_CONTROL.fields>): Answer<typeof INIT_CONTROL.fields> {
   const target = vcpu.domain.vcpus[values.vcpu];
@@ -236,12 +238,11 @@ const OPS: Readonly<Record<number, OpRow>> = {
   [EVTCHNOP.bind_ipi]: op(BIND_IPI, bindIpi),
   [EVTCHNOP.bind_vcpu]: op(BIND_VCPU, bindVcpu),
   [EVTCHNOP.unmask]: op(PORT_ONLY, unmask),
-  [EVTCHNOP.reset]: op(RESET, reset),
+  [EVTCHNOP.reset]: op(RESET, reset(false)),
   [EVTCHNOP.init_control]: op(INIT_CONTROL, initControl),
   [EVTCHNOP.expand_array]: op(EXPAND_ARRAY, (hv, vcpu, { array_gfn }) => fifoExpandArray(hv, vcpu.domain, array_gfn)),
   [EVTCHNOP.set_priority]: op(SET_PRIORITY, setPriority),
-  // A continuation of a reset that is not under way.
-  [EVTCHNOP.reset_cont]: op(RESET, (hv, vcpu, values) => (domainByAnyId(hv, vcpu.domain, values.dom) === undefined ? 'ESRCH' : 'EBUSY')),
+  [EVTCHNOP.reset_cont]: op(RESET, reset(true)),
 };
 /** The commands of the old form, EVTCHNOP_* in struct evtchn_op. */
 const LAST_COMPAT_OP = EVTCHNOP.unmask;

@@ -257,6 +257,9 @@ function readOp(hv: Hypervisor, vcpu: Vcpu, vaddr: number): boolean {
   return true;
 }
 
+/** Does the translation layer pass that element on? */
+const translates = (hv: Hypervisor, vcpu: Vcpu, vaddr: number): boolean => readOp(hv, vcpu, vaddr) && op.cmd !== NEW_USER_BASEPTR;
+
 function mmuextOp(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOutcome {
   const domain = vcpu.domain;
   const compat = domain.abi.wordBits === 32;
@@ -273,6 +276,8 @@ function mmuextOp(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOut
     if (pdone !== 0) before = hv.access.readU32(vcpu, pdone) ?? 0;
   }
   if (!guestAddressOk(domain.abi, elements)) return done(-ERRNO.EFAULT);
+  const translated = compat && !domain.abi.onXen3;
+  if (translated && count === 0) return done(0);
   const step = compat ? 12 : 24;
   const pageDomId = pageOwnerId(hv, domain, domArg);
   if (pageDomId === undefined) return done(-ERRNO.ESRCH);
@@ -280,7 +285,11 @@ function mmuextOp(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOut
   let rc = 0;
   let i = 0;
   for (; i < count; i++) {
-    if (vcpu.oldTable !== undefined || (i > 0 && preemptCheck(hv))) rc = ERESTART;
+    const interrupted = vcpu.oldTable !== undefined || (i > 0 && preemptCheck(hv));
+    // Elements of 32-bit callers are translated before the first one runs: a batch that has to wait just
+    // before one that cannot be translated ends with the last result, and that one is never heard of.
+    if (translated && vcpu.oldTable !== undefined && !translates(hv, vcpu, elements + i * step)) break;
+    if (interrupted) rc = ERESTART;
     else if (!readOp(hv, vcpu, elements + i * step)) rc = -ERRNO.EFAULT;
     else {
       const row = MMUEXT_ROWS[op.cmd];
