@@ -20,6 +20,11 @@ export interface GrantRules {
   readonly failedMapIsUndone: boolean;
   /** A copy stays inside both pages and, for sub-page grants, inside the granted bytes. */
   readonly copyInsideBounds: boolean;
+  /**
+   * A frame of another domain's may not be named by number in any element of a copy. The recorded Xen asks only
+   * when the domains of a batch change (gnttab_copy_one()), which is too seldom: RECORDED_GRANT_RULES.
+   */
+  readonly copyAsksEachElement: boolean;
   /** Asking for more status frames than there are is refused. XSA-382. */
   readonly statusFramesBounded: boolean;
   /** Status frames that are still mapped stop the way back to version 1. XSA-255. */
@@ -38,7 +43,10 @@ export interface GrantRules {
 
 export const GRANT_RULES: GrantRules = {
   pteAligned: true, unmapChecksEntry: true, eachMappingHoldsReference: true, unmapKeepsReadOnly: true, writableTakesType: true, readOnlyRefusesWriting: true,
-  pinOverflowRefused: true, failedMapIsUndone: true, copyInsideBounds: true, statusFramesBounded: true, statusFramesUnusedBeforeFree: true,
+  pinOverflowRefused: true, failedMapIsUndone: true, copyInsideBounds: true, copyAsksEachElement: true, statusFramesBounded: true, statusFramesUnusedBeforeFree: true,
   transferNeedsSoleReference: true, transferForgetsType: true, transferFlushes: true, unmapStepsCountedOnce: true,
   continuationSkipsDone: true,
 };
+
+/** The rules of the Xen whose answers were recorded. */
+export const RECORDED_GRANT_RULES: GrantRules = { ...GRANT_RULES, copyAsksEachElement: false };

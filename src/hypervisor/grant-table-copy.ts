@@ -172,6 +172,8 @@ function tryCopy(hv: Hypervisor, current: Domain, batch: CopyBatch, { source, de
   if (sizeBytes === 0) return GNTST.okay;
   const sourceGref = (flags & GNTCOPY.source_gref) !== 0;
   const destGref = (flags & GNTCOPY.dest_gref) !== 0;
+  const named = (source.domId !== DOMID.SELF && !sourceGref) || (dest.domId !== DOMID.SELF && !destGref);
+  if (named && hv.grantRules.copyAsksEachElement && batch.source?.domId === source.domId && batch.dest?.domId === dest.domId) return GNTST.permission_denied;
   if (batch.source?.domId !== source.domId || batch.dest?.domId !== dest.domId) {
     releaseBatch(hv, batch);
     batch.source = batch.dest = undefined;

@@ -32,8 +32,10 @@ export function mapLdtOnFault(hv: Hypervisor, vcpu: Vcpu, offset: number): boole
   if ((found.lo & PTE_FLAG.present) === 0) return false;
   const mfn = frameOf(found.lo, found.hi);
   if (!getPageAndType(hv, mfn, domId, FRAME_TYPE.segDesc)) return false;
+  // Pages may be touched in any order: those before this one are not mapped.
+  while (vcpu.ldtFrames.length < page) vcpu.ldtFrames.push(0);
   vcpu.ldtFrames[page] = mfn;
-  mapLdtPage(hv, vcpu, page, mfn);
+  if (vcpu.domain.perDomain !== undefined) mapLdtPage(hv, vcpu, page, mfn);
   return true;
 }
 

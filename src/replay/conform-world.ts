@@ -21,7 +21,7 @@ import type { PageRules } from '../hypervisor/pte-rules.ts';
 import { setGdt } from '../hypervisor/hypercalls/descriptors.ts';
 import { ScriptCpu } from './script-cpu.ts';
 import type { EventRules } from '../hypervisor/event-rules.ts';
-import type { GrantRules } from '../hypervisor/grant-rules.ts';
+import { RECORDED_GRANT_RULES, type GrantRules } from '../hypervisor/grant-rules.ts';
 import type { WorldPort } from '../hypervisor/world-port.ts';
 
 /** Enough for the names of section 3 (`free` is 0x2000); "no RAM" starts behind it. */
@@ -85,7 +85,7 @@ export class ConformWorld {
     machine.clearDirty();
     const hv = createHypervisor({ machine, world: this.#world, build: this.#options.build ?? XEN_BUILDS.debug, hypercallRows: this.#options.hypercallRows, frames: this.#frames });
     if (this.#options.rules !== undefined) hv.rules = this.#options.rules;
-    if (this.#options.grantRules !== undefined) hv.grantRules = this.#options.grantRules;
+    hv.grantRules = this.#options.grantRules ?? RECORDED_GRANT_RULES;
     if (this.#options.eventRules !== undefined) hv.eventRules = this.#options.eventRules;
     const freeMfn = this.#options.frameCount === undefined ? FRAME_COUNT - FREE_BELOW_END : this.#options.frameCount - 1;
     holdFrame(hv, freeMfn);

@@ -75,7 +75,9 @@ const tree = (shape: AbiName): DeedArbitrary =>
 /** An upper entry that names a table of its own level. */
 const linear = (shape: AbiName): DeedArbitrary =>
   fc.tuple(ownIndex, ownIndex, ownIndex, fc.integer({ min: 2, max: levelsOf(shape) }), oneOf('61', '65', '67', '63')).map(([a, b, c, level, flags]) => {
-    const steps: Step[] = [readOnly(a), { op: 'ext', req: [[`pin_l${level}`, `f${a}`]] }, put(shape, b, 1, `f${a}:${flags}`), readOnly(b), { op: 'ext', req: [[`pin_l${level}`, `f${b}`]] }];
+    // A PAE root is none without an L2 of its own in slot 3.
+    const slotThree = (root: number): readonly Step[] => (level === 3 && levelsOf(shape) === 3 ? [put(shape, root, 3, `f${6 + root}:1`), readOnly(6 + root)] : []);
+    const steps: Step[] = [...slotThree(a), readOnly(a), { op: 'ext', req: [[`pin_l${level}`, `f${a}`]] }, ...slotThree(b), put(shape, b, 1, `f${a}:${flags}`), readOnly(b), { op: 'ext', req: [[`pin_l${level}`, `f${b}`]] }];
     if (c === a || c === b) return steps;
     return [...steps, put(shape, c, 1, `f${b}:${flags}`), readOnly(c), { op: 'ext', req: [[`pin_l${level}`, `f${c}`]] }];
   });
@@ -87,14 +89,32 @@ const liveEntry = (): DeedArbitrary =>
 
 /** A free slot of the live upper tables names a table: itself, its like, or one of the level below. */
 const liveTable = (): DeedArbitrary =>
-  fc.tuple(oneOf('live_l2', 'live_l3', 'root'), fc.integer({ min: 3, max: 9 }), oneOf('live_l2', 'live_l3', 'root', 'scratch_l1', 'f0', 'f1'), fc.array(TABLE_FLAGS, { minLength: 1, maxLength: 2 }))
+  fc.tuple(oneOf('live_l2', 'live_l3', 'root'), fc.integer({ min: 3, max: 9 }), oneOf('live_l2', 'live_l3', 'root', 'scratch_l1', 'f0', 'f1'), fc.oneof(fc.array(TABLE_FLAGS, { minLength: 1, maxLength: 2 }), oneOf(['61', '63'], ['1', '67'])))
     .map(([name, index, target, flags]) => flags.map((each) => ({ op: 'mmu', req: [['n', `${name}[${index}]`, `${target}:${each}`]] })));
 
-/** A table where it belongs, with one flag too many: each bit alone, since a rule may miss just that one. */
-const oddFlag = (): DeedArbitrary =>
-  fc.tuple(oneOf('live_l2=scratch_l1', 'live_l3=live_l2', 'root=live_l3', 'root=live_l2'), fc.integer({ min: 0, max: 9 }), oneOf(0x1n, 0x61n), fc.shuffledSubarray([1, 2, 3, 4, 5, 6, 7, 8, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63], { minLength: 4, maxLength: 10 })).map(([pair, index, flags, bits]) => {
-    const [name, target] = pair.split('=') as [string, string];
-    return bits.map((bit) => ({ op: 'mmu', req: [['n', `${name}[${index}]`, `${target}:${(flags | (1n << BigInt(bit))).toString(16)}`]] }));
+/** A table (or page) where it belongs, with one flag too many: each bit alone, since a rule may miss just that one. */
+const ODD_BITS = [1, 2, 3, 4, 5, 6, 7, 8, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63];
+const PAIRS: Readonly<Record<AbiName, readonly string[]>> = {
+  pv64: ['scratch_l1[30]=f0', 'live_l2[5]=scratch_l1', 'live_l3[3]=live_l2', 'root[4]=live_l3'], pv32pae: ['scratch_l1[30]=f0', 'live_l2[5]=scratch_l1', 'root[1]=live_l2'],
+  'xen3-pae': ['scratch_l1[30]=f0', 'live_l2[5]=scratch_l1', 'root[1]=live_l2'], 'xen3-nopae': ['scratch_l1[30]=f0', 'live_l2[5]=scratch_l1'],
+};
+const oddFlag = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(oneOf(...(PAIRS[shape])), oneOf(0x1n, 0x61n), fc.shuffledSubarray(ODD_BITS, { minLength: 12 })).map(([pair, flags, bits]) => {
+    const [at, target] = pair.split('=') as [string, string];
+    return bits.map((bit) => ({ op: 'mmu', req: [['n', at, `${target}:${(flags | (1n << BigInt(bit))).toString(16)}`]] }));
+  });
+
+/** Entries at both edges of Xen's part of a table, before it is checked and after. */
+const EDGES: Readonly<Record<AbiName, readonly number[]>> = { pv64: [255, 256, 257, 258, 260, 271, 272, 511], pv32pae: [427, 428, 500, 511], 'xen3-pae': [427, 428, 500, 511], 'xen3-nopae': [1007, 1008, 1018, 1023] };
+const edges = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 3 }), fc.shuffledSubarray([...EDGES[shape]], { minLength: 1, maxLength: 2 }), oneOf('f9', 'foreign', 'secret', 'f9'), oneOf('61', '1', '67'), oneOf(0, 1, 2)).map(([[table, root, below], slots, odd, flags, updates]) => {
+    const [top, target] = [table as number, updates === 2 ? odd : `f${below}`];
+    const isPae = levelsOf(shape) === 3;
+    return [
+      ...slots.map((slot) => put(shape, top, slot, `${target}:${flags}`)), ...(isPae ? [put(shape, root as number, 3, `f${top}:1`), readOnly(root as number)] : []),
+      readOnly(top), readOnly(below as number), { op: 'ext', req: [isPae ? ['pin_l3', `f${root}`] : [`pin_l${levelsOf(shape)}`, `f${top}`]] },
+      ...(updates === 0 ? [] : slots.map((slot) => ({ op: 'mmu', req: [['n', `f${top}[${shape === 'xen3-nopae' ? `${slot >> 1}]${slot % 2 === 1 ? '+4' : ''}` : `${slot}]`}`, `f${below}:67`]] }))),
+    ];
   });
 const mmu = (): DeedArbitrary =>
   single(fc.record({ op: fc.constant('mmu'), req: fc.array(fc.tuple(often([6, ['n', 'p']], [1, ['m', 'bad']]), fc.oneof(fc.tuple(ownFrame, slot).map(([frame, index]) => `${frame}[${index}]`), fc.tuple(oneOf(...TABLES), fc.integer({ min: 0, max: 20 })).map(([name, index]) => `${name}[${index}]`)), word), { minLength: 1, maxLength: 4 }) }));
@@ -161,12 +181,50 @@ const sharedTable = (shape: AbiName): DeedArbitrary =>
     ];
   });
 
+/** A tree of roots like the kernel's own: the second is loaded, perhaps let go, and left again. */
+const roots = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 3 }), oneOf('new_baseptr', 'new_baseptr', 'new_user_baseptr'), oneOf('', 'pin', 'unpin'), fc.array(oneOf<'writable' | 'store' | 'again' | 'back' | 'unpin' | 'gone'>('writable', 'store', 'again', 'back', 'unpin', 'gone'), { maxLength: 5 })).map(([[top, below, other], base, pins, then]) => {
+    const root = `f${top}`;
+    const entries: Step[] = shape === 'pv64' ? [put(shape, top as number, 0, 'live_l3:67')]
+      : shape === 'xen3-nopae' ? [put(shape, top as number, 0, 'live_l1:67'), put(shape, top as number, 255, 'scratch_l1:67')]
+        : [put(shape, top as number, 0, 'live_l2:1'), put(shape, top as number, 3, `f${below}:1`)];
+    const level = Math.min(levelsOf(shape), 4);
+    const pin = (name: string): Step => ({ op: 'ext', req: [[name, root]] });
+    const what: Readonly<Record<(typeof then)[number], Step>> = {
+      writable: { op: 'uvm', va: `v${top}`, val: `${root}:63`, fl: 2 }, store: put(shape, top as number, 4, `f${other}:67`), again: { op: 'ext', req: [[base, root]] },
+      back: { op: 'ext', req: [[base, base === 'new_baseptr' ? 'root' : '0']] }, unpin: pin('unpin'), gone: { op: 'mem', cmd: 'decrease', frames: [root] },
+    };
+    return [
+      ...entries, readOnly(top as number), readOnly(below as number), ...(pins === '' ? [] : [pin(`pin_l${level}`)]), { op: 'ext', req: [[base, root]] },
+      ...(pins === 'unpin' ? [pin('unpin')] : []), ...then.map((each) => what[each]),
+    ];
+  });
+
+/** The LDT is where a frame is mapped; the processor reads it, and the frame is to stay what it is. */
+const ldtUse = (): DeedArbitrary =>
+  fc.tuple(ownIndex, oneOf(1, 512, 513), fc.option(oneOf('cf9b000000ffff', '8900000000ff', 'ec0000000000'), { nil: undefined }), oneOf(0, 8, 4088, 4096), fc.boolean(), fc.boolean()).map(([frame, entries, desc, offset, again, writes]) => [
+    ...(desc === undefined ? [] : [{ op: 'wr', va: `v${frame}`, val: `raw:${desc}` }]), readOnly(frame), { op: 'ext', req: [['set_ldt', `v${frame}`, entries]] }, { op: 'ldt', offset },
+    ...(writes ? [{ op: 'uvm', va: `v${frame}`, val: `f${frame}:63`, fl: 2 }, { op: 'wr', va: `v${frame}`, val: 'raw:8900000000ff' }] : []), ...(again ? [{ op: 'ext', req: [['set_ldt', 'v0', 0]] }] : []),
+  ]);
+
+/** Somebody else is named where a call asks whose frames or tables are meant. */
+const OTHERS = oneOf('foreign', 'foreign1', 'foreign2', 'secret', 'secret', 'xen', 'vga', 'f0', 'root');
+const whose = oneOf('d2', 'd2', 'd2', 'io', 'xen', 'd1', 'invalid');
+const asOther = (): DeedArbitrary =>
+  fc.oneof(
+    single(fc.tuple(fc.integer({ min: 0, max: 3 }), OTHERS, oneOf('63', '61'), whose).map(([w, frame, flags, dom]) => ({ op: 'uvm', va: `w${w}`, val: `${frame}:${flags}`, fl: 2, dom }))),
+    single(fc.tuple(oneOf('scratch_l1[16]', 'scratch_l1[17]', 'foreign[0]', 'secret[1]', 'xen[0]', 'f1[0]'), OTHERS, oneOf('63', '61', '0'), whose, oneOf(undefined, undefined, 'd2', 'd1')).map(([at, frame, flags, fd, pt]) => ({ op: 'mmu', req: [['n', at, `${frame}:${flags}`]], fd, ...(pt === undefined ? {} : { pt }) }))),
+    single(fc.tuple(OTHERS, fc.integer({ min: 1, max: 9 }), oneOf('d2', 'd2', 'd1', 'xen')).map(([frame, pfn, fd]) => ({ op: 'mmu', req: [['m', `${frame}[0]`, `raw:${pfn}`]], fd }))),
+    single(fc.tuple(oneOf('clear_page', 'copy_page', 'copy_page', 'pin_l1', 'pin_l2', 'unpin'), OTHERS, OTHERS, whose).map(([name, a, b, fd]) => ({ op: 'ext', req: [[name, a, b]], fd }))),
+    single(fc.tuple(oneOf('decrease', 'increase'), OTHERS, oneOf('d2', 'd2', 'd1', 'd99')).map(([cmd, frame, dom]) => ({ op: 'mem', cmd, frames: [cmd === 'increase' ? 'n2' : frame], dom }))),
+  );
+
 const multi = (shape: AbiName): DeedArbitrary =>
   fc.array(fc.oneof(uvm(), ext(), mmu()), { minLength: 1, maxLength: 4 }).map((deeds) => [{ op: 'multi', calls: deeds.flat().filter(({ op }) => shape !== 'pv64' || op !== 'wr') }]);
 
 // -- grants ---------------------------------------------------------------------------------------
 
-const gref = often([6, [8, 9, 13, 1, 2]], [2, [3, 10, 11, 12, 14, 15]], [1, [255, 511, 512, 600]]);
+const gref = often([6, [8, 9, 13, 1, 2]], [2, [3, 10, 11, 12, 14, 15, 16, 17, 18, 19]], [1, [255, 511, 512, 600]]);
 const MAP_FLAGS = often([6, ['2', '6', '3', '7']], [2, ['1', '5', 'a', '12', '16', '13', '17']], [1, ['0', 'f0002']]);
 const peerOrSelf = often([5, ['d2', 'd1']], [1, ['d99', 'self', 'd3']]);
 const window = fc.integer({ min: 0, max: 3 }).map((index) => `w${index}`);
@@ -181,17 +239,29 @@ const map = (): DeedArbitrary => single(fc.array(mapRequest, { minLength: 1, max
 const unmap = (): DeedArbitrary => single(fc.array(unmapRequest, { minLength: 1, maxLength: 3 }).map((req) => ({ op: 'gunmap', req })));
 /** A grant of d2's mapped both ways, and let go in one or two steps, or somewhere else. */
 const mapAndUnmap = (): DeedArbitrary =>
-  fc.tuple(oneOf<readonly [number, string]>([8, 'foreign'], [13, 'foreign2'], [9, 'foreign1']), oneOf('2', '3', '6', '7', '1', '5'), window, fc.array(fc.tuple(window, oneOf('host', 'device', 'both')), { maxLength: 2 })).map(([[ref, frame], flags, at, ends]) => [
-    { op: 'gmap', req: [{ at, flags, ref, dom: 'd2' }] },
+  fc.tuple(oneOf<readonly [number, string]>([8, 'foreign'], [13, 'foreign2'], [9, 'foreign1']), oneOf('2', '3', '6', '7', '1', '5'), window, fc.array(fc.tuple(window, oneOf('host', 'device', 'both')), { maxLength: 2 }), oneOf('', 'rd', 'wr')).map(([[ref, frame], flags, at, ends, touched]) => [
+    { op: 'gmap', req: [{ at, flags, ref, dom: 'd2' }] }, ...(touched === '' ? [] : [{ op: touched, va: `${at}+ff8`, ...(touched === 'wr' ? { val: 'raw:77' } : {}) }]),
     ...ends.map(([where, how]) => ({ op: 'gunmap', req: [{ at: how === 'device' ? 'null' : where, h: 'h0', ...(how === 'host' ? {} : { dev: `${frame}:0` }) }] })),
   ]);
+/** A frame of d1's that d2 has mapped, and what d1 then tries with it. */
+const lend = (): DeedArbitrary =>
+  fc.tuple(oneOf(1, 2, 3, 9), oneOf('1', '5'), oneOf(1, 5), ownIndex, fc.array(oneOf<'table' | 'give' | 'swap' | 'version' | 'back' | 'transfer' | 'exchange' | 'unmap' | 'again'>('table', 'give', 'swap', 'version', 'back', 'transfer', 'exchange', 'unmap', 'again'), { maxLength: 4 })).map(([ref, flags, how, frame, then]) => {
+    const [name, map]: [string, Step] = [`f${frame}`, { op: 'peer', do: 'map', ref, flags: how }];
+    const what: Readonly<Record<(typeof then)[number], readonly Step[]>> = {
+      table: [readOnly(frame), { op: 'ext', req: [['pin_l1', name]] }], give: [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 2 }, { op: 'mem', cmd: 'decrease', frames: [name] }],
+      swap: [{ op: 'gswap', a: ref, b: 20 }], version: [{ op: 'gsetver', v: 2 }, { op: 'gsetver', v: 1 }], back: [{ op: 'gflag', ref, flags: '0' }],
+      transfer: [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 2 }, { op: 'gxfer', frame: name, dom: 'd2', ref: 11 }], exchange: [{ op: 'exch', in: [name] }],
+      unmap: [{ op: 'peer', do: 'unmap' }], again: [map],
+    };
+    return [{ op: 'gset', ref, flags, dom: 'd2', frame: name }, map, ...then.flatMap((each) => what[each])];
+  });
 const replace = (): DeedArbitrary => single(fc.tuple(window, fc.oneof(window, oneOf('v1', 'v2', 'null')), handle).map(([at, to, h]) => ({ op: 'greplace', req: [{ at, new: to, h }] })));
 const OFFSETS = oneOf(0, 8, 100, 2048, 4088, 4095, 4096, 65535);
-const copySide = fc.oneof(fc.tuple(gref, oneOf('d2', 'd2', 'd1'), OFFSETS).map(([ref, dom, off]) => ({ ref, dom, off })), fc.tuple(fc.oneof({ weight: 6, arbitrary: ownFrame }, { weight: 1, arbitrary: anyFrame }), OFFSETS).map(([frame, off]) => ({ frame, dom: 'self', off })));
+const copySide = fc.oneof(fc.tuple(gref, oneOf('d2', 'd2', 'd1'), OFFSETS).map(([ref, dom, off]) => ({ ref, dom, off })), fc.tuple(fc.oneof({ weight: 6, arbitrary: ownFrame }, { weight: 1, arbitrary: anyFrame }), OFFSETS).map(([frame, off]) => ({ frame, dom: 'self', off })), fc.tuple(oneOf('secret', 'foreign'), OFFSETS).map(([frame, off]) => ({ frame, dom: 'd2', off })));
 const copy = (): DeedArbitrary =>
   single(fc.array(fc.tuple(copySide, copySide, oneOf(0, 1, 8, 8, 100, 2048, 4088, 4096, 65535)).map(([src, dst, len]) => ({ src, dst, len })), { minLength: 1, maxLength: 4 }).map((req) => ({ op: 'gcopy', req })));
 const transfer = (): DeedArbitrary =>
-  fc.tuple(ownIndex, fc.boolean(), oneOf('d2', 'd2', 'd2', 'd3'), oneOf(11, 11, 11, 8)).map(([frame, unmapFirst, dom, ref]) => [...(unmapFirst ? [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 0 }] : []), { op: 'gxfer', frame: `f${frame}`, dom, ref }]);
+  fc.tuple(ownIndex, fc.boolean(), oneOf('d2', 'd2', 'd2', 'd3'), oneOf(11, 11, 11, 8, 18, 512)).map(([frame, unmapFirst, dom, ref]) => [...(unmapFirst ? [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 0 }] : []), { op: 'gxfer', frame: `f${frame}`, dom, ref }]);
 const version = (): DeedArbitrary =>
   fc.oneof(fc.tuple(window, oneOf('63', '61'), oneOf(1, 2)).map(([va, flags, v]) => [{ op: 'gsetver', v: 2 }, { op: 'uvm', va, val: `gstatus:${flags}`, fl: 2 }, { op: 'gsetver', v }]), single(oneOf(1, 2, 2).map((v) => ({ op: 'gsetver', v }))), single(oneOf(0, 1, 2, 3).map((nr) => ({ op: 'gstatusf', nr, dom: 'self' }))), single(oneOf(1, 2, 5, 65).map((nr) => ({ op: 'gsetup', dom: 'self', nr }))),
     fc.tuple(oneOf(1, 2, 8), oneOf('1', '101', '5'), oneOf('d1', 'd2'), ownFrame, oneOf(0, 100), oneOf(8, 4096)).map(([ref, flags, dom, frame, off, len]) => [{ op: 'gsetver', v: 2 }, { op: 'g2set', ref, flags, dom, frame, off, len }]));
@@ -219,11 +289,11 @@ const peer = (): DeedArbitrary =>
 type Family = 'memory' | 'grants' | 'events';
 const DEEDS: Readonly<Record<string, { readonly family: Family; readonly make: (shape: AbiName) => DeedArbitrary }>> = {
   build: { family: 'memory', make: build }, tree: { family: 'memory', make: tree }, linear: { family: 'memory', make: linear }, liveEntry: { family: 'memory', make: liveEntry },
-  liveTable: { family: 'memory', make: liveTable }, oddFlag: { family: 'memory', make: oddFlag }, mmu: { family: 'memory', make: mmu }, machphys: { family: 'memory', make: machphys }, uvm: { family: 'memory', make: uvm },
+  liveTable: { family: 'memory', make: liveTable }, oddFlag: { family: 'memory', make: oddFlag }, edges: { family: 'memory', make: edges }, mmu: { family: 'memory', make: mmu }, machphys: { family: 'memory', make: machphys }, uvm: { family: 'memory', make: uvm },
   store: { family: 'memory', make: store }, touch: { family: 'memory', make: touch }, ext: { family: 'memory', make: ext }, ldt: { family: 'memory', make: ldt }, gdt: { family: 'memory', make: gdt },
   descriptor: { family: 'memory', make: descriptor }, memory: { family: 'memory', make: memory }, exchangeTo: { family: 'memory', make: exchangeTo }, stale: { family: 'memory', make: stale }, absent: { family: 'memory', make: absent },
-  emulated: { family: 'memory', make: emulated }, sharedTable: { family: 'memory', make: sharedTable }, multi: { family: 'memory', make: multi },
-  offer: { family: 'grants', make: offer }, map: { family: 'grants', make: map }, unmap: { family: 'grants', make: unmap }, mapAndUnmap: { family: 'grants', make: mapAndUnmap }, replace: { family: 'grants', make: replace },
+  emulated: { family: 'memory', make: emulated }, roots: { family: 'memory', make: roots }, ldtUse: { family: 'memory', make: ldtUse }, asOther: { family: 'memory', make: asOther }, sharedTable: { family: 'memory', make: sharedTable }, multi: { family: 'memory', make: multi },
+  offer: { family: 'grants', make: offer }, map: { family: 'grants', make: map }, unmap: { family: 'grants', make: unmap }, mapAndUnmap: { family: 'grants', make: mapAndUnmap }, lend: { family: 'grants', make: lend }, replace: { family: 'grants', make: replace },
   copy: { family: 'grants', make: copy }, transfer: { family: 'grants', make: transfer }, version: { family: 'grants', make: version }, swap: { family: 'grants', make: swap }, crowd: { family: 'grants', make: crowd },
   event: { family: 'events', make: event }, fifo: { family: 'events', make: fifo }, reuse: { family: 'events', make: reuse }, peer: { family: 'events', make: peer },
 };

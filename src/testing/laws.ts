@@ -12,6 +12,8 @@
 //   events       d2's ports and pending bits change only where d1 is the other end; a closed port is not pending
 //   progress     a hypercall that is asked to stop does so before it has (un)checked many tables
 //   chains       linear tables are not stacked
+//
+// Laws about a step and its answer are in answer-laws.ts.
 import { EVENT } from '../abi/events.ts';
 import { DOMID } from '../abi/domid.ts';
 import type { Domain } from '../hypervisor/domain.ts';
@@ -19,7 +21,8 @@ import { FRAME, FRAME_TYPE, FREE_OWNER } from '../hypervisor/frame-table.ts';
 import { allocFrames, type Hypervisor } from '../hypervisor/hypervisor.ts';
 import type { ConformContext, ScriptOp } from '../replay/conform-op.ts';
 import { ScriptCpu } from '../replay/script-cpu.ts';
-import { PEER_ENDED, PEER_FRAMES, revoked } from './steps.ts';
+import { AnswerLaws } from './answer-laws.ts';
+import { offerBaits, PEER_ENDED, PEER_FRAMES, revoked } from './steps.ts';
 
 export interface Broken {
   readonly law: string;
@@ -35,6 +38,10 @@ const MAX_UNASKED_TABLES = 4;
 
 /** What d2's setup offers d1 (replay/conform-gnttab.ts): reference, frame, may d1 write? */
 const OFFERS: readonly (readonly [gref: number, frame: string, writable: boolean])[] = [[8, 'foreign', true], [9, 'foreign1', false], [13, 'foreign2', true]];
+
+/** The one entry that accepts a transfer, and its flags when one is done (GTF_accept_transfer, committed, completed). */
+const ACCEPTING_GREF = 11;
+const ACCEPTED = 0xe;
 
 const name = (mfn: number): string => `mfn ${mfn.toString(16)}`;
 
@@ -64,6 +71,7 @@ export class Laws {
   readonly #offered = new Map<number, { writable: boolean }>();
   readonly #peerPorts: string[];
   readonly #base: number;
+  readonly #answers: AnswerLaws;
   #broken: Broken[] = [];
 
   /** Takes the state at the start of a program; d2 gets its private frames. */
@@ -90,6 +98,8 @@ export class Laws {
       if (gref !== undefined) this.#offered.set(mfn, { writable });
     }
     this.#peerPorts = this.#ports(d2);
+    offerBaits(context, this.secretMfn);
+    this.#answers = new AnswerLaws(context, OFFERS, (law, text) => this.#heard.push({ law, text }));
   }
 
   #keep(mfn: number): void {
@@ -114,27 +124,27 @@ export class Laws {
     if (this.#broken.length < 20) this.#broken.push({ law, text });
   }
 
-  #heard: Broken | undefined;
+  readonly #heard: Broken[] = [];
   /** What Xen answered, before check(): it may tell d1 of its own frames only. */
   heard(step: ScriptOp, answer: unknown): void {
     const told = Array.isArray(answer) && answer[0] === 0 && answer[1] === 0 ? Number(step['nr'] ?? 0) : 0;
     const { statusMfns } = this.#context.d1.grants;
     if (step.op === 'evt' && step['cmd'] === 'close' && (answer as { rc: number }).rc === 0) this.#heardOfClosed(Number(step['port']));
     this.#noteStale();
-    if (step.op === 'gstatusf' && told > statusMfns.length) this.#heard = { law: 'answers', text: `d1 was told ${told} status frames; it has ${statusMfns.length}` };
+    if (step.op === 'gstatusf' && told > statusMfns.length) this.#heard.push({ law: 'answers', text: `d1 was told ${told} status frames; it has ${statusMfns.length}` });
+    this.#answers.heard(step, answer);
   }
 
   /** The next user of the port is not to hear of the last one's events. With the FIFO ABI the bit is in a page of the guest's, wherever that went. */
   #heardOfClosed(port: number): void {
     const { d1 } = this.#context;
     const pending = (this.#hv.machine.readU8(d1.sharedInfoMfn * 4096 + 2048 + (port >>> 3)) & (1 << (port & 7))) !== 0;
-    if (d1.events.fifo === undefined && pending) this.#heard = { law: 'events', text: `d1 port ${port} was closed and is still pending` };
+    if (d1.events.fifo === undefined && pending) this.#heard.push({ law: 'events', text: `d1 port ${port} was closed and is still pending` });
   }
 
   /** After each step: what does not hold. */
   check(): readonly Broken[] {
-    this.#broken = this.#heard === undefined ? [] : [this.#heard];
-    this.#heard = undefined;
+    this.#broken = this.#heard.splice(0);
     this.#checkMachphys();
     this.#checkOwners();
     this.#checkContents();
@@ -207,6 +217,7 @@ export class Laws {
       const now = frames.owner[mfn] as number;
       if (before === now) continue;
       const given = before === 1 && now === 2;
+      if (given) this.#checkTransfer(mfn);
       const taken = before === FREE_OWNER && (now === 1 || (now === 2 && !ended));
       const freed = now === FREE_OWNER && (before === 1 || (before === 2 && ended));
       if (!given && !taken && !freed) this.#report('owners', `${name(mfn)} went from d${before} to ${now === FREE_OWNER ? 'the pool' : `d${now}`}`);
@@ -214,6 +225,17 @@ export class Laws {
       this.#owner[mfn] = now;
     }
   }
+
+  /** d2 waits for one frame of d1's, and its entry says which it got. */
+  #checkTransfer(mfn: number): void {
+    const { hv, d2, notes } = this.#context;
+    if (notes.has(PEER_ENDED)) return;
+    const at = (d2.grants.sharedMfns[0] as number) * 4096 + ACCEPTING_GREF * 8;
+    const [flags, frame] = [hv.machine.readU16(at), hv.machine.readU32(at + 4)];
+    if (flags !== ACCEPTED || frame !== mfn || this.#transferred) this.#report('owners', `d2 was given ${name(mfn)}; where it waits for a frame, it says ${flags.toString(16)} and ${name(frame)}`);
+    this.#transferred = true;
+  }
+  #transferred = false;
 
   // -- what the processor can reach ---------------------------------------------------------------
 
@@ -336,6 +358,11 @@ export class Laws {
     for (const domain of domains.values()) for (const gref of Object.keys(domain.grants.active)) this.#report('ends', `grant ${gref} of d${domain.domId} is still in use`);
     this.#checkContents();
     return this.#broken;
+  }
+
+  /** A frame of d2's that nobody was offered. */
+  get secretMfn(): number {
+    return this.#secrets[0] as number;
   }
 
   /** Has d2 taken the offer back? */

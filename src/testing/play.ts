@@ -1,6 +1,7 @@
 // Plays a program in a small world and judges after every step: all checkers, then the model's laws.
 // A crash of the hypervisor (one of our own assertions, or worse) is a finding like any other.
 import { CHECKERS, InvariantChecker, violationText } from '../checkers/index.ts';
+import { GRANT_RULES } from '../hypervisor/grant-rules.ts';
 import { destroyDomain } from '../hypervisor/destroy-domain.ts';
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import { putOldTable, putPageAndType } from '../hypervisor/page-types.ts';
@@ -96,7 +97,7 @@ export class Player {
   constructor(rules: WorldRules = {}) {
     this.#rules = rules;
     this.#runner = new ConformRunner({
-      build: XEN_BUILDS.release, ...rules, families: [...FAMILIES, TESTING_FAMILY], frameCount: WORLD_FRAMES,
+      build: XEN_BUILDS.release, grantRules: GRANT_RULES, ...rules, families: [...FAMILIES, TESTING_FAMILY], frameCount: WORLD_FRAMES,
       preempt: () => {
         this.#progress.asked();
         return this.#every > 0 && ++this.#turn % this.#every === 0;
@@ -117,6 +118,7 @@ export class Player {
     this.#context = context;
     this.#checker = this.#judges('checkers') ? new InvariantChecker(context.hv) : undefined;
     this.#laws = this.#judges('model') ? new Laws(context, this.#progress) : undefined;
+    context.mfns.set('secret', this.#laws?.secretMfn ?? (context.mfns.get('foreign1') as number));
     this.#turn = 0;
     this.#step = 0;
   }

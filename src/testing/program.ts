@@ -5,7 +5,8 @@
 //
 //   { shape: 'pv64', preempt: 3, steps: [{ op: 'uvm', va: 'v1', val: 'f1:61', fl: 2 }, ...] }
 //
-// Steps beyond the corpus: exch (XENMEM_exchange), g2set (a version 2 grant entry), peer (what d2 does).
+// Steps beyond the corpus: exch (XENMEM_exchange), g2set (a version 2 grant entry), ldt (the
+// processor loads from the LDT), peer (what d2 does). The frame `secret` is d2's and never offered.
 import { UsageError } from '../base/assert.ts';
 import type { AbiName } from '../hypervisor/personality.ts';
 import type { ScriptOp } from '../replay/conform-op.ts';

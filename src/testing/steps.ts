@@ -1,11 +1,14 @@
-// Steps that the conformance corpus has not: exchanging frames, version 2 grant entries, and what the
-// other domain does meanwhile. A family of rows like those in replay/conform-*.ts.
+// Steps that the conformance corpus has not: exchanging frames, version 2 grant entries, uses of
+// the LDT, and what the other domain does meanwhile. A family of rows like those in replay/conform-*.ts.
 import { HYPERCALL } from '../abi/hypercall-numbers.ts';
 import { destroyDomain } from '../hypervisor/destroy-domain.ts';
 import { setPending } from '../hypervisor/event-channels.ts';
 import { FRAME_TYPE } from '../hypervisor/frame-table.ts';
-import { entryCount, entryMaddr } from '../hypervisor/grant-table.ts';
+import type { Vcpu } from '../hypervisor/domain.ts';
+import { entryCount, entryMaddr, GNTST, GTF } from '../hypervisor/grant-table.ts';
+import { completeUnmap, mapGrant, unmapGrant } from '../hypervisor/grant-table-map.ts';
 import { closePort } from '../hypervisor/hypercalls/event-channel.ts';
+import { mapLdtOnFault } from '../hypervisor/ldt.ts';
 import { putPageAndType } from '../hypervisor/page-types.ts';
 import type { ConformCall, ConformContext, ConformFamily, ConformOp } from '../replay/conform-op.ts';
 
@@ -59,6 +62,9 @@ const g2set: ConformOp = (context, op) => {
   return 'ok';
 };
 
+/** { offset }: the processor loads a selector of the LDT, and Xen maps the page that holds it. */
+const ldt: ConformOp = ({ hv, vcpu }, op) => (mapLdtOnFault(hv, vcpu, Number(op['offset'])) ? 'mapped' : 'fault');
+
 /** Frames that d2 maps writable itself, as long as it lives. */
 export const PEER_FRAMES = ['foreign', 'foreign1', 'foreign2'] as const;
 /** Their numbers at the start, whatever the names mean later. */
@@ -77,7 +83,30 @@ export function revoked(context: ConformContext): Set<number> {
   return made;
 }
 
-/** { do: 'close', port } | { do: 'revoke', ref } | { do: 'notify', port } | { do: 'end' }. */
+/**
+ * Entries of d2's table that are none for d1: of a frame that d2 never offers. A rule that looks at
+ * too little finds them useful.
+ */
+const BAITS: readonly (readonly [gref: number, flags: number, domId: number])[] = [
+  [16, GTF.permit_access, 3], [17, GTF.invalid, 1], [18, GTF.accept_transfer, 3], [19, GTF.transitive, 1],
+];
+export function offerBaits({ hv, d2 }: ConformContext, secretMfn: number): void {
+  for (const [gref, flags, domId] of BAITS) {
+    const at = entryMaddr(d2.grants, gref);
+    hv.machine.writeU16(at, flags);
+    hv.machine.writeU16(at + 2, domId);
+    hv.machine.writeU32(at + 4, secretMfn);
+  }
+}
+
+/** Grants of d1's that d2 has mapped for a device, by handle. */
+const lent = (context: ConformContext): number[] => {
+  const known = context.notes.get('peer.lent') as number[] | undefined;
+  if (known === undefined) context.notes.set('peer.lent', []);
+  return known ?? lent(context);
+};
+
+/** { do: 'close', port } | { do: 'revoke', ref } | { do: 'notify', port } | { do: 'map', ref, flags } | { do: 'unmap' } | { do: 'end' }. */
 const peer: ConformOp = (context, op) => {
   const { hv, d2 } = context;
   if (context.notes.has(PEER_ENDED)) return 'gone';
@@ -97,6 +126,22 @@ const peer: ConformOp = (context, op) => {
       revoked(context).add(gref);
       return 'ok';
     }
+    // Of d1's grants, for a device: d2 has no tables of its own here.
+    case 'map': {
+      const { status, handle } = mapGrant(hv, d2.vcpus[0] as Vcpu, { hostAddr: 0, flags: Number(op['flags']), gref: Number(op['ref']), domId: context.d1.domId });
+      if (status === GNTST.okay) lent(context).push(handle);
+      return status;
+    }
+    case 'unmap': {
+      const vcpu = d2.vcpus[0] as Vcpu;
+      const { gref = 0 } = d2.grants.maptrack[lent(context)[0] ?? -1] ?? {};
+      const handle = lent(context).shift();
+      const mfn = context.d1.grants.active[gref]?.mfn;
+      if (handle === undefined || mfn === undefined) return 'none';
+      const { status, rest } = unmapGrant(hv, vcpu, { hostAddr: 0, devBusAddr: mfn * 4096, newAddr: 0, handle });
+      if (rest !== undefined) completeUnmap(hv, rest);
+      return status;
+    }
     case 'end':
       context.notes.set(PEER_ENDED, true);
       for (const mfn of peerMfns(context)) if (hv.frames.type[mfn] === FRAME_TYPE.writable) putPageAndType(hv, mfn);
@@ -107,4 +152,4 @@ const peer: ConformOp = (context, op) => {
   }
 };
 
-export const TESTING_FAMILY: ConformFamily = { calls: { exch }, ops: { g2set, peer } };
+export const TESTING_FAMILY: ConformFamily = { calls: { exch }, ops: { g2set, ldt, peer } };

@@ -1,7 +1,7 @@
 // Scheduling, timers, vCPU operations, versions, callbacks and what a domU is refused.
 import { describe, expect, test } from 'vitest';
 import { EVENT } from '../../src/abi/events.ts';
-import { setUpcallMask, setUpcallPending } from '../../src/hypervisor/shared-info.ts';
+import { setUpcallMask, markUpcallPending } from '../../src/hypervisor/shared-info.ts';
 import { timeScale } from '../../src/hypervisor/time.ts';
 import { pauseDomain, resumeDomain } from '../../src/hypervisor/vcpu-state.ts';
 import { SmallGuest } from './small-guest.ts';
@@ -34,7 +34,7 @@ describe('block and poll', () => {
 
   test('block does not wait when an event is pending already', () => {
     const guest = new SmallGuest();
-    setUpcallPending(guest.state.hv, guest.state.vcpu);
+    markUpcallPending(guest.state.hv, guest.state.vcpu);
     expect(guest.call(NR.sched_op, 1, 0)).toBe(0);
     expect(guest.state.vcpu.blocked).toBe(false);
   });

@@ -15,7 +15,7 @@ import { hypercallRows } from '../../src/hypervisor/hypercall-rows.ts';
 import { readDebugRegister, writeDebugRegister } from '../../src/hypervisor/debug-registers.ts';
 import { createHypervisor, type Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import { XEN_BUILDS, type XenBuild } from '../../src/hypervisor/personality.ts';
-import { setUpcallMask, setUpcallPending, upcallMask } from '../../src/hypervisor/shared-info.ts';
+import { setUpcallMask, markUpcallPending, upcallMask } from '../../src/hypervisor/shared-info.ts';
 import { enterGuest, handleExit, reloadSegments, type AfterExit } from '../../src/hypervisor/vcpu-run.ts';
 import type { WorldPort } from '../../src/hypervisor/world-port.ts';
 import { createCpu } from '../../src/x86/create.ts';
@@ -231,7 +231,7 @@ describe('exceptions and events', () => {
   test('a pending event enters the callback with events masked', () => {
     built.vcpu.eventCallback = { cs: FLAT.cs, address: HANDLER, maskEvents: true };
     setUpcallMask(hv, built.vcpu, 0);
-    setUpcallPending(hv, built.vcpu);
+    markUpcallPending(hv, built.vcpu);
     cpu.setRip(code);
     enterGuest(hv, built.vcpu);
     expect([cpu.rip(), upcallMask(hv, built.vcpu), frame(3)[2]]).toEqual([HANDLER, 1, code]);
@@ -445,7 +445,7 @@ describe('whatever a guest does', () => {
           const value = word();
           cpu.setReg(register, Number(value & 0xffff_ffffn));
           cpu.setRegHigh(register, Number((value >> 32n) & 0xffff_ffffn));
-          if (prng.below(3) === 0) setUpcallPending(hv, vcpu);
+          if (prng.below(3) === 0) markUpcallPending(hv, vcpu);
           if (prng.below(8) === 0) vcpu.nmiPending = true;
           if (prng.below(8) === 0) reloadSegments(hv, vcpu);
         }

@@ -11,7 +11,7 @@ import { hypercallRows } from '../../src/hypervisor/hypercall-rows.ts';
 import { createHypervisor, type Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import { findL1, found, PTE } from '../../src/hypervisor/page-walk.ts';
 import { XEN_BUILDS } from '../../src/hypervisor/personality.ts';
-import { setUpcallMask, setUpcallPending, upcallMask } from '../../src/hypervisor/shared-info.ts';
+import { setUpcallMask, markUpcallPending, upcallMask } from '../../src/hypervisor/shared-info.ts';
 import { enterGuest, handleExit, reloadSegments, type AfterExit } from '../../src/hypervisor/vcpu-run.ts';
 import type { WorldPort } from '../../src/hypervisor/world-port.ts';
 import { createCpu } from '../../src/x86/create.ts';
@@ -264,7 +264,7 @@ describe('iret and the stack switch', () => {
 describe('upcalls', () => {
   test('a pending event that is not masked enters the callback, once, with the mask set', () => {
     built.vcpu.eventCallback = { cs: KERNEL_CS, address: 0xc000_5000, maskEvents: true };
-    setUpcallPending(hv, built.vcpu);
+    markUpcallPending(hv, built.vcpu);
     enterGuest(hv, built.vcpu);
     expect(cpu.eip()).not.toBe(0xc000_5000);
     setUpcallMask(hv, built.vcpu, 0);
@@ -277,7 +277,7 @@ describe('upcalls', () => {
   });
 
   test('without a callback the domain dies with a sentence', () => {
-    setUpcallPending(hv, built.vcpu);
+    markUpcallPending(hv, built.vcpu);
     setUpcallMask(hv, built.vcpu, 0);
     enterGuest(hv, built.vcpu);
     expect(shutdown).toMatch(/no event callback/);
