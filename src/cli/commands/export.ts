@@ -1,19 +1,22 @@
 // `rexen export`: what a recorded run left behind, as files of its own. A disk: the image with all that
 // the guest wrote, as it stood at the end of the recording or at a position. The run is replayed, and
 // verified, to get there; nothing is written if it is not what was recorded. The frames of a network
-// interface: a capture file (export-pcap.ts).
+// interface: a capture file (export-pcap.ts). All events as a picture in time: a trace (export-trace.ts).
 import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
 import type { Disk } from '../../dom0/disk.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { parsePosition } from '../arguments.ts';
+import type { EventsToFile } from '../events-to-file.ts';
 import { exportPcap } from '../export-pcap.ts';
+import { exportTrace } from '../export-trace.ts';
 import { runReplay } from '../replay-run.ts';
 
 interface ExportOptions {
   readonly disk?: string;
   readonly pcap?: string;
+  readonly trace?: string;
   readonly vif?: string;
   readonly domain?: string;
   readonly output?: string;
@@ -28,10 +31,11 @@ const collect = (value: string, earlier: readonly string[]): readonly string[] =
 export function register(program: Command): void {
   program
     .command('export')
-    .description('write a disk of a recorded run as an image file, or the frames of a network interface as a capture file')
+    .description('write a disk of a recorded run as an image file, the frames of a network interface as a capture file, or all events as a trace to look at')
     .argument('<file>', 'a recording')
     .option('--disk <vdev>', 'the disk, as the guest calls it: xvda')
     .option('--pcap <file>', 'write the frames that passed a network interface, for tcpdump or Wireshark; times are virtual')
+    .option('--trace <file>', 'write what ran when, and every event, for ui.perfetto.dev or chrome://tracing; times are virtual')
     .option('--vif <name>', 'with --pcap: which interface, as d1:0 (default: the only one)')
     .option('--domain <name>', 'the domain (default: the first that has such a disk)')
     .option('-o, --output <file>', 'the image file to write (default: DISK.img)')
@@ -43,9 +47,9 @@ export function register(program: Command): void {
 
 async function execute(file: string, options: ExportOptions): Promise<void> {
   const vdev = options.disk;
-  if ((vdev === undefined) === (options.pcap === undefined)) throw new UsageError('say what to export: --disk xvda, or --pcap FILE');
+  if ([vdev, options.pcap, options.trace].filter((asked) => asked !== undefined).length !== 1) throw new UsageError('say what to export: --disk xvda, --pcap FILE or --trace FILE');
   await loadHashes();
-  if (vdev === undefined) return executePcap(file, options as ExportOptions & { pcap: string });
+  if (vdev === undefined) return executeEvents(file, options);
   let disk: Disk | undefined;
   let known: string[] = [];
   const result = await runReplay({
@@ -65,11 +69,15 @@ async function execute(file: string, options: ExportOptions): Promise<void> {
   process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${disk.sizeBytes} bytes, ${disk.overlayBlocks} blocks of 4096 bytes written by the guest${summary.complete ? '' : `; the run ${result.outcome === 'stopped' ? 'was stopped where asked' : 'is cut short'}`}\n`);
 }
 
-async function executePcap(file: string, options: ExportOptions & { readonly pcap: string }): Promise<void> {
+async function executeEvents(file: string, options: ExportOptions): Promise<void> {
   const json = options.json === true;
-  const summary = await exportPcap(file, { output: options.pcap, vif: options.vif, until: options.until === undefined ? undefined : parsePosition(options.until), images: options.images, progress: !json });
-  const { file: output, frames, bytes, complete } = summary;
-  process.stdout.write(json ? `${JSON.stringify(summary)}\n` : `${output}: ${frames} frames of ${summary.interface}, ${bytes} bytes${complete ? '' : '; not to the end of the run'}\n`);
+  const shared: Omit<EventsToFile, 'output'> = { until: options.until === undefined ? undefined : parsePosition(options.until), images: options.images, progress: !json };
+  const summary = options.pcap === undefined ? await exportTrace(file, { ...shared, output: options.trace as string }) : await exportPcap(file, { ...shared, output: options.pcap, vif: options.vif });
+  const what = 'frames' in summary ? `${summary.frames} frames of ${summary.interface}` : `${summary.events} events, for ui.perfetto.dev`;
+  process.stdout.write(json ? `${JSON.stringify(summary)}\n` : `${summary.file}: ${what}, ${summary.bytes} bytes${summary.complete ? '' : '; not to the end of the run'}\n`);
+  if (!summary.truncated) return;
+  if (!json) process.stderr.write(`rexen: ${file}: the recording was cut short; what is whole of it was used\n`);
+  process.exitCode = 2;
 }
 
 /** Runs of zeros become holes. The file appears under its name only when it is whole. */
