@@ -171,6 +171,8 @@ class Values {
     this.hi = new Uint32Array(count);
   }
 }
+/** Most columns of most kinds: nothing is ever taken from them. */
+const NO_VALUES = new Values(0);
 /** How many of the column's values have bit `bit`. */
 function countBit(values: Values, bit: number): number {
   let count = 0;
@@ -194,6 +196,7 @@ class ColumnReader {
     return varint.lo;
   }
   plain(count: number): Values {
+    if (count === 0) return NO_VALUES;
     const values = new Values(count);
     for (let i = 0; i < count; i++) {
       this.#read();
@@ -203,6 +206,7 @@ class ColumnReader {
     return values;
   }
   differences(count: number): Values {
+    if (count === 0) return NO_VALUES;
     const values = new Values(count);
     let lo = 0;
     let hi = 0;
