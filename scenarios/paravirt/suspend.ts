@@ -1,7 +1,8 @@
 // A domain is saved and restored while its disk and its network are busy. The guest is told through
 // xenstore; it lets go of everything that it shares and asks Xen to suspend it. When it comes back all of
 // that is new: the shared page, event channels, the grant table, xenstored, the back ends of its devices.
-// Its memory, page tables and processes are as they were.
+// Its memory is in other machine frames: whoever restores it has rewritten its page tables and its list of
+// frames, of which it had said where it is. Contents and processes are as they were.
 //
 // What was under way on the disk when it stopped was never answered, and is asked again: the write may not
 // be lost, and it is read back afterwards. The pings that were under way are lost, as on any wire, and

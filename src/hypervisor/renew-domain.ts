@@ -4,9 +4,10 @@
 //
 //   guest    SCHEDOP_shutdown(suspend, start_info's frame in the third register); in start_info the
 //            frames of store and console as pseudo-physical numbers
-//   renew    new shared page · new ports · offers of store and console · start_info · returns 0
+//   renew    other machine frames (relocate-domain.ts) · new shared page · new ports · offers of store and
+//            console · start_info · returns 0
 //
-// The frames keep their machine addresses: a restore that happened to get the same ones.
+// A guest that does not say where its list of frames is keeps them: a restore that happened to get the same ones.
 // Source: tools/libs/guest/xg_sr_restore_x86_pv.c (process_start_info, process_shared_info).
 import { START_INFO_32, START_INFO_64 } from '../abi/start-info.ts';
 import { assert } from '../base/assert.ts';
@@ -17,6 +18,7 @@ import { FRAME, FRAME_TYPE } from './frame-table.ts';
 import { growGrantTable, newGrantTable, seedGrant } from './grant-table.ts';
 import { allocSharedFrame, type Hypervisor } from './hypervisor.ts';
 import { putAllocation } from './page-types.ts';
+import { planRelocation, relocate } from './relocate-domain.ts';
 import { SHARED_INFO_32, SHARED_INFO_64, setUpcallMask, writeWallClock } from './shared-info.ts';
 import { newVcpuTimers, updateTimeRecord } from './time.ts';
 import type { TimerKind } from './world-port.ts';
@@ -42,7 +44,7 @@ const VCPU_INFO_BYTES = 64;
 const TIMERS: readonly TimerKind[] = ['singleshot', 'periodic', 'poll'];
 const WATCHDOGS: readonly TimerKind[] = ['watchdog1', 'watchdog2'];
 
-/** `problem`: what the guest left undone, as the end of a sentence; the domain stays as it was. */
+/** `problem`: what the guest left undone, as the end of a sentence; all that is left for the domain is its end. */
 export function renewDomain(hv: Hypervisor, domain: Domain): RenewedEnds | { readonly problem: string } {
   assert(hv.current === undefined, 'a domain is renewed while Xen acts for a guest');
   if (domain.life.kind !== 'shutdown' || domain.life.reason !== SHUTDOWN_SUSPEND) return { problem: 'it is not suspended' };
@@ -55,7 +57,21 @@ export function renewDomain(hv: Hypervisor, domain: Domain): RenewedEnds | { rea
   const consoleMfn = frameOfPfn(hv, domain, hv.machine.readU32(base + at.console_mfn.at));
   if (storeMfn === undefined || consoleMfn === undefined) return { problem: `its start_info names no page of its own for the ${storeMfn === undefined ? 'store' : 'console'}` };
   if (hv.frames.freeCount < FRAMES_NEEDED) return { problem: 'Xen has no frame left for it' };
+  const relocation = planRelocation(hv, domain);
+  if (relocation !== undefined && 'problem' in relocation) return relocation;
+  const pfns = [startInfoMfn, storeMfn, consoleMfn].map((mfn) => relocation?.lists.pfns[mfn] ?? 0);
+  if (pfns.includes(-1)) return { problem: 'its list of frames does not name its start_info, its store or its console' };
   releaseChannelsAndGrants(hv, domain);
+  if (relocation === undefined) return renewRest(hv, domain, startInfoMfn, storeMfn, consoleMfn);
+  const problem = relocate(hv, domain, relocation);
+  if (problem !== undefined) return problem;
+  const [infoAt, storeAt, consoleAt] = pfns.map((pfn) => relocation.lists.p2m[pfn] as number) as [number, number, number];
+  // Where the guest looks for it when the call returns.
+  vcpu.cpu?.setReg(THIRD_ARGUMENT, infoAt);
+  return renewRest(hv, domain, infoAt, storeAt, consoleAt);
+}
+
+function renewRest(hv: Hypervisor, domain: Domain, startInfoMfn: number, storeMfn: number, consoleMfn: number): RenewedEnds {
   renewSharedPage(hv, domain);
   domain.vcpus.forEach((one) => renewVcpu(hv, one));
   const { maxVersion, maxGrantFrames, maxMaptrackFrames } = domain.grants;
@@ -67,7 +83,7 @@ export function renewDomain(hv: Hypervisor, domain: Domain): RenewedEnds | { rea
   const consolePort = allocUnboundPort(hv, domain, BACKEND_DOMID);
   assert(storePort !== undefined && consolePort !== undefined, 'a domain without event channels has no port to give');
   const ends: RenewedEnds = { storeMfn, storePort, consoleMfn, consolePort };
-  writeStartInfo(hv, domain, base, ends);
+  writeStartInfo(hv, domain, startInfoMfn * 4096, ends);
   for (const kind of WATCHDOGS) hv.world.setTimer(domain.domId, 0, kind, undefined);
   domain.watchdogs = domain.watchdogs.map(() => undefined);
   domain.shutdownCode = undefined;

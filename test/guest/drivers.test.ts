@@ -2,9 +2,14 @@
 import { describe, expect, test } from 'vitest';
 import { modelGuestProblem } from '../../src/guest/check-spec.ts';
 import { patternPage, type DriverPlan } from '../../src/guest/drivers/plan.ts';
+import { EVENT } from '../../src/abi/events.ts';
+import { INVALID_M2P } from '../../src/hypervisor/frame-table.ts';
 import type { FaultSpec } from '../../src/abi/faults.ts';
 import type { InputStep, WorldSpec } from '../../src/sim/spec.ts';
+import type { EventSink, World } from '../../src/sim/world.ts';
 import { recordBoot, replayBytes, type Boot } from '../replay/boots.ts';
+
+const SHUTDOWN_SUSPEND = 2;
 
 /** The scenario `block` with another plan, commands of a person with xl, and faults. */
 const blockWith = (change: { readonly plan?: DriverPlan; readonly paging?: 'pae' | 'nopae'; readonly input?: readonly InputStep[]; readonly faults?: readonly FaultSpec[] }) => (spec: WorldSpec): WorldSpec => ({
@@ -68,16 +73,70 @@ test('a domain that is only there for others does not keep the world going', asy
   expect(world.ended).toMatchObject({ outcome: 'poweroff', text: 'domain first shut down: poweroff' });
 });
 
+/** mfns by pfn, as Xen knows them. */
+function framesOfGuest({ hv }: World): Map<number, number> {
+  const found = new Map<number, number>();
+  for (let mfn = 0; mfn < hv.frames.frameCount; mfn++) {
+    const pfn = hv.frames.getM2p(mfn);
+    if (hv.frames.owner[mfn] === 1 && pfn !== INVALID_M2P) found.set(pfn, mfn);
+  }
+  return found;
+}
+
+/** Calls `suspended` while the guest is. */
+const atSuspension = (suspended: (world: World) => void) => (sink: EventSink, world: World): EventSink => ({
+  event: (kind, domId, vcpuId, retired, nowNs, values, bytes) => {
+    sink.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
+    if (kind === EVENT.domainShutdown && values[0] === SHUTDOWN_SUSPEND) suspended(world);
+  },
+  stateDigest: (eventCount, insns) => sink.stateDigest?.(eventCount, insns),
+});
+
 describe('suspension', () => {
-  test('twice with requests in flight: nothing is lost, nothing stays behind; replays are exact', async () => {
-    for (const paging of ['pae', 'nopae'] as const) {
-      const boot = await recordBoot('suspend', { change: (spec) => ({ ...spec, domains: spec.domains.map((domain) => ({ ...domain, model: { ...(domain.model as NonNullable<typeof domain.model>), paging } })) }) });
-      expect(boot.console.match(/resumed/g)).toHaveLength(2);
-      expect(boot.console).toMatch(/xvda: all steps done/);
-      expect(boot.console).toMatch(/10\.77\.0\.1 answered 50 pings/);
-      expect(boot.console).toMatch(/every grant and port is back[^]*every frame is back/);
-      expect(wrongPages(boot, 0, 300, 2)).toEqual([]);
-      expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
+  test.each([['pae', 'late'], ['nopae', 'late'], ['pae', 'early'], ['nopae', 'writable']] as const)('twice with requests in flight, %s tables pinned %s: all frames are others, nothing is lost; replays are exact', async (paging, pinning) => {
+    const frames: Map<number, number>[] = [];
+    const boot = await recordBoot('suspend', {
+      change: (spec) => ({ ...spec, domains: spec.domains.map((domain) => ({ ...domain, model: { ...(domain.model as NonNullable<typeof domain.model>), paging, pinning } })) }),
+      wrap: atSuspension((world) => void frames.push(framesOfGuest(world))),
+    });
+    frames.push(framesOfGuest(boot.world));
+    expect(frames.map(({ size }) => size)).toEqual([4096, 4096, 4096]);
+    for (const [index, before] of frames.slice(0, 2).entries()) expect([...before].filter(([pfn, mfn]) => frames[index + 1]?.get(pfn) === mfn)).toEqual([]);
+    expect(boot.console.match(/resumed/g)).toHaveLength(2);
+    expect(boot.console).toMatch(/xvda: all steps done/);
+    expect(boot.console).toMatch(/10\.77\.0\.1 answered 50 pings/);
+    expect(boot.console).toMatch(/every grant and port is back[^]*every frame is back/);
+    expect(wrongPages(boot, 0, 300, 2)).toEqual([]);
+    expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
+  });
+
+  test('a guest that says nonsense about its frames cannot be restored, and Xen says why', async () => {
+    const LIST_LIST = 2320;
+    const MAX_PFN = 2316;
+    const shared = ({ hv }: World): number => (hv.domain(1)?.sharedInfoMfn ?? 0) * 4096;
+    const listList = (world: World): number => world.machine.readU32(shared(world) + LIST_LIST);
+    const list = (world: World): number => world.machine.readU32(listList(world) * 4096);
+    const page = (world: World): number => world.machine.readU32(list(world) * 4096);
+    const NONSENSE: readonly (readonly [RegExp, (world: World) => void])[] = [
+      [/its highest pfn is said to be 0xfffffff0/, (world) => world.machine.writeU32(shared(world) + MAX_PFN, 0xffff_fff0)],
+      [/its list of lists of frames is not its own/, (world) => world.machine.writeU32(shared(world) + LIST_LIST, 1)],
+      [/a list of the pages of its list of frames is not its own/, (world) => world.machine.writeU32(listList(world) * 4096, 0xdead_beef)],
+      [/a page of its list of frames is not its own/, (world) => world.machine.writeU32(list(world) * 4096 + 4, 0)],
+      [/its list of frames names frame 0x[0-9a-f]+ twice/, (world) => world.machine.writeU32(page(world) * 4096, world.machine.readU32(page(world) * 4096 + 4))],
+      [/which is none of its list|does not name/, (world) => world.machine.writeU32(page(world) * 4096 + 800 * 4, 0)],
+      [/which is none of its list|does not name/, (world) => world.machine.writeU32(shared(world) + MAX_PFN, 1025)],
+    ];
+    for (const [text, spoil] of NONSENSE) {
+      const notes: string[] = [];
+      const boot = await recordBoot('suspend', { wrap: (sink, world) => {
+        const inner = atSuspension(spoil)(sink, world);
+        return { event: (kind, domId, vcpuId, retired, nowNs, values, bytes) => {
+          if (kind === EVENT.note) notes.push(new TextDecoder().decode(bytes));
+          inner.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
+        } };
+      } });
+      expect(notes.join()).toMatch(text);
+      expect(boot.world.ended).toMatchObject({ outcome: 'crash', text: 'domain model was saved and could not be restored' });
     }
   });
 });

@@ -1,11 +1,13 @@
 // What the toolstack asks through control/shutdown: power off, reboot, or suspend.
 //
-//   suspend   nothing under way in xenstore · grant table and shared page out of our tables · frames of
-//             store and console as pseudo-physical numbers · SCHEDOP_shutdown
+//   suspend   nothing under way in xenstore · grant table and shared page out of our tables · every address
+//             space pinned, so that tables are known as such · where our list of frames is · frames of store
+//             and console as pseudo-physical numbers · SCHEDOP_shutdown
 //   resume    shared page, ports, timer, grant table anew from start_info · xenbus set up again · every
 //             frontend begins anew, and what was in flight is asked again
 //
-// Pages, page tables (pinned as they were) and processes never notice. Source: drivers/xen/manage.c,
+// All machine frames are others then: our list and our tables have been rewritten, and nothing here keeps a
+// machine frame across. Pages and processes never notice. Source: drivers/xen/manage.c,
 // arch/x86/xen/suspend.c in Linux; docs/misc/xenstore-paths.pandoc.
 import { START_INFO_32 } from '../../abi/start-info.ts';
 import { BLOCK } from '../kernel/scheduler.ts';
@@ -13,6 +15,7 @@ import { KERNEL_PAGES } from '../kernel/layout.ts';
 import { vaddrToPfn } from '../kernel/page-tables.ts';
 import type { Task } from '../operations.ts';
 import { highHalf, lowHalf } from '../pte.ts';
+import { FrameLists } from '../xen/frame-lists.ts';
 import { readStartInfo } from '../xen/init.ts';
 import { mapShared } from '../xen/mmu.ts';
 import { HC, wordBytes } from '../xen/state.ts';
@@ -31,6 +34,7 @@ export type ShutdownReason = 'poweroff' | 'reboot';
 export class Control {
   readonly #machinery: Machinery;
   readonly #consoleStarted: () => Task;
+  readonly #lists: FrameLists;
   /** How the guest was told to end. */
   reason: ShutdownReason | undefined;
 
@@ -38,6 +42,12 @@ export class Control {
   constructor(machinery: Machinery, consoleStarted: () => Task) {
     this.#machinery = machinery;
     this.#consoleStarted = consoleStarted;
+    this.#lists = new FrameLists(machinery.kernel, machinery.xen);
+  }
+
+  /** Before the first process. */
+  setUp(): Task {
+    return this.#lists.setUp();
   }
 
   /** Its thread: until the guest stops. */
@@ -93,6 +103,8 @@ export class Control {
     yield m.store32(info + AT.store_mfn.at, yield* xen.mfnToPfn(storeMfn));
     yield m.store32(info + AT.console_mfn.at, yield* xen.mfnToPfn(consoleMfn));
     yield* grants.unmap();
+    for (const mm of kernel.allMms()) yield* kernel.ops.mmu.activate_mm(kernel.activeMm(), mm);
+    yield* this.#lists.write();
     const own = (yield* xen.pfnToMfn(vaddrToPfn(xen.sharedVaddr))) * 4096 + PAGE_FLAGS;
     const infoMfn = yield* xen.pfnToMfn(vaddrToPfn(info));
     yield m.writeBytes(KERNEL_PAGES.scratch, wordBytes([SHUTDOWN_suspend]));

@@ -47,6 +47,7 @@ export class Drivers {
   *start(): Task {
     const { machinery } = this;
     yield* machinery.grants.setUp();
+    yield* this.#control.setUp();
     yield* machinery.ports.listen(machinery.xen.startInfo.storePort);
     yield* this.#input.start();
     const { scheduler } = machinery.kernel;

@@ -1,0 +1,53 @@
+// Where our list of machine frames lies, told to whoever saves the domain: it is rewritten there when the
+// domain comes back in other frames. Two levels above the list, in pages of our own:
+//
+//   shared page ─► list of lists ─► lists ─► pages of the list (start_info.mfn_list)
+//
+// They hold machine frames, so they are written right before a suspension, and not kept up to date.
+// Source: struct arch_shared_info in xen/include/public/arch-x86/xen.h.
+import type { Kernel } from '../kernel/kernel.ts';
+import { pfnToVaddr, vaddrToPfn } from '../kernel/page-tables.ts';
+import type { Task } from '../operations.ts';
+import type { XenState } from './state.ts';
+
+const WORDS_PER_PAGE = 1024;
+/** In the shared page of an i386 guest. */
+const AT = { maxPfn: 2316, listList: 2320 } as const;
+
+export class FrameLists {
+  readonly #xen: XenState;
+  readonly #kernel: Kernel;
+  /** The list of lists, then the lists. */
+  #pfns: number[] = [];
+
+  constructor(kernel: Kernel, xen: XenState) {
+    this.#kernel = kernel;
+    this.#xen = xen;
+  }
+
+  get #listPages(): number {
+    return Math.ceil(this.#xen.startInfo.pages / WORDS_PER_PAGE);
+  }
+
+  /** Takes the pages: before the first process. */
+  *setUp(): Task {
+    for (let left = 1 + Math.ceil(this.#listPages / WORDS_PER_PAGE); left > 0; left--) {
+      const pfn = yield* this.#kernel.tables.zeroedFrame();
+      if (pfn === undefined) return yield* this.#kernel.panic('no memory for lists of frames');
+      this.#pfns.push(pfn);
+    }
+  }
+
+  *write(): Task {
+    const { m, startInfo, sharedVaddr } = this.#xen;
+    const [listList, ...lists] = this.#pfns as [number, ...number[]];
+    const first = vaddrToPfn(startInfo.p2mVaddr);
+    for (let page = 0; page < this.#listPages; page++) {
+      const list = lists[Math.floor(page / WORDS_PER_PAGE)] as number;
+      yield m.store32(pfnToVaddr(list) + (page % WORDS_PER_PAGE) * 4, yield* this.#xen.pfnToMfn(first + page));
+    }
+    for (const [index, list] of lists.entries()) yield m.store32(pfnToVaddr(listList) + index * 4, yield* this.#xen.pfnToMfn(list));
+    yield m.store32(sharedVaddr + AT.maxPfn, startInfo.pages);
+    yield m.store32(sharedVaddr + AT.listList, yield* this.#xen.pfnToMfn(listList));
+  }
+}
