@@ -33,6 +33,7 @@ export const FAULTS = {
   'grant.map': { variants: 1, about: 'dom0 has no room for a grant mapping' },
   'clock.jump': { variants: 16, about: 'the host takes the time away: the clock jumps by 1 ms times the argument' },
   'domain.pause': { variants: 16, about: 'a domain is paused for 100 µs times the argument' },
+  'backend.rebind': { variants: 16, about: 'the back end of a disk is replaced without the guest’s knowledge: it answers what it has taken; the next takes the ring over 20 µs times the argument later' },
 } as const satisfies Readonly<Record<string, FaultRow>>;
 
 export type FaultName = keyof typeof FAULTS;

@@ -71,8 +71,12 @@ export class BackRing {
   finalCheck(): boolean {
     if (this.available() > 0) return true;
     if (this.#state.broken) return false;
-    (this.#pages[0] as SharedPage).writeU32(AT.reqEvent, indexAdd(this.#state.reqCons, 1));
+    this.wantEvent();
     return this.available() > 0;
+  }
+  /** Wants to be woken by the next request; one that is there already wakes nobody. */
+  wantEvent(): void {
+    (this.#pages[0] as SharedPage).writeU32(AT.reqEvent, indexAdd(this.#state.reqCons, 1));
   }
 
   /** Writes a response; seen by the guest after push(). */

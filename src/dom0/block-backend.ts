@@ -9,6 +9,7 @@
 // has been answered with OKAY is on the disk. Requests under way when the frontend closes are dropped.
 // Source: drivers/block/xen-blkback/blkback.c, xenbus.c in Linux; xen/include/public/io/blkif.h.
 import { BLKIF_LAYOUTS, BLKIF_OP, BLKIF_RSP, BLKIF_SECTOR_BYTES, BLKIF_SEGMENT_BYTES, BLKIF_SEGMENTS_PER_INDIRECT_PAGE, VDISK, type BlkifProtocol } from '../abi/blkif.ts';
+import { SRING } from '../abi/device-ring.ts';
 import { DEVICE, EVENT, valueIndex } from '../abi/events.ts';
 import { BackRing, type BackRingState } from './back-ring.ts';
 import { blkResponse, parseBlkRequest, refuseRead, refuseUnread, segmentsOf, type BlkLimits, type BlkRequest, type BlkSegment } from './blkif-request.ts';
@@ -25,6 +26,7 @@ const VBD = valueIndex(DEVICE, 'vbd');
 const LATE_NS = 100_000;
 const LATENCY_STEPS = 16;
 const LATENCY_UNIT_NS = 4_000;
+const SLEEP_UNIT_NS = 500;
 const MAX_INDIRECT_SEGMENTS = 256;
 const MAX_RING_PAGE_ORDER = 4;
 /** xen_blkif_max_pgrants: beyond it pages are given back after each request. */
@@ -50,6 +52,8 @@ interface Connection {
   /** By reference. */
   readonly persistent: Map<number, GrantedPage>;
   inFlight: InFlight[];
+  /** Of a planted mistake: when its thread, awake now, goes to sleep. */
+  sleepsAtNs?: number;
 }
 
 interface SavedConnection {
@@ -59,6 +63,7 @@ interface SavedConnection {
   readonly ring: BackRingState;
   readonly usePersistent: boolean;
   readonly persistent: readonly number[];
+  readonly sleepsAtNs?: number;
   readonly inFlight: readonly { readonly request: BlkRequest; readonly segments: readonly BlkSegment[]; readonly dueNs: number; readonly index: number; readonly pages: readonly ({ readonly gref: number; readonly readOnly: boolean } | null)[] }[];
 }
 
@@ -134,7 +139,7 @@ export class BlockBackend implements DeviceDriver {
       }
       ringPages.push(page);
     }
-    const ring = new BackRing(ringPages, BLKIF_LAYOUTS[protocol].entryBytes);
+    const ring = new BackRing(ringPages, BLKIF_LAYOUTS[protocol].entryBytes, this.#begunAt(ringPages[0] as GrantedPage));
     ring.available();
     if (ring.broken || !this.#port.bindChannel(channel)) {
       ringPages.forEach((mapped) => this.#port.unmapGrant(mapped));
@@ -143,6 +148,11 @@ export class BlockBackend implements DeviceDriver {
     const usePersistent = this.#offersPersistent() && from.numberOfFront('feature-persistent') === 1;
     this.#connection = { protocol, channel, ringPages, ring, usePersistent, persistent: new Map(), inFlight: [] };
     return undefined;
+  }
+
+  /** undefined: where the answers end. The planted mistake: where the requests end. */
+  #begunAt(page: GrantedPage): BackRingState | undefined {
+    return this.#port.planted === 'forgets-in-flight' ? { reqCons: page.readU32(SRING.fields.req_prod.at), rspProd: page.readU32(SRING.fields.rsp_prod.at), broken: false } : undefined;
   }
 
   /** ring-ref0 and so on, or ring-ref alone for one page. A text: what could not be read. */
@@ -169,7 +179,30 @@ export class BlockBackend implements DeviceDriver {
     const connection = this.#connection;
     if (connection === undefined) return;
     this.#finishDue(connection);
-    while (!connection.ring.broken && !this.#barred(connection) && connection.ring.finalCheck()) this.#takeOne(connection);
+    if (this.#port.planted === 'no-final-check') this.#takeAndSleep(connection);
+    else while (!connection.ring.broken && !this.#barred(connection) && connection.ring.finalCheck()) this.#takeOne(connection);
+    if (connection.ring.push()) this.#port.notify(connection.channel);
+  }
+
+  /** The planted mistake: what comes between the last look at the ring and the wish for an event is seen by nobody. */
+  #takeAndSleep(connection: Connection): void {
+    const now = this.#port.nowNs();
+    const sleepsAtNs = connection.sleepsAtNs ?? Infinity;
+    if (now >= sleepsAtNs) {
+      delete connection.sleepsAtNs;
+      return connection.ring.wantEvent();
+    }
+    while (!this.#barred(connection) && connection.ring.available() > 0) this.#takeOne(connection);
+    if (sleepsAtNs !== Infinity) return;
+    const afterNs = (1 + this.#port.choose('backend.latency', LATENCY_STEPS)) * SLEEP_UNIT_NS;
+    connection.sleepsAtNs = now + afterNs;
+    this.#port.scheduleRun(afterNs);
+  }
+
+  settle(): void {
+    const connection = this.#connection;
+    if (connection === undefined) return;
+    this.#finishDue(connection, Infinity);
     if (connection.ring.push()) this.#port.notify(connection.channel);
   }
 
@@ -193,7 +226,8 @@ export class BlockBackend implements DeviceDriver {
     if (pages === undefined) return this.#answer(connection, request, BLKIF_RSP.ERROR);
     const latencyNs = (1 + this.#port.choose('disk.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS;
     // A barrier is carried out after everything that is under way.
-    const after = request.operation === BLKIF_OP.WRITE_BARRIER ? Math.max(this.#port.nowNs(), ...connection.inFlight.map((row) => row.dueNs)) : this.#port.nowNs();
+    const waits = request.operation === BLKIF_OP.WRITE_BARRIER && this.#port.planted !== 'flush-reordered';
+    const after = waits ? Math.max(this.#port.nowNs(), ...connection.inFlight.map((row) => row.dueNs)) : this.#port.nowNs();
     const dueNs = after + latencyNs + (this.#port.fault?.('block.late') ?? 0) * LATE_NS;
     connection.inFlight.push({ request, segments: segments as readonly BlkSegment[], dueNs, index, pages });
     this.#port.scheduleRun(dueNs - this.#port.nowNs());
@@ -235,8 +269,7 @@ export class BlockBackend implements DeviceDriver {
   }
 
   /** The disk carries out what is due, the earliest first. */
-  #finishDue(connection: Connection): void {
-    const now = this.#port.nowNs();
+  #finishDue(connection: Connection, now = this.#port.nowNs()): void {
     const due = connection.inFlight.filter((row) => row.dueNs <= now).sort((a, b) => a.dueNs - b.dueNs || ((a.index - b.index) | 0));
     if (due.length === 0) return;
     connection.inFlight = connection.inFlight.filter((row) => row.dueNs > now);
@@ -244,6 +277,8 @@ export class BlockBackend implements DeviceDriver {
       const fails = this.#port.fault?.('block.error') === 1;
       if (!fails) this.#carryOut(connection, row);
       this.#giveBack(row.pages);
+      // The planted mistake: the path for errors answers, and goes on into the common one.
+      if (fails && this.#port.planted === 'answers-twice') this.#answer(connection, row.request, BLKIF_RSP.ERROR);
       this.#answer(connection, row.request, fails ? BLKIF_RSP.ERROR : BLKIF_RSP.OKAY);
     }
   }
@@ -271,10 +306,10 @@ export class BlockBackend implements DeviceDriver {
   save(): SavedConnection | null {
     const connection = this.#connection;
     if (connection === undefined) return null;
-    const { protocol, channel, ringPages, ring, usePersistent, persistent, inFlight } = connection;
+    const { protocol, channel, ringPages, ring, usePersistent, persistent, inFlight, sleepsAtNs } = connection;
     const place = (page: GrantedPage | undefined): { gref: number; readOnly: boolean } | null => (page === undefined ? null : { gref: page.gref, readOnly: page.readOnly });
     return {
-      protocol, channel, usePersistent, ringGrefs: ringPages.map((page) => page.gref), ring: ring.save(), persistent: [...persistent.keys()],
+      protocol, channel, usePersistent, ringGrefs: ringPages.map((page) => page.gref), ring: ring.save(), persistent: [...persistent.keys()], ...(sleepsAtNs === undefined ? {} : { sleepsAtNs }),
       inFlight: inFlight.map(({ pages, ...row }) => ({ ...row, pages: pages.map(place) })),
     };
   }
@@ -287,6 +322,7 @@ export class BlockBackend implements DeviceDriver {
     this.#connection = {
       protocol: saved.protocol, channel: saved.channel, usePersistent: saved.usePersistent, ringPages,
       ring: new BackRing(ringPages, BLKIF_LAYOUTS[saved.protocol].entryBytes, saved.ring),
+      ...(saved.sleepsAtNs === undefined ? {} : { sleepsAtNs: saved.sleepsAtNs }),
       persistent: new Map(saved.persistent.map((gref) => [gref, mapped(gref, false)])),
       inFlight: saved.inFlight.map((row) => ({ ...row, pages: row.pages.map((page) => (page === null ? undefined : mapped(page.gref, page.readOnly))) })),
     };

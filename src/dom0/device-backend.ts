@@ -31,6 +31,8 @@ export interface DeviceDriver {
   disconnect(): void;
   /** The guest rang, or work is due; from announce() to disconnect(). */
   run(): void;
+  /** Answers everything that it has taken, at once: after that and disconnect(), connect() can take the same rings up again. Absent: it cannot. */
+  settle?(): void;
   /** JSON-serialisable. */
   save(): unknown;
   restore(state: unknown): void;
@@ -76,7 +78,12 @@ interface BackendState {
   changed: boolean;
   /** Unregistered: nothing brings it back. */
   gone: boolean;
+  /** A fault: nobody serves the rings until then. The frontend does not know. */
+  awayUntilNs?: number;
 }
+
+/** How long it takes until another back end takes the rings over, times the fault's argument. */
+const REBIND_NS = 20_000;
 
 export class DeviceBackend {
   readonly device: DeviceConfig;
@@ -130,8 +137,29 @@ export class DeviceBackend {
       this.#state.changed = false;
       this.#look();
     }
+    if (this.#state.awayUntilNs !== undefined) return this.#takeOver(this.#state.awayUntilNs);
     if (this.#state.serving && this.#port.fault?.('backend.crash') === 1) return this.#crash();
+    const away = this.#state.serving && this.#driver.settle !== undefined ? (this.#port.fault?.('backend.rebind') ?? 0) : 0;
+    if (away > 0) return this.#goAway(away * REBIND_NS);
     if (this.#state.serving) this.#driver.run();
+  }
+
+  /** A fault, as unbinding and binding a back end in dom0: what has been taken is answered, what is on the ring stays there. */
+  #goAway(forNs: number): void {
+    this.#driver.settle?.();
+    this.#detach();
+    this.#state.awayUntilNs = this.#port.nowNs() + forNs;
+    this.#port.scheduleRun(forNs);
+  }
+  #takeOver(untilNs: number): void {
+    if (this.#port.nowNs() < untilNs) return;
+    delete this.#state.awayUntilNs;
+    // The frontend may have closed meanwhile.
+    if (this.#state.state !== XENBUS_STATE.connected) return;
+    const problem = this.#driver.connect();
+    if (problem !== undefined) return this.#fatal(problem);
+    this.#driver.announce();
+    this.#state.attached = this.#state.serving = true;
   }
 
   /** The domain or the device is no more: everything is given back at once. */
@@ -148,6 +176,8 @@ export class DeviceBackend {
     switch (frontend) {
       case XENBUS_STATE.initialising:
         if (this.#state.state === XENBUS_STATE.closed) this.#switchTo(XENBUS_STATE.initWait);
+        // The planted mistake: entries are enough, whoever wrote them when.
+        if (this.#port.planted === 'connects-early' && this.#directories.readFront('event-channel') !== undefined) this.#meet();
         return;
       case XENBUS_STATE.initialised:
       case XENBUS_STATE.connected:
@@ -187,6 +217,8 @@ export class DeviceBackend {
 
   #detach(): void {
     if (!this.#state.attached) return;
+    // The planted mistake: what was never connected has nothing to give back.
+    if (this.#port.planted === 'port-leak' && !this.#state.serving) return;
     this.#driver.disconnect();
     this.#state.attached = this.#state.serving = false;
   }
@@ -194,6 +226,8 @@ export class DeviceBackend {
   #switchTo(state: XenbusState): void {
     if (state === this.#state.state) return;
     this.#state.state = state;
+    // Whoever was to take over has nothing left to take.
+    delete this.#state.awayUntilNs;
     this.#directories.writeBack('state', state);
     this.#port.emit(EVENT.deviceState, [valueIndex(DEVICE, this.device.deviceClass), this.device.deviceId, state]);
   }

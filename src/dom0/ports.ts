@@ -2,6 +2,7 @@
 // simulation implements these; tests have small ones. A back end never sees a hypervisor.
 
 import type { FaultQuestion } from '../abi/faults.ts';
+import type { PlantedBug } from '../abi/planted.ts';
 
 /** A page of the guest that the back end has mapped; offsets within the page. The guest may change it at any time. */
 export interface SharedPage {
@@ -76,6 +77,8 @@ export interface DevicePort {
   choose(name: string, options: number): number;
   /** Whether a fault happens here. Absent: there are none. */
   readonly fault?: FaultQuestion;
+  /** The mistake that back ends are to make, if one is planted. */
+  readonly planted?: PlantedBug;
   /** An event for the log; kinds as in abi/events.ts, the domain is the guest. */
   emit(kind: number, values: readonly number[], bytes?: Uint8Array): void;
 }

@@ -1,4 +1,5 @@
 // The model guest as data, and the making of it.
+import type { PlantedBug } from '../abi/planted.ts';
 import type { DriverPlan } from './drivers/plan.ts';
 import type { GuestCode } from './guest-code.ts';
 import { Kernel, type Platform } from './kernel/kernel.ts';
@@ -32,18 +33,19 @@ export interface ModelGuest {
   readonly drivers?: DriverPlan;
 }
 
-export function createModelGuest(spec: ModelGuest, m: MachinePort): GuestCode & { readonly kernel: Kernel } {
-  const platform = platformOf(spec, m);
-  const kernel = new Kernel(m, platform, { paging: spec.paging, program: spec.program });
+/** `planted`: a mistake of its world's. */
+export function createModelGuest(spec: ModelGuest, m: MachinePort, planted?: PlantedBug): GuestCode & { readonly kernel: Kernel } {
+  const platform = platformOf(spec, m, planted);
+  const kernel = new Kernel(m, platform, { paging: spec.paging, program: spec.program, planted });
   return Object.assign(kernel, { kernel });
 }
 
-function platformOf({ backend, paging, pinning, bug, drivers }: ModelGuest, m: MachinePort): Platform {
+function platformOf({ backend, paging, pinning, bug, drivers }: ModelGuest, m: MachinePort, planted: PlantedBug | undefined): Platform {
   switch (backend) {
     case 'native':
       return nativePlatform(m, paging);
     case 'xen':
-      return xenPlatform(m, paging, { discipline: pinning ?? 'late', bug }, drivers);
+      return xenPlatform(m, paging, { discipline: pinning ?? 'late', bug, planted }, drivers);
     default:
       return shadowPlatform(m, paging, backend);
   }

@@ -41,22 +41,30 @@ export function runPlanned(subject: RunSubject, choices: Choices, options: { rea
     });
     for (;;) {
       const result = world.advance(SLICE_INSNS);
-      if (result.kind === 'ended') return summed(world, result.outcome, result.text, unmetExpectations(expect, result.outcome, spec, (domId) => shown.get(domId) ?? ''));
+      const textOf = (domId: number): string => shown.get(domId) ?? '';
+      if (result.kind === 'ended') return summed(world, result.outcome, result.text, unmetExpectations(expect, result.outcome, spec, textOf), [...shown.values()].join('
+'));
     }
   } catch (error) {
     // A bug of this program is a failure like others: it has a plan that leads to it.
     if (!(error instanceof InvariantViolation)) throw error;
-    return summed(world, 'bug', error.message, []);
+    return summed(world, 'bug', error.message, [], '');
   }
 }
 
-function summed(world: World | undefined, outcome: PlannedRun['outcome'], text: string, unmet: readonly string[]): PlannedRun {
-  const failed = outcome === 'bug' || !OUTCOMES[outcome].done || unmet.length > 0;
-  return { outcome, text, unmet, cause: failed ? causeOf(outcome, text, unmet) : undefined, events: world?.eventCount ?? 0, instructions: world?.insns() ?? 0 };
+function summed(world: World | undefined, outcome: PlannedRun['outcome'], text: string, unmet: readonly string[], console: string): PlannedRun {
+  const isDone = outcome !== 'bug' && OUTCOMES[outcome].done;
+  const failed = !isDone || unmet.length > 0;
+  const words = isDone ? unmet[0] : outcome === 'crash' ? lastLine(console) : undefined;
+  return { outcome, text, unmet, cause: failed ? causeOf(outcome, text, words) : undefined, events: world?.eventCount ?? 0, instructions: world?.insns() ?? 0 };
 }
 
-/** Numbers aside, which differ from run to run. */
-const causeOf = (outcome: string, text: string, unmet: readonly string[]): string => [`${outcome}: ${text}`, ...unmet].join('; ').replace(/0x[0-9a-f]+|\d+/g, 'N');
+/**
+ * What runs that fail for the same reason have in common: how they ended; of a crash what the guest said last; of a run
+ * that came to a good end the first thing that it owes. What else is missing then follows from that. Numbers aside.
+ */
+const causeOf = (outcome: string, text: string, words: string | undefined): string => [`${outcome}: ${text}`, ...(words === undefined ? [] : [words])].join('; ').replace(/0x[0-9a-f]+|\d+/g, 'N');
+const lastLine = (console: string): string | undefined => console.split(/[\r\n]+/).filter((line) => line.trim() !== '').at(-1)?.trim();
 
 /** What the scenario expects and did not get, as sentences; `textOf` is what domain 1, 2, ... has printed. */
 export function unmetExpectations(expect: Expectation, outcome: string, spec: WorldSpec, textOf: (domId: number) => string): string[] {

@@ -5,7 +5,8 @@ import { CHOICE_NAMES, type Choices } from '../sim/choices.ts';
 import { buildWorld } from '../sim/build-world.ts';
 import { ScriptedInput } from '../sim/input.ts';
 import type { EventSink, World } from '../sim/world.ts';
-import { ddmin } from './ddmin.ts';
+import { ddmin, type Minimal } from './ddmin.ts';
+import { fuse } from './fuse.ts';
 import type { EventDiff } from './diff.ts';
 import { runTwice } from './lock-step.ts';
 import { PlannedChoices, TracedChoices, type ChoicePlan, type Deviation } from './plan.ts';
@@ -46,14 +47,27 @@ export function shrinkPlan(subject: RunSubject, choices: Choices, options: Shrin
   if (!fails(first)) return undefined;
   const maxInstructions = first.outcome === 'limit' ? subject.spec.maxInstructions : Math.max(LEAST_PATIENCE_INSNS, first.instructions * PATIENCE);
   let last = first;
-  const found = ddmin<Deviation>(traced.deviations, (answers) => {
+  const test = (answers: readonly Deviation[]): boolean => {
     const run = runPlanned(subject, new PlannedChoices(seed, { base, answers }), { maxInstructions });
     if (!fails(run)) return false;
     last = run;
     return true;
-  }, limit - 1, onRun);
+  };
+  let runs = 1;
+  const reduce = (members: readonly Deviation[]): Minimal<Deviation> => {
+    const minimal = ddmin<Deviation>(members, test, limit - runs, (tests, left) => onRun?.(runs + tests, left));
+    runs += minimal.tests;
+    return minimal;
+  };
+  let found = reduce(traced.deviations);
+  while (found.verified && found.members.length > 1) {
+    const fused = fuse(found.members, test, limit - runs);
+    runs += fused.tests;
+    if (fused.members === undefined) break;
+    found = reduce(fused.members);
+  }
   const answers = found.members.map(({ name, nth, answer }) => ({ name, nth, answer }));
-  return { plan: { base, answers }, deviations: traced.deviations.length, run: last, runs: found.tests + 1, minimal: found.verified };
+  return { plan: { base, answers }, deviations: traced.deviations.length, run: last, runs, minimal: found.verified };
 }
 
 export interface PlacedAnswer {

@@ -102,6 +102,6 @@ function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: numbe
 function processorFor(world: World, spec: DomainSpec, options: CpuOptions): Cpu {
   if (spec.model === undefined) return createCpu(world.machine, options);
   const cpu = new ModelProcessor(world.machine, options);
-  cpu.setCode(createModelGuest(spec.model, cpu.port));
+  cpu.setCode(createModelGuest(spec.model, cpu.port, world.spec.bug));
   return cpu;
 }

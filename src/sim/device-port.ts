@@ -3,11 +3,13 @@
 import type { DevicePort, GrantedPage, RingPort, SharedPage } from '../dom0/ports.ts';
 import { assert } from '../base/assert.ts';
 import { BIND_HOW, EVENT, valueIndex } from '../abi/events.ts';
+import { XENBUS_STATE } from '../abi/xenbus.ts';
 import type { Xenstored } from '../dom0/xenstored.ts';
 import { connectBackend, disconnectBackend } from '../hypervisor/event-channels.ts';
 import { GNTST } from '../hypervisor/grant-table.ts';
 import { mapForBackend, readThroughGrant, unmapForBackend, writeThroughGrant } from '../hypervisor/grant-table-backend.ts';
 import type { MachineMemory } from '../machine/memory.ts';
+import { judgeClosed, judgeUnmap } from './conduct.ts';
 import { notifyGuest } from './fault-sites.ts';
 import type { World } from './world.ts';
 
@@ -59,7 +61,10 @@ export function devicePort(wiring: DeviceWiring): DevicePort {
       const { status, mfn } = mapForBackend(hv, domId, gref, readOnly);
       return status === GNTST.okay ? granted(gref, readOnly, mfn) : status;
     },
-    unmapGrant: ({ gref, readOnly }) => void unmapForBackend(hv, domId, gref, readOnly),
+    unmapGrant: ({ gref, readOnly }) => {
+      judgeUnmap(world, domId, gref);
+      unmapForBackend(hv, domId, gref, readOnly);
+    },
     mappedGrant: (gref, readOnly) => {
       const mapping = hv.domain(domId)?.grants.backendMappings.find((row) => row.gref === gref && row.readOnly === readOnly);
       assert(mapping !== undefined, () => `d${domId}'s grant ${gref} is not mapped`);
@@ -99,6 +104,10 @@ export function devicePort(wiring: DeviceWiring): DevicePort {
     scheduleRun: (delayNs) => world.schedule(domId, service, delayNs),
     choose: (name, options) => world.choose(name, options),
     fault: (name) => world.fault(name, domId),
-    emit: (kind, values, bytes) => world.emit(kind, domId, 0, values, bytes),
+    ...(world.spec.bug === undefined ? {} : { planted: world.spec.bug }),
+    emit: (kind, values, bytes) => {
+      world.emit(kind, domId, 0, values, bytes);
+      if (kind === EVENT.deviceState && values[2] === XENBUS_STATE.closed) judgeClosed(world, domId, service, channels);
+    },
   };
 }

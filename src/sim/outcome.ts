@@ -10,6 +10,7 @@ export const OUTCOMES = {
   quit: { done: true, text: 'ended by the user' },
   crash: { done: false, text: 'the guest crashed' },
   watchdog: { done: false, text: "the guest's watchdog expired" },
+  misconduct: { done: false, text: 'the guest or a back end did what it must not' },
   stuck: { done: false, text: 'the guest waits for an event that can never come' },
   limit: { done: false, text: 'the limit of instructions or of virtual time was reached' },
 } as const;

@@ -1,5 +1,6 @@
 // What `--set key=value` can change in a world's spec: one row a key.
 import { FAULT_NAMES, isFaultName, type FaultSpec } from '../abi/faults.ts';
+import { isPlantedBug, PLANTED_BUGS } from '../abi/planted.ts';
 import { UsageError } from '../base/assert.ts';
 import { MOST_VIRTUAL_SEC, type DomainSpec, type WorldSpec } from './spec.ts';
 
@@ -57,6 +58,14 @@ export const SETTINGS: Readonly<Record<string, Setting>> = {
       if (faults.some((fault) => fault === undefined)) return `a list such as upcall.delay:10,block.error:100:1, of these faults: ${FAULT_NAMES.join(', ')}`;
       return { ...spec, faults: [...(spec.faults ?? []), ...(faults as FaultSpec[])] };
     },
+  },
+  bug: {
+    about: 'a mistake planted in the paravirt_ops guest or in the back ends, to be found',
+    apply: (spec, value) => (isPlantedBug(value) ? { ...spec, bug: value } : `one of ${PLANTED_BUGS.join(', ')}`),
+  },
+  conduct: {
+    about: 'whether the run ends where a guest or a back end does not behave towards the other',
+    apply: (spec, value) => (value === 'on' || value === 'off' ? { ...spec, conduct: value === 'on' } : 'on or off'),
   },
   'xen-build': {
     about: 'release or debug build of Xen',

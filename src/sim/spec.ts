@@ -1,6 +1,7 @@
 // A world as data. Everything that decides how a run goes is in here or in the seed: a recording
 // carries the spec in its header, so that a replay needs no scenario file.
 import { isFaultName, type FaultSpec } from '../abi/faults.ts';
+import { isPlantedBug, type PlantedBug } from '../abi/planted.ts';
 import type { DiskConfig, VifConfig } from '../dom0/device-spec.ts';
 import type { BridgeSpec } from '../dom0/net/network-spec.ts';
 import type { ToolstackCommand } from '../dom0/toolstack.ts';
@@ -70,6 +71,10 @@ export interface WorldSpec {
   readonly wallClockAtZeroSec: number;
   /** What may go wrong. */
   readonly faults?: readonly FaultSpec[];
+  /** A mistake to be found, of the paravirt_ops guest or of dom0's back ends. */
+  readonly bug?: PlantedBug;
+  /** Guests and back ends are to behave towards each other (conduct.ts): the run ends where one does not. */
+  readonly conduct?: boolean;
 }
 
 export const DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000;
@@ -125,5 +130,5 @@ export function specFrom(value: unknown): WorldSpec | undefined {
   const timed = isRecord(nsPerInsn) && within(nsPerInsn['num'], 1, 1_000_000) && within(nsPerInsn['den'], 1, 1_000_000) && within(spec['maxVirtualSec'], 1, MOST_VIRTUAL_SEC);
   const counted = within(spec['timesliceInsns'], 1, 1_000_000_000) && within(spec['maxInstructions'], 1, Number.MAX_SAFE_INTEGER) && within(spec['digestEveryInsns'], 0, Number.MAX_SAFE_INTEGER);
   const known = (spec['xenBuild'] === 'debug' || spec['xenBuild'] === 'release') && within(spec['wallClockAtZeroSec'], 0, 0xffff_ffff);
-  return listed && timed && counted && known && areFaults(spec['faults']) ? (spec as unknown as WorldSpec) : undefined;
+  return listed && timed && counted && known && areFaults(spec['faults']) && isAbsentOr(spec['bug'], isPlantedBug) && isAbsentOr(spec['conduct'], isFlag) ? (spec as unknown as WorldSpec) : undefined;
 }

@@ -95,9 +95,10 @@ export class BlkFront extends Frontend {
 
   protected *begin(): Task {
     const { disk } = this;
-    disk.pages = Math.floor((yield* this.numberOfBackend('sectors')) / SECTORS_PER_PAGE);
     disk.flushes = (yield* this.numberOfBackend('feature-flush-cache')) === 1;
     disk.barriers = (yield* this.numberOfBackend('feature-barrier')) === 1;
+    // Last: jobs begin when they see it, and flush only what they know how to.
+    disk.pages = Math.floor((yield* this.numberOfBackend('sectors')) / SECTORS_PER_PAGE);
   }
 
   protected get busy(): boolean {

@@ -10,7 +10,7 @@ const orAbsent = (check: Check): Check => (value) => value === undefined || chec
 
 type Steps = Readonly<Record<string, Readonly<Record<string, Check>>>>;
 const DISK_STEPS: Steps = {
-  write: { page: count, pages: count, value: whole(0, 0xffff_ffff), barrier: isFlag },
+  write: { page: count, pages: count, value: whole(0, 0xffff_ffff), barrier: isFlag, ahead: isFlag },
   flush: {},
   check: { page: count, pages: count, value: whole(0, 0xffff_ffff) },
   sleep: { ns: whole(0, 1e15) },

@@ -2,7 +2,7 @@
 import { BLKIF_OP } from '../../abi/blkif.ts';
 import { pfnToVaddr } from '../kernel/page-tables.ts';
 import type { Task } from '../operations.ts';
-import type { Disk } from './blkfront.ts';
+import type { Disk, Transfer } from './blkfront.ts';
 import type { Machinery } from './machinery.ts';
 import { patternPage, type DiskJob, type DiskStep } from './plan.ts';
 
@@ -13,25 +13,34 @@ const CHUNK_PAGES = 400;
 const WORDS = 1024;
 
 export function* diskJob(machinery: Machinery, disk: Disk, job: DiskJob): Task {
-  const problem = yield* steps(machinery, disk, job);
+  const ahead: Ahead[] = [];
+  const stopped = yield* steps(machinery, disk, job, ahead);
+  const problem = stopped ?? (yield* awaitAll(machinery, ahead));
   if (problem === undefined) yield* machinery.say(`${job.disk}: all steps done`);
   else yield* machinery.complain(`${job.disk}: ${problem}`);
 }
 
-function* steps(machinery: Machinery, disk: Disk, job: DiskJob): Task<string | undefined> {
+/** A write that nobody has waited for yet, and its frames. */
+interface Ahead {
+  readonly transfer: Transfer;
+  readonly pfns: readonly number[];
+}
+
+function* steps(machinery: Machinery, disk: Disk, job: DiskJob, ahead: Ahead[]): Task<string | undefined> {
   const connected = yield* machinery.until(() => disk.pages > 0 || machinery.stopping, (yield* machinery.events.now()) + PATIENCE_NS);
   if (!connected) return 'the disk does not appear';
   if (machinery.stopping) return 'stopped before the first step';
   yield* machinery.say(`${job.disk}: ${disk.pages} pages`);
   for (const step of job.steps) {
     if (machinery.stopping) return `stopped before ${step.do}`;
-    const problem = yield* oneStep(machinery, disk, step);
+    const ofStep = yield* oneStep(machinery, disk, step, ahead);
+    const problem = ofStep ?? ('ahead' in step && step.ahead === true ? undefined : yield* awaitAll(machinery, ahead));
     if (problem !== undefined) return `${step.do}${'page' in step ? ` of ${step.pages} pages from ${step.page}` : ''}: ${problem}`;
   }
   return undefined;
 }
 
-function* oneStep(machinery: Machinery, disk: Disk, step: DiskStep): Task<string | undefined> {
+function* oneStep(machinery: Machinery, disk: Disk, step: DiskStep, ahead: Ahead[]): Task<string | undefined> {
   switch (step.do) {
     case 'sleep':
       yield* machinery.sleep(step.ns);
@@ -42,7 +51,11 @@ function* oneStep(machinery: Machinery, disk: Disk, step: DiskStep): Task<string
     case 'write':
       return yield* inChunks(machinery, disk, step, function* (page, pfns) {
         for (let i = 0; i < pfns.length; i++) yield machinery.m.writeWords(pfnToVaddr(pfns[i] as number), patternPage(step.value, page + i), WORDS);
-        return yield* moved(machinery, disk, step.barrier === true && disk.barriers ? BLKIF_OP.WRITE_BARRIER : BLKIF_OP.WRITE, page, pfns);
+        const operation = step.barrier === true && disk.barriers ? BLKIF_OP.WRITE_BARRIER : BLKIF_OP.WRITE;
+        if (step.ahead !== true) return yield* moved(machinery, disk, operation, page, pfns);
+        ahead.push({ transfer: disk.start(operation, page, pfns), pfns });
+        machinery.wake();
+        return HELD;
       });
     case 'check':
       return yield* inChunks(machinery, disk, step, function* (page, pfns) {
@@ -72,6 +85,7 @@ function* inChunks(machinery: Machinery, disk: Disk, { page, pages }: { readonly
     const problem = pfns.length < Math.min(pages - done, CHUNK_PAGES) ? 'no memory' : yield* act(page + done, pfns);
     // What never came back may still be the back end's to write to: it is not used again.
     if (problem === NO_ANSWER) return problem;
+    if (problem === HELD) continue;
     for (const pfn of pfns) frames.put(pfn);
     if (problem !== undefined) return problem;
   }
@@ -79,10 +93,27 @@ function* inChunks(machinery: Machinery, disk: Disk, { page, pages }: { readonly
 }
 
 const NO_ANSWER = 'no answer came in time';
+/** No problem: the frames are kept until the transfer has ended. */
+const HELD = 'held';
 
 function* moved(machinery: Machinery, disk: Disk, operation: number, page: number, pfns: readonly number[]): Task<string | undefined> {
   const transfer = disk.start(operation, page, pfns);
   machinery.wake();
+  return yield* ended(machinery, transfer);
+}
+
+function* ended(machinery: Machinery, transfer: Transfer): Task<string | undefined> {
   const came = yield* machinery.until(() => transfer.left === 0, (yield* machinery.events.now()) + PATIENCE_NS);
   return came ? transfer.failure : NO_ANSWER;
+}
+
+/** The writes ahead have ended, and their frames are back. */
+function* awaitAll(machinery: Machinery, ahead: Ahead[]): Task<string | undefined> {
+  let problem: string | undefined;
+  for (const { transfer, pfns } of ahead.splice(0)) {
+    const failure = yield* ended(machinery, transfer);
+    if (failure !== NO_ANSWER) for (const pfn of pfns) machinery.kernel.frames.put(pfn);
+    problem ??= failure;
+  }
+  return problem;
 }

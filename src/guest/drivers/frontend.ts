@@ -19,7 +19,11 @@ import type { StoreReply, StoreWatch } from './store-client.ts';
 const MOST_ATTEMPTS = 50;
 /** How long a back end may keep pages after both ends have closed. */
 const PATIENCE_NS = 1_000_000_000;
+/** Of a planted mistake: then it takes them back, whoever uses them. */
+const TOO_LITTLE_PATIENCE_NS = 5_000;
 const POLL_NS = 100_000;
+/** The token of a watch that a planted mistake sets too late. */
+const NOT_SET = '';
 const OK: StoreReply = { ok: true, value: '' };
 
 /** A page that is shared with the back end. */
@@ -92,6 +96,16 @@ export abstract class Frontend {
     return this.machinery.restores !== this.#restoresSeen;
   }
 
+  /** The planted mistake: what changes between the look and the watch is in neither. */
+  *#watchLate(): Task {
+    const { store } = this.machinery;
+    const { path } = this.#watch as StoreWatch;
+    this.backendState = xenbusState(yield* store.read(path));
+    const watch = (this.#watch = yield* store.watch(path));
+    yield* this.machinery.until(() => watch.fired);
+    watch.fired = false;
+  }
+
   // -- pages and ports ------------------------------------------------------------------------------
 
   /** A page of the ring's; undefined: there is none, or no reference. */
@@ -141,9 +155,10 @@ export abstract class Frontend {
     const backend = yield* store.read(`${this.node}/backend`);
     if (backend !== undefined) {
       this.backend = backend;
-      this.#watch = yield* store.watch(`${backend}/state`);
+      const path = `${backend}/state`;
+      this.#watch = this.machinery.xen.options.planted === 'watch-after-read' ? { path, token: NOT_SET, fired: true } : yield* store.watch(path);
       yield* this.#dance();
-      yield* store.unwatch(this.#watch);
+      if (this.#watch.token !== NOT_SET) yield* store.unwatch(this.#watch);
     }
     this.ended = true;
     this.machinery.wake();
@@ -206,6 +221,7 @@ export abstract class Frontend {
       return false;
     }
     yield* this.#switchTo(this.readyState);
+    if (this.#watch?.token === NOT_SET) yield* this.#watchLate();
     for (;;) {
       if (yield* this.#look()) return false;
       if (this.backendState === XENBUS_STATE.connected) break;
@@ -238,7 +254,7 @@ export abstract class Frontend {
     const { closing, closed, unknown, initWait } = XENBUS_STATE;
     yield* this.#switchTo(closing);
     yield* this.#switchTo(closed);
-    const deadline = (yield* this.machinery.events.now()) + PATIENCE_NS;
+    const deadline = (yield* this.machinery.events.now()) + (this.machinery.xen.options.planted === 'grant-ended-early' ? TOO_LITTLE_PATIENCE_NS : PATIENCE_NS);
     for (;;) {
       if (yield* this.#look()) return yield* this.#release(false);
       if (this.backendState === closed || this.backendState === unknown || this.backendState === initWait) break;

@@ -2,8 +2,11 @@
 // whose spec has a plan starts xenbus and the drivers of what it finds there.
 
 export type DiskStep =
-  /** Pages (4 KiB) from `page` on get the pattern of `value`. `barrier`: everything before is on the disk first, everything after later. */
-  | { readonly do: 'write'; readonly page: number; readonly pages: number; readonly value: number; readonly barrier?: boolean }
+  /**
+   * Pages (4 KiB) from `page` on get the pattern of `value`. `barrier`: everything before is on the disk first, everything
+   * after later. `ahead`: the next step does not wait for it; the first one that is waited for waits for all before it.
+   */
+  | { readonly do: 'write'; readonly page: number; readonly pages: number; readonly value: number; readonly barrier?: boolean; readonly ahead?: boolean }
   /** What was written is on the disk when it is over. */
   | { readonly do: 'flush' }
   /** Pages must hold the pattern of `value`. */

@@ -4,6 +4,7 @@
 //   start      memory map, direct map, descriptor tables, interrupts, time, first process
 //   entries    system calls, page faults, interrupts: kernel/traps.ts
 //   scheduler  kernel/scheduler.ts
+import type { PlantedBug } from '../../abi/planted.ts';
 import { entryVaddr, type EntryName } from '../entries.ts';
 import type { GuestCode } from '../guest-code.ts';
 import { OP, REG, type MachinePort, type Operation, type Task } from '../operations.ts';
@@ -25,6 +26,8 @@ export interface KernelOptions {
   readonly paging: Paging;
   /** The first process. */
   readonly program: readonly UserStep[];
+  /** A mistake to be found. */
+  readonly planted?: PlantedBug | undefined;
 }
 
 /** What a back end gives a kernel. */

@@ -1,6 +1,7 @@
 // What the parts of the Xen back end share: where Xen's pages are, which frames are page tables in
 // use, how many hypercalls were made, and the two number spaces of frames.
 import { HYPERCALL } from '../../abi/hypercall-numbers.ts';
+import type { PlantedBug } from '../../abi/planted.ts';
 import { PAGE_OFFSET } from '../entries.ts';
 import { KERNEL_PAGES } from '../kernel/layout.ts';
 import { pfnToVaddr, vaddrToPfn } from '../kernel/page-tables.ts';
@@ -21,6 +22,8 @@ export type PinningBug = (typeof PINNING_BUGS)[number];
 export interface XenOptions {
   readonly discipline: PinDiscipline;
   readonly bug?: PinningBug | undefined;
+  /** A mistake of the drivers'. */
+  readonly planted?: PlantedBug | undefined;
 }
 
 /** What a run cost, as the guest counted it. */
