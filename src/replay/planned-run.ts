@@ -42,8 +42,7 @@ export function runPlanned(subject: RunSubject, choices: Choices, options: { rea
     for (;;) {
       const result = world.advance(SLICE_INSNS);
       const textOf = (domId: number): string => shown.get(domId) ?? '';
-      if (result.kind === 'ended') return summed(world, result.outcome, result.text, unmetExpectations(expect, result.outcome, spec, textOf), [...shown.values()].join('
-'));
+      if (result.kind === 'ended') return summed(world, result.outcome, result.text, unmetExpectations(expect, result.outcome, spec, textOf), [...shown.values()].join('\n'));
     }
   } catch (error) {
     // A bug of this program is a failure like others: it has a plan that leads to it.
