@@ -20,7 +20,7 @@ export const scenario = defineScenario({
   name: 'planted',
   title: 'Disks come, work and go under late events and survivable faults; --set bug=NAME plants a mistake to hunt',
   domains: [{
-    name: 'model', kernel: { name: 'model:paravirt' }, cmdline: '', memoryMib: 6,
+    name: 'model', kernel: { name: 'model:paravirt' }, cmdline: '', memoryMib: 4,
     disks: [{ vdev: 'xvda', mode: 'w', image: blank }, { vdev: 'xvdb', mode: 'w', image: blank, plugged: false }, { vdev: 'xvdc', mode: 'w', image: blank, plugged: false }],
     model: {
       guest: 'paravirt', backend: 'xen', paging: 'pae', program: [{ op: 'sleep', ns: 8_000_000 }],

@@ -5,4 +5,8 @@ export function bytesToText(bytes: Uint8Array): string {
   for (const byte of bytes) text += String.fromCharCode(byte);
   return text;
 }
-export const textToBytes = (text: string): Uint8Array => Uint8Array.from(text, (char) => char.charCodeAt(0));
+export function textToBytes(text: string): Uint8Array {
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}

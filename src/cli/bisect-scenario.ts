@@ -85,7 +85,7 @@ const endText = (run: PlannedRun): string => [`${run.outcome}: ${run.text}`, ...
 const quoted = (text: string): string => (/^[A-Za-z0-9_./:=,@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** With a recording: how to replay it; without: how to have the run again. */
-function commandOf(name: string, seed: string, plan: ChoicePlan, { set, output }: Pick<ScenarioBisectOptions, 'set' | 'output'>): string {
+export function commandOf(name: string, seed: string, plan: ChoicePlan, { set, output }: Pick<ScenarioBisectOptions, 'set' | 'output'>): string {
   if (output !== undefined) return `rexen replay ${quoted(output)}`;
   return ['rexen run', quoted(name), ...(seed === '1' ? [] : ['--seed', seed]), ...set.flatMap((each) => ['--set', quoted(each)]), '--plan', quoted(planText(plan))].join(' ');
 }

@@ -34,24 +34,28 @@ async function main(argv: readonly string[]): Promise<void> {
     .exitOverride()
     .showHelpAfterError('(rexen --help lists the commands, rexen COMMAND --help the options)');
   for (const register of COMMANDS) register(program);
-  for (const command of program.commands) command.exitOverride();
+  for (const command of program.commands) command.exitOverride().option(GIT_BISECT, 'exit with 125 instead of 2: `git bisect run` skips what cannot be judged');
   try {
     await program.parseAsync([...argv]);
+    if (process.exitCode === 2) process.exitCode = badInput(argv);
   } catch (error) {
     if (error instanceof CommanderError) {
       // Commander has said it already, help and version included.
-      process.exitCode = error.exitCode === 0 ? 0 : 2;
+      process.exitCode = error.exitCode === 0 ? 0 : badInput(argv);
       if (error.exitCode !== 0) tellProgram(argv, 2, error.message.replace(/^error: /, ''));
       return;
     }
     const problem = error instanceof UsageError ? error.message : hostProblem(error);
     const exitCode = problem === undefined ? 3 : 2;
-    process.exitCode = exitCode;
+    process.exitCode = exitCode === 2 ? badInput(argv) : exitCode;
     const said = problem ?? `this is a bug in Rexen, not in your input; please report it with the command line.\n${error instanceof Error ? error.stack : String(error)}`;
     process.stderr.write(`rexen: ${said}\n`);
     tellProgram(argv, exitCode, said);
   }
 }
+
+const GIT_BISECT = '--git-bisect';
+const badInput = (argv: readonly string[]): 2 | 125 => (argv.includes(GIT_BISECT) ? 125 : 2);
 
 /** Who asked for JSON gets an object on stdout when there is nothing else to give, too. */
 function tellProgram(argv: readonly string[], exitCode: 2 | 3, error: string): void {

@@ -55,26 +55,31 @@ export class ExplorePool {
       }
       return;
     }
-    let asked = 0;
-    let taken = 0;
-    let over = false;
-    const early = new Map<number, ExploreAnswer>();
-    const work = async (worker: Worker): Promise<void> => {
-      for (let next = queue.next(); next.done !== true && !over; next = queue.next()) {
-        const index = asked++;
-        early.set(index, await ask(worker, next.value));
-        for (let answer = early.get(taken); answer !== undefined && !over; answer = early.get(taken)) {
-          early.delete(taken++);
-          over = !take(answer);
-        }
-      }
-    };
-    await Promise.all(this.#workers.map(work));
+    await inOrder(queue, this.#workers.map((worker) => (request: ExploreRequest) => ask(worker, request)), take);
   }
 
   async close(): Promise<void> {
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
+}
+
+/** Each of `workers` has one request at a time; answers are taken in the order of the requests until `take` says false. */
+export async function inOrder<Q, A>(queue: Iterator<Q>, workers: readonly ((request: Q) => Promise<A>)[], take: (answer: A) => boolean): Promise<void> {
+  let asked = 0;
+  let taken = 0;
+  let over = false;
+  const early = new Map<number, A>();
+  const work = async (answerOf: (request: Q) => Promise<A>): Promise<void> => {
+    for (let next = over ? undefined : queue.next(); next !== undefined && next.done !== true; next = over ? undefined : queue.next()) {
+      const index = asked++;
+      early.set(index, await answerOf(next.value));
+      for (; early.has(taken) && !over; taken++) {
+        over = !take(early.get(taken) as A);
+        early.delete(taken);
+      }
+    }
+  };
+  await Promise.all(workers.map(work));
 }
 
 const ask = (worker: Worker, request: ExploreRequest): Promise<ExploreAnswer> =>

@@ -34,7 +34,7 @@ const allWell = /xvda: all steps done[^]*every grant and port is back[^]*every f
 describe('faults', () => {
   const SURVIVABLE: readonly (readonly [FaultName, number])[] = [
     ['upcall.delay', 4], ['upcall.duplicate', 4], ['upcall.merge', 8], ['hypercall.preempt', 4], ['xenstore.again', 3], ['xenstore.slow', 6], ['block.error', 8], ['block.late', 4],
-    ['net.lose', 6], ['net.duplicate', 4], ['net.reorder', 6], ['net.corrupt', 6], ['backend.crash', 60], ['grant.map', 40], ['clock.jump', 100], ['domain.pause', 40],
+    ['net.lose', 6], ['net.duplicate', 4], ['net.reorder', 6], ['net.corrupt', 6], ['backend.crash', 60], ['backend.rebind', 10], ['grant.map', 40], ['clock.jump', 100], ['domain.pause', 40],
   ];
 
   test('each alone and all together: no acknowledged write is lost or torn, everything is given back', async () => {

@@ -9,11 +9,11 @@ import { loadHashes } from '../../src/node/load-hashes.ts';
 import { loadImages, type LoadedImages, portableSpec } from '../../src/node/load-images.ts';
 import { findScenario } from '../../src/node/scenario-files.ts';
 import { zlibCodec } from '../../src/node/zlib-codec.ts';
+import { choicesFor, PLAN_OPTION, planText, type ChoicePlan } from '../../src/replay/plan.ts';
 import { Recorder } from '../../src/replay/recorder.ts';
 import { INPUTS_OPTION, type LogMode } from '../../src/replay/whole-digest.ts';
 import { Replayer } from '../../src/replay/replayer.ts';
 import { buildWorld } from '../../src/sim/build-world.ts';
-import { SeededChoices } from '../../src/sim/choices.ts';
 import { ScriptedInput } from '../../src/sim/input.ts';
 import type { WorldSpec } from '../../src/sim/spec.ts';
 import { StateDigester } from '../../src/sim/state-digest.ts';
@@ -27,6 +27,8 @@ export interface Boot {
 
 export interface BootOptions {
   readonly seed?: string;
+  /** What it does differently from its seed. */
+  readonly plan?: ChoicePlan;
   readonly change?: (spec: WorldSpec) => WorldSpec;
   readonly log?: LogMode;
   readonly compression?: Compression;
@@ -53,14 +55,14 @@ export async function recordBoot(name: string, options: BootOptions = {}): Promi
   const seed = options.seed ?? '1';
   const sink = new MemorySink();
   const writer = new RecordingWriter(sink, {
-    world: { scenario: name, options: [{ name: 'spec', value: JSON.stringify(portableSpec(spec)) }, ...(options.log === 'inputs' ? [INPUTS_OPTION] : [])], seed, images: images.files.map(({ ref }) => ref), nsPerInsnNumerator: spec.nsPerInsn.num, nsPerInsnDenominator: spec.nsPerInsn.den },
+    world: { scenario: name, options: [{ name: 'spec', value: JSON.stringify(portableSpec(spec)) }, ...(options.log === 'inputs' ? [INPUTS_OPTION] : []), ...(options.plan === undefined ? [] : [{ name: PLAN_OPTION, value: planText(options.plan) }])], seed, images: images.files.map(({ ref }) => ref), nsPerInsnNumerator: spec.nsPerInsn.num, nsPerInsnDenominator: spec.nsPerInsn.den },
     compression: options.compression ?? 'deflate',
     codec: zlibCodec(1),
   });
   let console = '';
   let recorder: Recorder | undefined;
   const world = buildWorld({
-    spec, images: images.domains, choices: new SeededChoices(seed), input: (domIdOf) => new ScriptedInput(spec.input, domIdOf),
+    spec, images: images.domains, choices: choicesFor(seed, options.plan), input: (domIdOf) => new ScriptedInput(spec.input, domIdOf),
     observers: { consoleOut: (_domId, bytes) => { console += Buffer.from(bytes).toString('latin1'); } },
     sink: (made) => {
       const digester = new StateDigester(made);
