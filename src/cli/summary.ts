@@ -1,5 +1,5 @@
 // What a run, recording or replay says at its end, for people and as JSON.
-import type { CheckSummary } from '../replay/check-watch.ts';
+import { checksText, type CheckSummary } from '../replay/check-watch.ts';
 
 export interface Summary {
   readonly scenario: string;
@@ -55,7 +55,7 @@ export function summaryLines(summary: Summary, verdict: string): string[] {
   }
   if (summary.verified !== undefined) lines.push(`verified       ${summary.verified.text}`);
   if (summary.checkpoints !== undefined) lines.push(`checkpoints    ${summary.checkpoints.file}, ${summary.checkpoints.count} in ${thousands(summary.checkpoints.bytes)} bytes`);
-  if (summary.checked !== undefined) lines.push(`checks         ${thousands(summary.checked.checks)}, ${summary.checked.broken === undefined ? 'all invariants held' : `BROKEN at ${summary.checked.broken.position}`}`);
+  if (summary.checked !== undefined) lines.push(`checks         ${checksText(summary.checked)}, ${summary.checked.broken === undefined ? 'all invariants held' : `BROKEN at ${summary.checked.broken.position}`}`);
   lines.push(`digest         ${summary.digest}`);
   for (const unmet of summary.unmet ?? []) lines.push(`not met        ${unmet}`);
   lines.push(verdict);

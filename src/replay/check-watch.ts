@@ -11,10 +11,13 @@ import { positionText, type PositionedEvent } from '../log/reader.ts';
 import { CHECKERS, InvariantChecker, violationText, type Violation } from '../checkers/index.ts';
 import type { EventSink, World } from '../sim/world.ts';
 
-/** every: after every event. epoch: every EPOCH_EVENTS events. */
-export type CheckMode = 'every' | 'epoch' | 'off';
+/** every: after every event. epoch: every EPOCH_EVENTS events. auto: after every event while that has cost little, then as epoch. */
+export type CheckMode = 'every' | 'epoch' | 'auto' | 'off';
+/** Of runs and replays that are checked on the side. */
 export const CHECK_MODES: readonly CheckMode[] = ['every', 'epoch', 'off'];
 export const EPOCH_EVENTS = 256;
+/** Frames looked at by all checks of `auto` that are made after every event: a minute's work (1,000 frames take some 80 µs). */
+const AUTO_FRAMES = 750_000_000;
 const HISTORY = 20;
 
 /** A broken invariant: what, and what led to it. */
@@ -29,6 +32,8 @@ export interface BrokenInvariant {
 export interface CheckSummary {
   readonly checks: number;
   readonly broken: BrokenInvariant | undefined;
+  /** With `auto`: the number of the event from which on not every event was followed by a check; undefined: each was. */
+  readonly sparseFrom?: number;
 }
 
 export class CheckWatch {
@@ -43,9 +48,13 @@ export class CheckWatch {
   #checker: InvariantChecker | undefined;
   #events = 0;
   #checkedAt = 0;
+  #framesLeft: number;
+  #sparseFrom: number | undefined;
 
-  constructor(mode: CheckMode) {
+  /** `autoFrames`: other than by default, for tests. */
+  constructor(mode: CheckMode, autoFrames = AUTO_FRAMES) {
     this.#mode = mode;
+    this.#framesLeft = autoFrames;
   }
 
   /** The world to check; once, before it runs. */
@@ -83,13 +92,13 @@ export class CheckWatch {
   /** The hypervisor is at rest. */
   readonly quiescent = (): void => {
     if (this.#mode === 'off' || this.broken !== undefined) return;
-    if (this.#events - this.#checkedAt >= (this.#mode === 'every' ? 1 : EPOCH_EVENTS)) this.#check();
+    if (this.#events - this.#checkedAt >= (this.#mode === 'epoch' || this.#sparseFrom !== undefined ? EPOCH_EVENTS : 1)) this.#check();
   };
 
   /** The end of the run: what was not checked yet is. */
   finish(): CheckSummary {
     if (this.#mode !== 'off' && this.broken === undefined && this.#events > this.#checkedAt) this.#check();
-    return { checks: this.checks, broken: this.broken };
+    return { checks: this.checks, broken: this.broken, ...(this.#sparseFrom === undefined ? {} : { sparseFrom: this.#sparseFrom }) };
   }
 
   #check(): void {
@@ -97,6 +106,11 @@ export class CheckWatch {
     if (checker === undefined) return;
     this.#checkedAt = this.#events;
     this.checks++;
+    if (this.#mode === 'auto' && this.#framesLeft > 0) {
+      // Counted, not timed: the same recording is checked at the same events on every machine.
+      this.#framesLeft -= this.#world?.hv.frames.frameCount ?? 0;
+      if (this.#framesLeft <= 0) this.#sparseFrom = this.#events;
+    }
     const violations = checker.run();
     if (violations.length === 0) return;
     this.broken = { violations, ...this.#past() };
@@ -111,6 +125,10 @@ export class CheckWatch {
     return { position: last === undefined ? '0' : positionText(last), history: events.map((event) => eventLine(event, context)) };
   }
 }
+
+/** How often was checked, as a clause. */
+export const checksText = ({ checks, sparseFrom }: CheckSummary): string =>
+  `${checks.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ',')}${sparseFrom === undefined ? '' : ` (after every event up to event ${sparseFrom}, then every ${EPOCH_EVENTS} events)`}`;
 
 /** Lines for a terminal; empty if everything held. */
 export function brokenLines({ broken }: CheckSummary): string[] {

@@ -84,11 +84,11 @@ describe('invariants hold after every operation', () => {
 const quiet: EventSink = { event: () => {} };
 
 /** Runs a scenario to its end with a watch; `meddle` sees every event first. */
-async function watched(name: string, mode: 'every' | 'epoch', meddle: (world: World, eventCount: number) => void = () => {}): Promise<{ watch: CheckWatch; world: World }> {
+async function watched(name: string, mode: 'every' | 'epoch' | CheckWatch, meddle: (world: World, eventCount: number) => void = () => {}): Promise<{ watch: CheckWatch; world: World }> {
   await loadHashes();
   const { spec } = await findScenario(name);
   const images = await imagesOf(spec);
-  const watch = new CheckWatch(mode);
+  const watch = typeof mode === 'string' ? new CheckWatch(mode) : mode;
   const world = buildWorld({
     spec, images: images.domains, choices: new SeededChoices('1'), input: (domIdOf) => new ScriptedInput(spec.input, domIdOf),
     observers: { quiescent: watch.quiescent },
@@ -126,5 +126,20 @@ describe('a boot with a watch', () => {
     });
     expect(watch.broken).toBeDefined();
     expect(watch.checks).toBeLessThan(10);
+  });
+
+  test('by itself goes over from every event to epochs when that has cost much, and says where', async () => {
+    const ample = await watched('pv-i386-pae', new CheckWatch('auto'));
+    expect(ample.watch.finish()).toEqual({ checks: expect.any(Number), broken: undefined });
+    const frames = ample.world.hv.frames.frameCount;
+    const { watch } = await watched('pv-i386-pae', new CheckWatch('auto', 100 * frames), ({ hv }, eventCount) => {
+      if (eventCount === 900) hv.frames.refCount[hv.frames.freeList[0] as number] = 1;
+    });
+    const { checks, broken, sparseFrom = 0 } = watch.finish();
+    expect(sparseFrom).toBeGreaterThan(99);
+    expect(sparseFrom).toBeLessThan(900);
+    expect(checks).toBeGreaterThan(100);
+    expect(checks).toBeLessThan(110);
+    expect(broken?.violations[0]?.checker).toBe('counts');
   });
 });

@@ -1,10 +1,10 @@
-// `rexen check FILE`: replays a recording with every checker at work after every event.
+// `rexen check FILE`: replays a recording with every checker at work after every event, or in a long one after as many as a minute allows.
 // `rexen check --property NAME`: random programs instead (check-property.ts).
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { CHECKERS } from '../../checkers/index.ts';
 import { UsageError } from '../../base/assert.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
-import { brokenLines } from '../../replay/check-watch.ts';
+import { brokenLines, EPOCH_EVENTS, type CheckMode } from '../../replay/check-watch.ts';
 import { divergenceLines } from '../../replay/divergence-report.ts';
 import { checkPropertyCommand } from './check-property.ts';
 import { runReplay, type ReplayResult } from '../replay-run.ts';
@@ -17,6 +17,7 @@ interface CheckCommandOptions {
   readonly runs?: string;
   readonly seed?: string;
   readonly program?: string;
+  readonly check: CheckMode;
 }
 
 /** 0 all held and the replay was exact, 1 an invariant was broken or the replay diverged, 2 truncated after its verified prefix. */
@@ -33,6 +34,7 @@ export function register(program: Command): void {
     .option('--runs <n>', 'with --property: so many programs (1000)')
     .option('--seed <n>', 'with --property: their seed (1)')
     .option('--program <file>', 'with --property: this program (JSON) instead of random ones')
+    .addOption(new Option('--check <when>', `after every event, every ${EPOCH_EVENTS} events (epoch), or after every event for about a minute and then as epoch (auto)`).choices(['auto', 'every', 'epoch']).default('auto'))
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
     .action(check);
@@ -46,14 +48,14 @@ async function check(file: string | undefined, options: CheckCommandOptions): Pr
   }
   if (file === undefined) throw new UsageError('check takes a recording, or --property NAME');
   await loadHashes();
-  const result = await runReplay({ file, until: undefined, images: options.images, showConsole: false, progress: options.json !== true, check: 'every' });
+  const result = await runReplay({ file, until: undefined, images: options.images, showConsole: false, progress: options.json !== true, check: options.check });
   for (const warning of result.warnings) process.stderr.write(`rexen: ${file}: ${warning}\n`);
   process.exitCode = EXIT_CODE[result.outcome];
-  const { checks, broken } = result.checked;
+  const { checks, sparseFrom, broken } = result.checked;
   const checkers = CHECKERS.map(({ name, claim }) => ({ name, claim, held: !(broken?.violations ?? []).some(({ checker }) => checker === name) }));
   if (options.json === true) {
     const { outcome, summary, report } = result;
-    process.stdout.write(`${JSON.stringify({ file, held: broken === undefined, exact: outcome === 'exact', outcome, checks, events: summary.events, wallMs: summary.wallMs, checkers, ...(broken === undefined ? {} : { broken }), ...(report === undefined ? {} : { divergence: report }) })}\n`);
+    process.stdout.write(`${JSON.stringify({ file, held: broken === undefined, exact: outcome === 'exact', outcome, checks, ...(sparseFrom === undefined ? {} : { everyEventUpTo: sparseFrom }), events: summary.events, wallMs: summary.wallMs, checkers, ...(broken === undefined ? {} : { broken }), ...(report === undefined ? {} : { divergence: report }) })}\n`);
     return;
   }
   const lines = [
