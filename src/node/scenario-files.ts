@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, extname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { UsageError } from '../base/assert.ts';
+import { linuxDomain } from '../sim/linux-domain.ts';
 import { defineScenario, type Scenario } from '../sim/scenario.ts';
 import { looksLikeXlConfig, xlScenario } from '../sim/xl/scenario.ts';
 import { knownImage } from './image-registry.ts';
@@ -45,7 +46,8 @@ export async function findScenario(name: string): Promise<Scenario> {
   const shipped = await shippedScenarios();
   const found = shipped.find((scenario) => scenario.name === name);
   if (found !== undefined) return found;
-  // A fetched image can be booted by its name, as a kernel of one's own.
+  // A fetched image can be booted by its name: a Linux kernel with what was fetched with it, others as a kernel of one's own.
+  if (knownImage(name)?.linux === true) return linuxScenario(name);
   if (storedImage(name) !== undefined || knownImage(name) !== undefined) return kernelScenario(name);
   if (!existsSync(name)) {
     const close = shipped.filter((scenario) => scenario.name.includes(name) || name.includes(scenario.name)).map((scenario) => scenario.name);
@@ -75,6 +77,16 @@ function builtVersionOf(path: string): string {
   if (RUNS_FROM_SOURCE || inTree.startsWith(`..${sep}`) || !path.endsWith('.ts')) return path;
   const built = join(packageRoot(), 'dist', 'scenarios', inTree.replace(/\.ts$/, '.js'));
   return existsSync(built) ? built : path;
+}
+
+/** Another of Debian's kernels, as the scenario debian-linux boots the machine's own. */
+function linuxScenario(name: string): Scenario {
+  return defineScenario({
+    name, title: `${knownImage(name)?.title}, with console, disk and network`, needs: [name],
+    domains: [linuxDomain({ name: 'linux', kernel: name })],
+    expect: { outcome: 'poweroff', console: ['BOOT-OK', 'ALL-OK'] },
+    interactive: { cmdline: 'console=hvc0 rexen.shell' },
+  });
 }
 
 /** A user's own kernel, with the defaults of a small domain. */

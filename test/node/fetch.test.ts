@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { register } from '../../src/cli/commands/fetch.ts';
 import { debianPackageFiles, isDebianPackage } from '../../src/node/debian-package.ts';
 import { fetchImage } from '../../src/node/fetch-image.ts';
+import { findScenario } from '../../src/node/scenario-files.ts';
 import { imageFolders, resolveImage, sha256Of, storedImage } from '../../src/node/image-store.ts';
 
 let folder = '';
@@ -137,4 +138,11 @@ describe('the command', () => {
   test('wants something to fetch', async () => {
     await expect(run()).rejects.toThrow(/say what to fetch/);
   });
+});
+
+test('a Linux kernel of Debian boots by its name, with the ramdisk, disk and network card that fetch made', async () => {
+  const { spec, expect: expected, needs } = await findScenario('debian-linux-trixie');
+  expect(spec.domains[0]).toMatchObject({ kernel: { name: 'debian-linux-trixie' }, ramdisk: { name: 'debian-linux-trixie-initramfs' }, disks: [{ vdev: 'xvda', image: { name: 'linux-root-disk' } }], vifs: [{ bridge: 'xenbr0' }] });
+  expect(expected.console).toEqual(['BOOT-OK', 'ALL-OK']);
+  expect(needs).toEqual(['debian-linux-trixie']);
 });
