@@ -67,6 +67,10 @@ export class MachineMemory {
     return at;
   }
 
+  get arenaLeftBytes(): number {
+    return this.ramBase - this.#arenaNext;
+  }
+
   /** True if the bytes lie inside RAM. */
   contains(maddr: number, sizeBytes: number): boolean {
     return maddr >= 0 && maddr + sizeBytes <= this.frameCount * PAGE_SIZE;

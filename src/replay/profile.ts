@@ -38,7 +38,7 @@ export interface Profile {
 /** Undefined if the world was built without a clock. */
 export function profileOf(world: World, loggingMs: number): Profile | undefined {
   if (world.profile === undefined) return undefined;
-  const counters: CpuCounters = { evaluatedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
+  const counters: CpuCounters = { evaluatedInsns: 0, interpretedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
   for (const domain of world.hv.domains.values()) {
     for (const { cpu } of domain.vcpus) {
       if (cpu?.counters === undefined) continue;
@@ -60,6 +60,6 @@ export function profileLines(profile: Profile): string[] {
   const { counters } = profile;
   return [
     ...parts.map(([name, ms]) => `${name.padEnd(14)} ${ms.toFixed(1).padStart(9)} ms  ${((100 * ms) / total).toFixed(1).padStart(5)} %`),
-    `               ${counters.evaluatedInsns} instructions evaluated, ${counters.regionsTranslated} regions in ${counters.modulesCompiled} modules translated`,
+    `               ${counters.evaluatedInsns} instructions evaluated, ${counters.interpretedInsns} interpreted, ${counters.regionsTranslated} regions in ${counters.modulesCompiled} modules translated`,
   ];
 }

@@ -32,7 +32,7 @@ export class ScriptCpu implements Cpu {
   readonly machine: MachineMemory;
   readonly stateBase = 0;
   readonly tlbBases = [];
-  readonly counters: CpuCounters = { evaluatedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
+  readonly counters: CpuCounters = { evaluatedInsns: 0, interpretedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
   readonly #vcpu: Vcpu;
   readonly #tlb = new Map<number, Translation>();
   readonly #regs = new Uint32Array(16);

@@ -27,7 +27,7 @@ export interface CpuOptions {
   /** CPUID as data: returns [eax, ebx, ecx, edx]. Pure. */
   readonly cpuid: (leaf: number, subleaf: number) => readonly [number, number, number, number];
   /** 'auto': cold code evaluated, hot code translated. The others are for tests. */
-  readonly tier?: 'auto' | 'evaluate' | 'translate';
+  readonly tier?: 'auto' | 'evaluate' | 'interpret' | 'translate';
   /** True: the four PAE PDPTEs are loaded with CR3, as 32-bit processors do. False: walked in memory, as for PV guests of a 64-bit Xen. */
   readonly pdpteCached?: boolean;
   /** Milliseconds, for the profile only; never seen by guests. */
@@ -150,6 +150,8 @@ export interface Cpu {
 /** How the evaluator and translator spend their time; for --profile and the bench. */
 export interface CpuCounters {
   evaluatedInsns: number;
+  /** In programs of cold 64-bit blocks. */
+  interpretedInsns: number;
   translatedInsns: number;
   regionsTranslated: number;
   modulesCompiled: number;

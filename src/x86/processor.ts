@@ -25,9 +25,15 @@ import { StateFace } from './state-face.ts';
 import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from './state-layout.ts';
 import { completeIo } from './system/misc.ts';
 import { combine, deliverThroughIdt, type Delivery } from './system/delivery.ts';
-import { createTranslator, STEP, type Translator, type TranslatorCounters } from './translate/translator.ts';
+import type { TranslatorCounters, TranslatorOptions } from './translate/ports.ts';
+import { createTranslator, STEP, type Translator } from './translate/translator.ts';
 import { translatorHost } from './translator-host.ts';
 
+/** For tests: one tier does what it can, the evaluator the rest. */
+const TIER_OPTIONS: Readonly<Record<'translate' | 'interpret', TranslatorOptions>> = {
+  translate: { hotAfter: 1, batch: 1, eager: true, interpret: false },
+  interpret: { hotAfter: Infinity },
+};
 const MAX_BUDGET = 2 ** 30;
 const BUDGET_EXIT: CpuExit = { kind: 'budget' };
 /** Single step. */
@@ -58,14 +64,16 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     registerCodeUser(machine, this);
     reserveNoRamPages(machine);
     dropAllTags(this.core);
-    if ((options.tier ?? 'auto') !== 'evaluate') this.#translator = createTranslator(translatorHost({ core: this.core, cache: this.#cache }), options.tier === 'translate' ? { hotAfter: 1, batch: 1, eager: true } : {});
+    if ((options.tier ?? 'auto') !== 'evaluate') this.#translator = createTranslator(translatorHost({ core: this.core, cache: this.#cache }), TIER_OPTIONS[options.tier as keyof typeof TIER_OPTIONS] ?? {});
   }
 
   get counters(): CpuCounters {
     const translator = this.#translator?.counters;
+    const interpretedInsns = this.#translator?.interpretedInsns() ?? 0;
     return {
       evaluatedInsns: this.#evaluated,
-      translatedInsns: Math.max(0, this.#performed - this.#evaluated),
+      interpretedInsns,
+      translatedInsns: Math.max(0, this.#performed - this.#evaluated - interpretedInsns),
       regionsTranslated: translator?.regionsTranslated ?? 0,
       modulesCompiled: translator?.modulesCompiled ?? 0,
       translateMs: translator?.translateMs ?? 0,

@@ -11,7 +11,7 @@ import { lookup } from './paging.ts';
 import { SEG, SEG_NAMES } from './state-layout.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES } from './tlb-layout.ts';
 import type { SegmentKind } from './translate/frame.ts';
-import type { TranslatorHost, TranslatorMode } from './translate/translator.ts';
+import type { TranslatorHost, TranslatorMode } from './translate/ports.ts';
 
 interface HostParts {
   readonly core: Core;
@@ -80,9 +80,10 @@ function translatorMode(key: number): TranslatorMode {
   const shared = { user: bits.user, long, second: (key & MODE.second) !== 0 };
   if (bits.codeWidth === 64) {
     const segments = SEG_NAMES.map((_, seg): SegmentKind => (seg >= SEG.fs ? 'based' : 'flat'));
-    return { ...shared, translatable: (key & MODE.align) === 0, codeLimit: Infinity, segments };
+    const translatable = (key & MODE.align) === 0;
+    return { ...shared, translatable, interpretable: translatable, codeLimit: Infinity, segments };
   }
   const segments = SEG_NAMES.map((_, seg): SegmentKind => (isFlat(key, seg) ? 'flat' : seg !== SEG.cs && isPlain(key, seg) ? 'checked' : 'never'));
   const codeLimit = codeLimitOf(key);
-  return { ...shared, translatable: bits.codeWidth === 32 && bits.stackWidth === 32 && codeLimit > 0, codeLimit, segments };
+  return { ...shared, interpretable: false, translatable: bits.codeWidth === 32 && bits.stackWidth === 32 && codeLimit > 0, codeLimit, segments };
 }

@@ -5,7 +5,7 @@ import { longMachine, TOP } from './long-machine.ts';
 const CODE = 0x1000;
 const put = (machine: ReturnType<typeof longMachine>['machine'], hex: string, at = CODE): void => machine.writeBytes(at, Buffer.from(hex.replaceAll(/\s/g, ''), 'hex'));
 
-test.each(['evaluate', 'translate'] as const)('a program at the top of the address space (%s)', (tier) => {
+test.each(['evaluate', 'interpret', 'translate'] as const)('a program at the top of the address space (%s)', (tier) => {
   const { machine, cpu } = longMachine({ user: true, tier });
   put(machine, `48b8f0debc9a78563412 488d1def000000 488903 48014308 488b4b08 51 415f baffffffff 4c63c2 e824000000 b905000000
     488d7b10 488d33 f3a4 654c8b142508000000 49ffc1 4d39c1 7f01 f4 0f05 0f0b 48c1e004 c3`);

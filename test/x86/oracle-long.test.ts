@@ -28,7 +28,7 @@ function check(machine: LongMachine, vectors: readonly LongVector[], slice?: num
   if (wrong > 0) throw new Error(`${wrong} of ${vectors.length} vectors differ:\n${reports.join('\n')}`);
 }
 
-describe.each(['evaluate', 'translate'] as const)('with the tier set to %s,', (tier) => {
+describe.each(['evaluate', 'interpret', 'translate'] as const)('with the tier set to %s,', (tier) => {
   const machine = new LongMachine(tier);
   test.each(LONG_GROUPS.map(({ name }) => name))('%s does what the real processor did', (name) => {
     check(machine, load(name));
@@ -60,7 +60,7 @@ test('fresh 64-bit cases do on the core what this machine\'s processor does with
     for (const group of LONG_GROUPS) {
       const cases = makeLongCases(group, salt);
       const vectors = runLongLive(cases).map((outcome, i): LongVector => ({ input: cases[i] as LongVector['input'], outcome }));
-      for (const tier of ['evaluate', 'translate'] as const) check(new LongMachine(tier), vectors);
+      for (const tier of ['evaluate', 'interpret', 'translate'] as const) check(new LongMachine(tier), vectors);
     }
   }
 });

@@ -4,6 +4,7 @@
 //    run(execTag, modeNumber):
 //      loop: rip on another page than the current fetch page? look the page up in the TLB (law 1), miss -> return
 //            rip in the jump cache for this machine page and mode?                              miss -> return
+//            slot 0: a block program, for the interpreter (../interpret/); it says what it ended with
 //            the entry's hops are used up -> return 2
 //            call the region; it says stop -> return 1, else again
 //
@@ -12,6 +13,8 @@
 // against 16 µs per function and about 5 ns per hop for this shape.
 import { FLAG_BIT, FLAG_ROWS, flagOpCode, STATUS_FLAGS } from '../flags.ts';
 import type { Expr, Width } from '../ir.ts';
+import { interpreterBody } from '../interpret/interpreter.ts';
+import { ENDED } from '../interpret/operations.ts';
 import { STATE } from '../state-layout.ts';
 import { TLB, TLB_ENTRIES } from '../tlb-layout.ts';
 import { CodeBuffer, OP, TYPE } from './code-buffer.ts';
@@ -26,12 +29,16 @@ export interface DispatcherPlaces {
   readonly jumpCacheBase: number;
   readonly memoryPages: number;
   readonly long: boolean;
+  /** Of 64-bit code: the interpreter's counter. Without it, there are no block programs. */
+  readonly counter?: number | undefined;
 }
 
 /** What run() returns. */
-export const LEFT = { miss: 0, stop: 1, hops: 2 } as const;
+export const LEFT = { miss: 0, stop: 1, hops: 2, warm: ENDED.warm, short: ENDED.short } as const;
 
 const { i32, i64 } = TYPE;
+/** Function index of the interpreter: after two imports and four functions. */
+const INTERPRET = 6;
 /** Signature numbers shared with the region modules. */
 export const SIGNATURE = { region: 0, slow: 1, image: 2, run: 3 } as const;
 
@@ -65,6 +72,8 @@ export function dispatcherModule(places: DispatcherPlaces): Uint8Array {
     c.end();
     return { signature: SIGNATURE.slow, body: c.written().slice(), exportName };
   };
+  const { stateBase, tlbBase, counter } = places;
+  const interpreter = counter === undefined ? [] : [{ signature: SIGNATURE.run, body: interpreterBody({ stateBase, tlbBase, counter, slowRead: 0, slowWrite: 1, statusImage: 4 }) }];
   return moduleBytes({
     signatures: signatures(places.long),
     imports: [HELPER_IMPORTS[0], HELPER_IMPORTS[1]],
@@ -75,11 +84,12 @@ export function dispatcherModule(places: DispatcherPlaces): Uint8Array {
       slow(1, 'slowWrite'),
       { signature: SIGNATURE.image, body: statusImageBody(places.long), exportName: 'statusImage' },
       { signature: SIGNATURE.run, body: runBody(places), exportName: 'run' },
+      ...interpreter,
     ],
   });
 }
 
-function runBody({ stateBase, tlbBase, jumpCacheBase, long }: DispatcherPlaces): Uint8Array {
+function runBody({ stateBase, tlbBase, jumpCacheBase, long, counter }: DispatcherPlaces): Uint8Array {
   const c = new CodeBuffer(256);
   const [execTag, mode, rip, entry, left] = [0, 1, 2, 3, 4];
   // A word is an i64 in long mode.
@@ -146,7 +156,24 @@ function runBody({ stateBase, tlbBase, jumpCacheBase, long }: DispatcherPlaces):
   c.byte(OP.i32_or);
   c.byte(OP.i32_ne);
   c.brIf(1);
-  // 3. Entries that are used much.
+  // 3. Block programs.
+  if (counter !== undefined) {
+    c.get(entry);
+    c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.slot);
+    c.byte(OP.i32_eqz);
+    c.open(OP.if);
+    c.get(entry);
+    c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.label);
+    c.get(execTag);
+    c.index(OP.call, INTERPRET);
+    c.tee(left);
+    c.byte(OP.i32_eqz);
+    c.brIf(1);
+    c.get(left);
+    c.byte(OP.return);
+    c.end();
+  }
+  // 4. Entries that are used much.
   c.get(entry);
   c.get(entry);
   c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.hops);
@@ -160,7 +187,7 @@ function runBody({ stateBase, tlbBase, jumpCacheBase, long }: DispatcherPlaces):
   c.const32(LEFT.hops);
   c.byte(OP.return);
   c.end();
-  // 4. The region.
+  // 5. The region.
   c.get(entry);
   c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.label);
   c.get(entry);

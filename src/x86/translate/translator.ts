@@ -3,11 +3,12 @@
 //    step() at a block boundary:  jump cache hit -> run the dispatcher
 //                                 page knows the entry -> fill the jump cache, run
 //                                 else heat + 1; hot -> translate, run; cold -> the evaluator's turn
+//    of 64-bit code, cold blocks are programs for the interpreter (../interpret/), which are found in the jump cache too
 //
 // Nothing here is architectural: heat, regions and caches decide how fast a run is, never what it does.
 import { assert } from '../../base/assert.ts';
-import { fromHalves, highHalf, isCanonical, pageOf as addressPage } from '../address.ts';
-import type { MachineMemory } from '../../machine/memory.ts';
+import { fromHalves, isCanonical, pageOf as addressPage } from '../address.ts';
+import { ProgramMaker } from '../interpret/program.ts';
 import type { Lowered } from '../lower.ts';
 import { EFLAGS } from '../flags.ts';
 import { STATE } from '../state-layout.ts';
@@ -15,63 +16,10 @@ import { TLB } from '../tlb-layout.ts';
 import { CodeBuffer } from './code-buffer.ts';
 import { dispatcherModule, HELPER_IMPORTS, LEFT, SIGNATURE, signatures } from './dispatcher.ts';
 import { emitRegion } from './emit-region.ts';
-import type { SegmentKind } from './frame.ts';
-import { JUMP_CACHE, jumpCacheOffset, NO_KEY } from './jump-cache.ts';
+import { JumpCache, PROGRAM_SLOT } from './jump-cache.ts';
+import type { TranslatorCounters, TranslatorHost, TranslatorMode, TranslatorOptions } from './ports.ts';
 import { type Block, discover, type Region } from './region.ts';
 import { moduleBytes } from './wasm-module.ts';
-
-/** What a mode key means for translation. */
-export interface TranslatorMode {
-  /** False: code in this mode is always evaluated (16-bit, code segment with a base, ...). */
-  readonly translatable: boolean;
-  readonly user: boolean;
-  /** Long mode: 64-bit or compatibility code. */
-  readonly long: boolean;
-  /** The second set of translations (Cpu.switchTables). */
-  readonly second: boolean;
-  /** Inclusive limit of the code segment; Infinity for 64-bit code. */
-  readonly codeLimit: number;
-  readonly segments: readonly SegmentKind[];
-}
-
-/** What the translator needs of the processor. */
-export interface TranslatorHost {
-  readonly machine: MachineMemory;
-  readonly stateBase: number;
-  /** Of both sets of translations. */
-  readonly tlbBases: readonly [number, number];
-  /** Decodes and lowers, and marks the bytes as code (code-frames.ts). Undefined: undecodable, or they cross the page's end. */
-  lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined;
-  /** The same for an instruction that goes on in the next page, if the TLB maps that page for this mode now. */
-  lowerCrossing(maddr: number, vaddr: number, mode: number): { readonly lowered: Lowered; readonly nextMaddr: number } | undefined;
-  mode(key: number): TranslatorMode;
-  /** Fills the TLB as a data access of the current privilege does; the address in linear memory, or 0: evaluate. */
-  slowRead(vaddr: number, sizeBytes: number): number;
-  slowWrite(vaddr: number, sizeBytes: number): number;
-  /** Milliseconds, for the profile. */
-  readonly clock?: (() => number) | undefined;
-}
-
-export interface TranslatorCounters {
-  regionsTranslated: number;
-  modulesCompiled: number;
-  insnsTranslated: number;
-  translateMs: number;
-  /** Times translated code was entered from TypeScript. */
-  entered: number;
-  invalidated: number;
-}
-
-export interface TranslatorOptions {
-  /** Executions of a block before it is translated. */
-  readonly hotAfter?: number;
-  /** Entries that are translated together; 1: at once. */
-  readonly batch?: number;
-  /** For tests: code that keeps changing does not have to get hotter, and neither has the middle of a region. */
-  readonly eager?: boolean;
-  /** Regions that can exist at a time. */
-  readonly tableSlots?: number;
-}
 
 /** What a step came to. */
 export const STEP = { ran: 0, evaluateOne: 1, cold: 2 } as const;
@@ -89,12 +37,18 @@ export interface Translator {
   /** Forgets everything (a restored checkpoint, another machine). */
   reset(): void;
   readonly counters: TranslatorCounters;
+  /** Instructions that block programs performed. */
+  interpretedInsns(): number;
 }
 
 const TABLE_SLOTS = 16384;
 const MAX_PAGE_REGIONS = 64;
 const MAX_MODES = 4096;
 const HOT_AFTER = 12;
+/** Performing a block program costs a tenth of what evaluating does. */
+const INTERPRETED = 12;
+/** Executions granted to what never gets hot, and to what waits for its module. */
+const [FOREVER, A_FEW] = [0x7fffffff, 8] as const;
 /** Executions that make a block worth taking along. */
 const LUKEWARM = 3;
 /** A module costs about 0.2 ms besides its functions: hot entries wait for company, until their blocks were evaluated this often meanwhile. */
@@ -106,9 +60,6 @@ const NEVER = 0xffff;
 /** Entries through the dispatcher before the regions of a page are joined: about what translating them again costs. Doubles each time. */
 const HOPS = 1 << 16;
 const MAX_REGROUPS = 8;
-const NO_MORE_HOPS = 0xffffffff;
-/** Words of a jump cache entry. */
-const [KEY, SLOT, LABEL, LEFT_HOPS, FIRST_HOPS] = [JUMP_CACHE.key / 4, JUMP_CACHE.slot / 4, JUMP_CACHE.label / 4, JUMP_CACHE.hops / 4, JUMP_CACHE.firstHops / 4] as const;
 /** A block inside a region becomes an entry only when it is this many times hotter. */
 const INNER = 8;
 
@@ -126,6 +77,8 @@ interface CodePage {
   readonly known: KnownMode;
   /** Executions seen by block start. */
   readonly heat: Uint16Array;
+  /** Block programs by rip; 0: the first instruction is the evaluator's. */
+  readonly programs: Map<number, number>;
   functions: PageFunction[];
   regroups: number;
   readonly entryOf: Map<number, { readonly fn: PageFunction; readonly label: number }>;
@@ -155,11 +108,10 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   const batch = options.batch ?? BATCH;
   const tableSlots = options.tableSlots ?? TABLE_SLOTS;
   const lukewarm = Math.min(hotAfter, LUKEWARM);
-  const jumpCacheBase = machine.reserve(JUMP_CACHE.entries * JUMP_CACHE.entryBytes, 64);
-  u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * (JUMP_CACHE.entryBytes / 4));
+  const jumps = new JumpCache(machine);
   const table = new WebAssembly.Table({ element: 'anyfunc', initial: tableSlots });
   const memoryPages = machine.wasm.buffer.byteLength / 65536;
-  const counters: TranslatorCounters = { regionsTranslated: 0, modulesCompiled: 0, insnsTranslated: 0, translateMs: 0, entered: 0, invalidated: 0 };
+  const counters: TranslatorCounters = { regionsTranslated: 0, modulesCompiled: 0, insnsTranslated: 0, translateMs: 0, programs: 0, entered: 0, invalidated: 0 };
   const helpers = { slowRead: (at: number, sizeBytes: number) => host.slowRead(at >>> 0, sizeBytes), slowWrite: (at: number, sizeBytes: number) => host.slowWrite(at >>> 0, sizeBytes) };
   // Long mode's addresses come by halves, and what is not canonical becomes a number that is in no page.
   const whole = (low: number, high: number): number => (isCanonical(high) ? fromHalves(low, high) : Infinity);
@@ -167,8 +119,11 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     slowRead: (low: number, high: number, sizeBytes: number) => host.slowRead(whole(low, high), sizeBytes),
     slowWrite: (low: number, high: number, sizeBytes: number) => host.slowWrite(whole(low, high), sizeBytes),
   };
+  let programs: ProgramMaker | undefined;
+  /** Made when long mode is first met. */
+  const maker = (): ProgramMaker | undefined => (options.interpret === false ? undefined : (programs ??= new ProgramMaker(machine, stateBase)));
   const makeDispatcher = (long: boolean, second: boolean) => {
-    const bytes = dispatcherModule({ stateBase, tlbBase: host.tlbBases[second ? 1 : 0], jumpCacheBase, memoryPages, long });
+    const bytes = dispatcherModule({ stateBase, tlbBase: host.tlbBases[second ? 1 : 0], jumpCacheBase: jumps.base, memoryPages, long, counter: long ? maker()?.counter : undefined });
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), { e: { m: machine.wasm, t: table }, h: long ? longHelpers : helpers });
     return { run: exports['run'] as (execTag: number, mode: number) => number, imports: { e: { m: machine.wasm }, h: exports } };
   };
@@ -191,6 +146,8 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   let freeSlots: number[] = [];
   let nextSlot = 1;
   let evaluateFirst = false;
+  /** The budget does not cover the block program at rip. */
+  let budgetShort = false;
   /** Hot entries that wait to be translated together. */
   let pending: { readonly page: CodePage; readonly rip: number }[] = [];
   /** Executions of those that wait, since the last module. */
@@ -223,38 +180,22 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     if (list === undefined) pages.set(mfn, (list = []));
     let page = list.find((p) => p.vpn === vpn && p.known === known);
     if (page === undefined) {
-      page = { mfn, vpn, known, heat: new Uint16Array(4096), functions: [], regroups: 0, entryOf: new Map(), waiting: new Set(), sticky: new Set() };
+      page = { mfn, vpn, known, heat: new Uint16Array(4096), programs: new Map(), functions: [], regroups: 0, entryOf: new Map(), waiting: new Set(), sticky: new Set() };
       list.push(page);
     }
     lastPage = page;
     return page;
   }
 
-  function fillJumpCache(page: CodePage, rip: number, slot: number, label: number): void {
-    const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
-    u32[at] = rip;
-    u32[at + 1] = highHalf(rip);
-    u32[at + KEY] = (page.mfn * 4096 + page.known.number) >>> 0;
-    u32[at + SLOT] = slot;
-    u32[at + LABEL] = label;
-    u32[at + LEFT_HOPS] = HOPS << page.regroups;
-    u32[at + FIRST_HOPS] = HOPS << page.regroups;
-  }
-  /** Is the jump cache's entry that of this rip? */
-  const holds = (at: number, rip: number): boolean => u32[at] === rip >>> 0 && u32[at + 1] === highHalf(rip);
+  const keyOf = (mfn: number, known: KnownMode): number => (mfn * 4096 + known.number) >>> 0;
+  const fillJumpCache = (page: CodePage, rip: number, slot: number, label: number): void => jumps.fill(rip, keyOf(page.mfn, page.known), slot, label, HOPS << page.regroups);
 
   /** Has the dispatcher entered it often of late? */
-  function usedMuch(fn: PageFunction): boolean {
-    return fn.entries.some((rip) => {
-      const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
-      return holds(at, rip) && u32[at + SLOT] === fn.slot && ((u32[at + FIRST_HOPS] as number) - (u32[at + LEFT_HOPS] as number)) >>> 0 > HOPS >>> 4;
-    });
-  }
+  const usedMuch = (fn: PageFunction): boolean => fn.entries.some((rip) => jumps.hops(rip, fn.slot) > HOPS >>> 4);
 
   function forget(page: CodePage, fn: PageFunction): void {
     for (const rip of fn.entries) {
-      const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
-      if (holds(at, rip) && u32[at + SLOT] === fn.slot) u32.fill(NO_KEY, at, at + JUMP_CACHE.entryBytes / 4);
+      jumps.forget(rip, fn.slot);
       page.entryOf.delete(rip);
     }
     table.set(fn.slot, null);
@@ -376,22 +317,25 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     const { mode } = page.known;
     const slot = takeSlot();
     const target = { stateBase, tlbBase: host.tlbBases[mode.second ? 1 : 0], user: mode.user, long: mode.long, segments: mode.segments, codeLimit: mode.codeLimit };
-    const { body, loopHeads } = emitRegion(region, target, { slot, jumpCacheBase, pageVaddr: page.vpn * 4096 }, scratch);
+    const { body, loopHeads } = emitRegion(region, target, { slot, jumpCacheBase: jumps.base, pageVaddr: page.vpn * 4096 }, scratch);
     counters.regionsTranslated++;
     counters.insnsTranslated += region.blocks.reduce((sum, block) => sum + block.insns.length, 0);
     return { slot, body, loopHeads };
   }
 
-  /** Counts an execution of a block that has no translation; true if it has one now. */
-  function warmUp(page: CodePage, rip: number): boolean {
+  /** How many executions of a block of this page cost what one evaluated one does. */
+  const cheapness = (page: CodePage): number => (page.known.mode.interpretable && options.interpret !== false ? INTERPRETED : 1);
+  const heatNeeded = (page: CodePage, rip: number): number =>
+    options.eager === true ? hotAfter : Math.min((hotAfter * cheapness(page) * (isInner(page, rip) ? INNER : 1)) << Math.min(thrown.get(page.mfn) ?? 0, 6), 0x1fff);
+
+  /** Counts executions of a block that has no translation; true if it has one now. */
+  function warmUp(page: CodePage, rip: number, executions: number): boolean {
     const offset = rip & 0xfff;
-    const heat = (page.heat[offset] as number) + 1;
+    const heat = (page.heat[offset] as number) + executions;
     if (heat > 0x8000) return false;
     page.heat[offset] = heat;
-    if (heat < hotAfter) return false;
-    const hot = options.eager === true ? hotAfter : Math.min((hotAfter * (isInner(page, rip) ? INNER : 1)) << Math.min(thrown.get(page.mfn) ?? 0, 6), 0x1fff);
-    if (heat < hot) return false;
-    if (page.waiting.has(rip)) waited++;
+    if (heat < hotAfter || heat < heatNeeded(page, rip)) return false;
+    if (page.waiting.has(rip)) waited += executions / cheapness(page);
     else {
       page.waiting.add(rip);
       pending.push({ page, rip });
@@ -401,13 +345,47 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     return page.entryOf.has(rip);
   }
 
+  /** A block program has used up its executions: it is translated, or gets more. */
+  function warmed(known: KnownMode): void {
+    const rip = ripNow();
+    const page = pageOf(word(STATE.fetchMaddr) >>> 12, addressPage(rip), known);
+    const program = page.programs.get(rip);
+    assert(programs !== undefined && program !== undefined, () => `no program at ${rip}`);
+    if (hotAfter !== Infinity && warmUp(page, rip, programs.grantedTo(program))) return;
+    const heat = page.heat[rip & 0xfff] as number;
+    programs.grant(program, hotAfter === Infinity || heat >= NEVER >>> 1 ? FOREVER : page.waiting.has(rip) ? A_FEW : Math.max(1, heatNeeded(page, rip) - heat));
+  }
+
+  /** The program of the block at rip is found in the jump cache from now on; false: its first instruction is the evaluator's. */
+  function interpretable(made: ProgramMaker, page: CodePage, rip: number): boolean {
+    let program = page.programs.get(rip);
+    if (program === undefined) {
+      if (!made.hasRoom) {
+        for (const list of pages.values()) for (const each of list) forgetPrograms(each);
+        made.reset();
+      }
+      const { key } = page.known;
+      const base = page.mfn * 4096;
+      program = made.make(rip, (vaddr) => host.lowerAt(base + (vaddr & 0xfff), vaddr, key), lukewarm);
+      page.programs.set(rip, program);
+      counters.programs++;
+    }
+    if (program === 0) return false;
+    fillJumpCache(page, rip, PROGRAM_SLOT, program);
+    return true;
+  }
+  function forgetPrograms(page: CodePage): void {
+    for (const rip of page.programs.keys()) jumps.forget(rip, PROGRAM_SLOT);
+    page.programs.clear();
+  }
+
   /** The entry at rip was reached from outside very often: are its partners in the same page? */
   function join(known: KnownMode): void {
     const rip = ripNow();
     const page = pageOf(word(STATE.fetchMaddr) >>> 12, addressPage(rip), known);
     const entry = page.entryOf.get(rip);
     if (page.regroups < MAX_REGROUPS && page.functions.filter((fn) => usedMuch(fn)).length > 1) flush(page);
-    else if (entry !== undefined) u32[(jumpCacheBase + jumpCacheOffset(rip) + JUMP_CACHE.hops) >>> 2] = NO_MORE_HOPS;
+    else if (entry !== undefined) jumps.dropHopLimit(rip);
   }
 
   function step(inMiddle: boolean): Step {
@@ -417,22 +395,31 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     const mfn = word(STATE.fetchMaddr) >>> 12;
     if (evaluateFirst || (word(STATE.eflagsRest) & EFLAGS.TF) !== 0 || word(STATE.shadow) !== 0) {
       evaluateFirst = false;
+      budgetShort = false;
       return STEP.evaluateOne;
     }
-    const at = (jumpCacheBase + jumpCacheOffset(rip)) >>> 2;
-    if (!holds(at, rip) || u32[at + KEY] !== (mfn * 4096 + known.number) >>> 0) {
+    if (budgetShort) {
+      budgetShort = false;
+      return STEP.cold;
+    }
+    if (!jumps.finds(rip, keyOf(mfn, known))) {
       const page = pageOf(mfn, addressPage(rip), known);
       let entry = page.entryOf.get(rip);
-      if (entry === undefined) {
-        if (inMiddle || !warmUp(page, rip)) return STEP.cold;
-        entry = page.entryOf.get(rip) as NonNullable<typeof entry>;
+      const made = entry === undefined && known.mode.interpretable ? maker() : undefined;
+      if (made === undefined || !interpretable(made, page, rip)) {
+        if (entry === undefined) {
+          if (inMiddle || !warmUp(page, rip, 1)) return made === undefined ? STEP.cold : STEP.evaluateOne;
+          entry = page.entryOf.get(rip) as NonNullable<typeof entry>;
+        }
+        fillJumpCache(page, rip, entry.fn.slot, entry.label);
       }
-      fillJumpCache(page, rip, entry.fn.slot, entry.label);
     }
     counters.entered++;
     const left = dispatcherFor(known.mode).run(known.mode.user ? TLB.execUser : TLB.execSup, known.number);
     if (left === LEFT.stop) evaluateFirst = true;
     else if (left === LEFT.hops) join(known);
+    else if (left === LEFT.warm) warmed(known);
+    else if (left === LEFT.short) budgetShort = true;
     return STEP.ran;
   }
 
@@ -442,6 +429,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       any ||= page.functions.length > 0;
       for (const fn of page.functions) forget(page, fn);
       page.functions = [];
+      forgetPrograms(page);
       page.heat.fill(0);
       page.waiting.clear();
       page.sticky.clear();
@@ -459,7 +447,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   }
 
   function reset(): void {
-    u32.fill(NO_KEY, jumpCacheBase >>> 2, (jumpCacheBase >>> 2) + JUMP_CACHE.entries * (JUMP_CACHE.entryBytes / 4));
+    jumps.reset();
     for (let slot = 1; slot < nextSlot; slot++) table.set(slot, null);
     pages = new Map();
     reachingInto.clear();
@@ -469,7 +457,9 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     waited = 0;
     nextSlot = 1;
     evaluateFirst = false;
+    budgetShort = false;
+    programs?.reset();
   }
 
-  return { step, invalidate, reset, counters };
+  return { step, invalidate, reset, counters, interpretedInsns: () => programs?.performedInsns ?? 0 };
 }

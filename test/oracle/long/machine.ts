@@ -16,7 +16,7 @@ export class LongMachine {
   readonly #machine: MachineMemory;
   readonly #areas: readonly { vaddr: number; sizeBytes: number; write: boolean; maddr: number; pristine: Uint8Array; before: Uint8Array }[];
 
-  constructor(tier: 'evaluate' | 'translate') {
+  constructor(tier: 'evaluate' | 'interpret' | 'translate') {
     const machine = new MachineMemory({ frameCount: 64 });
     this.#machine = machine;
     let next = 1;
