@@ -5,7 +5,8 @@ import { basename, extname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { UsageError } from '../base/assert.ts';
 import { linuxDomain } from '../sim/linux-domain.ts';
-import { defineScenario, type Scenario } from '../sim/scenario.ts';
+import { defineScenario, type Scenario, type ScenarioInput } from '../sim/scenario.ts';
+import { specFrom } from '../sim/spec.ts';
 import { looksLikeXlConfig, xlScenario } from '../sim/xl/scenario.ts';
 import { knownImage } from './image-registry.ts';
 import { storedImage } from './image-store.ts';
@@ -19,17 +20,23 @@ function shippedFolder(): string {
 }
 
 async function loadFile(path: string): Promise<Scenario> {
-  let module: { scenario?: Scenario };
+  let module: { scenario?: unknown };
   try {
-    module = (await import(pathToFileURL(path).href)) as { scenario?: Scenario };
+    module = (await import(pathToFileURL(path).href)) as { scenario?: unknown };
   } catch (error) {
     if (error instanceof UsageError || !(error instanceof Error)) throw error;
     throw new UsageError(`${path}: this scenario file could not be loaded: ${error.message.split('\n')[0]}`);
   }
-  if (module.scenario === undefined || typeof module.scenario !== 'object') {
-    throw new UsageError(`${path}: a scenario file exports \`scenario\`; write: export const scenario = defineScenario({ ... })`);
-  }
-  return module.scenario;
+  const { scenario } = module;
+  if (typeof scenario !== 'object' || scenario === null) throw new UsageError(`${path}: a scenario file exports \`scenario\`; write: export const scenario = { name: '...', title: '...', domains: [...] }`);
+  return scenarioFrom(path, scenario);
+}
+
+/** What a file exports: a whole scenario, or what defineScenario() makes one of, so that a file needs no import. */
+function scenarioFrom(path: string, exported: object): Scenario {
+  const scenario = 'spec' in exported ? (exported as Scenario) : defineScenario({ name: basename(path, extname(path)), title: path, ...(exported as Omit<ScenarioInput, 'name' | 'title'>) });
+  if (specFrom(scenario.spec) === undefined) throw new UsageError(`${path}: its scenario cannot be run; each of its domains needs a name, a kernel, a cmdline and memoryMib, and everything else must be as src/sim/spec.ts has it`);
+  return scenario;
 }
 
 /** All shipped scenarios, ordered by name. */
