@@ -29,6 +29,8 @@ const GTF = { reading: 8, writing: 16 } as const;
 const ACCEPTING: ReadonlySet<number> = new Set([11, 18]);
 const V1_ENTRY_BYTES = 8;
 const WATCHED_GREFS = 24;
+/** d2's entry for a frame that was d1's at the start: an offer once it has been transferred. */
+export const OWN_FRAME_GREF = 14;
 const INVLPG = 2;
 const TLB_FLUSH = 1;
 const PRESENT_AND_RW = 3;
@@ -90,7 +92,13 @@ export class AnswerLaws {
     if (side['ref'] === undefined) return side['dom'] === 'self' ? undefined : "is a frame of another's named by number";
     if (side['dom'] !== 'd2') return undefined;
     const offer = this.#offer(side);
+    if (offer === undefined && side['ref'] === OWN_FRAME_GREF && this.#isPeers(OWN_FRAME_GREF)) return undefined;
     return offer === undefined ? 'd2 never offered' : writes && !offer[2] ? 'd2 offered for reading' : undefined;
+  }
+  /** Does the frame that the entry names belong to d2? */
+  #isPeers(gref: number): boolean {
+    const { hv, d2 } = this.#context;
+    return hv.frames.owner[hv.machine.readU32((d2.grants.sharedMfns[0] as number) * 4096 + gref * V1_ENTRY_BYTES + 4)] === d2.domId;
   }
   /** Machine address of a side, where d2's setup or the guest's own name says it. */
   #place(side: Fields): number | undefined {
@@ -163,6 +171,9 @@ export class AnswerLaws {
     const [name, first, second] = elements.at(-1) ?? [''];
     if (rc !== 0) return;
     if (name === 'tlb_flush_local' || name === 'tlb_flush_all' || name === 'new_baseptr') this.#expectFlushed(`behind ${name}`);
+    const { vcpu } = this.#context;
+    if (name === 'new_baseptr' && vcpu.guestTableMfn !== this.#context.frame(String(first))) this.#report('loaded', `${String(first)} was to be the base and is not`);
+    if (name === 'new_user_baseptr' && vcpu.userTableMfn !== this.#context.frame(String(first))) this.#report('loaded', `${String(first)} was to be the user base and is not`);
     if (name !== 'clear_page' && name !== 'copy_page') return;
     const { machine, frames } = this.#context.hv;
     const [to, from] = [this.#context.frame(String(first)), this.#context.frame(String(second))];
@@ -172,11 +183,11 @@ export class AnswerLaws {
     if (now.some((byte, at) => byte !== (wanted?.[at] ?? 0))) this.#report('written', `${name} ${String(first)} left something else there`);
   }
 
-  /** The processor's CR3 and the vCPU's base pointer are one; zero: never loaded. */
+  /** The processor's CR3 and the vCPU's base pointer are one; zero: still the tables of the start. */
   #loaded(): void {
-    const { vcpu } = this.#context;
+    const { vcpu, mfns } = this.#context;
     const cr3 = vcpu.cpu?.cr(3) ?? 0;
-    if (cr3 !== 0 && cr3 !== vcpu.guestTableMfn * 4096) this.#report('loaded', `the processor walks ${cr3.toString(16)}; the vCPU is counted for mfn ${vcpu.guestTableMfn.toString(16)}`);
+    if (!(cr3 === 0 && vcpu.guestTableMfn === mfns.get('root')) && cr3 !== vcpu.guestTableMfn * 4096) this.#report('loaded', `the processor walks ${cr3.toString(16)}; the vCPU is counted for mfn ${vcpu.guestTableMfn.toString(16)}`);
   }
 
   // -- events -------------------------------------------------------------------------------------

@@ -74,10 +74,16 @@ const tree = (shape: AbiName): DeedArbitrary =>
 
 /** An upper entry that names a table of its own level. */
 const linear = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(ownIndex, ownIndex, ownIndex, fc.integer({ min: 2, max: levelsOf(shape) }), oneOf('61', '65', '67', '63')).map(([a, b, c, level, flags]) => {
+  fc.tuple(ownIndex, ownIndex, ownIndex, fc.integer({ min: 2, max: levelsOf(shape) }), oneOf('61', '65', '67', '63'), oneOf('chain', 'chain', 'last', 'first', 'both')).map(([a, b, c, level, flags, then]) => {
     // A PAE root is none without an L2 of its own in slot 3.
     const slotThree = (root: number): readonly Step[] => (level === 3 && levelsOf(shape) === 3 ? [put(shape, root, 3, `f${6 + root}:1`), readOnly(6 + root)] : []);
     const steps: Step[] = [...slotThree(a), readOnly(a), { op: 'ext', req: [[`pin_l${level}`, `f${a}`]] }, ...slotThree(b), put(shape, b, 1, `f${a}:${flags}`), readOnly(b), { op: 'ext', req: [[`pin_l${level}`, `f${b}`]] }];
+    if (then !== 'chain') {
+      // The linear entry is the last that holds the other table, or goes first, or goes with its own.
+      const gone: Step = { op: 'mmu', req: [['n', `f${b}[1]`, '0']] };
+      const unpins = (frame: number): Step => ({ op: 'ext', req: [['unpin', `f${frame}`]] });
+      return [...steps, ...(then === 'last' ? [unpins(a), gone] : then === 'first' ? [gone, unpins(a)] : [unpins(a), unpins(b)])];
+    }
     if (c === a || c === b) return steps;
     return [...steps, put(shape, c, 1, `f${b}:${flags}`), readOnly(c), { op: 'ext', req: [[`pin_l${level}`, `f${c}`]] }];
   });
@@ -99,15 +105,16 @@ const PAIRS: Readonly<Record<AbiName, readonly string[]>> = {
   'xen3-pae': ['scratch_l1[30]=f0', 'live_l2[5]=scratch_l1', 'root[1]=live_l2'], 'xen3-nopae': ['scratch_l1[30]=f0', 'live_l2[5]=scratch_l1'],
 };
 const oddFlag = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(oneOf(...(PAIRS[shape])), oneOf(0x1n, 0x61n), fc.shuffledSubarray(ODD_BITS, { minLength: 12 })).map(([pair, flags, bits]) => {
-    const [at, target] = pair.split('=') as [string, string];
-    return bits.map((bit) => ({ op: 'mmu', req: [['n', at, `${target}:${(flags | (1n << BigInt(bit))).toString(16)}`]] }));
-  });
+  fc.tuple(fc.shuffledSubarray([...PAIRS[shape]], { minLength: 2, maxLength: 2 }), oneOf(0x1n, 0x61n), fc.shuffledSubarray(ODD_BITS, { minLength: 12 })).map(([pairs, flags, bits]) =>
+    pairs.flatMap((pair) => {
+      const [at, target] = pair.split('=') as [string, string];
+      return bits.map((bit) => ({ op: 'mmu', req: [['n', at, `${target}:${(flags | (1n << BigInt(bit))).toString(16)}`]] }));
+    }));
 
 /** Entries at both edges of Xen's part of a table, before it is checked and after. */
 const EDGES: Readonly<Record<AbiName, readonly number[]>> = { pv64: [255, 256, 257, 258, 260, 271, 272, 511], pv32pae: [427, 428, 500, 511], 'xen3-pae': [427, 428, 500, 511], 'xen3-nopae': [1007, 1008, 1018, 1023] };
 const edges = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 3 }), fc.shuffledSubarray([...EDGES[shape]], { minLength: 1, maxLength: 2 }), oneOf('f9', 'foreign', 'secret', 'f9'), oneOf('61', '1', '67'), oneOf(0, 1, 2)).map(([[table, root, below], slots, odd, flags, updates]) => {
+  fc.tuple(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 3, maxLength: 3 }), fc.shuffledSubarray([...EDGES[shape]], { minLength: 2, maxLength: 4 }), oneOf('f9', 'foreign', 'secret', 'f9'), oneOf('61', '1', '67'), oneOf(0, 1, 2)).map(([[table, root, below], slots, odd, flags, updates]) => {
     const [top, target] = [table as number, updates === 2 ? odd : `f${below}`];
     const isPae = levelsOf(shape) === 3;
     return [
@@ -119,7 +126,7 @@ const edges = (shape: AbiName): DeedArbitrary =>
 const mmu = (): DeedArbitrary =>
   single(fc.record({ op: fc.constant('mmu'), req: fc.array(fc.tuple(often([6, ['n', 'p']], [1, ['m', 'bad']]), fc.oneof(fc.tuple(ownFrame, slot).map(([frame, index]) => `${frame}[${index}]`), fc.tuple(oneOf(...TABLES), fc.integer({ min: 0, max: 20 })).map(([name, index]) => `${name}[${index}]`)), word), { minLength: 1, maxLength: 4 }) }));
 const machphys = (): DeedArbitrary =>
-  single(fc.tuple(anyFrame, fc.integer({ min: 0, max: 5 })).map(([frame, pfn]) => ({ op: 'mmu', req: [['m', `${frame}[0]`, `raw:${pfn}`]] })));
+  fc.array(fc.tuple(anyFrame, fc.integer({ min: 0, max: 5 })).map(([frame, pfn]) => ({ op: 'mmu', req: [['m', `${frame}[0]`, `raw:${pfn}`]] })), { minLength: 2, maxLength: 5 });
 const uvm = (): DeedArbitrary =>
   single(fc.tuple(virtual, fc.oneof({ weight: 3, arbitrary: leaf }, { weight: 1, arbitrary: fc.constant('0') }), oneOf(0, 0, 2, 1)).map(([va, val, fl]) => ({ op: 'uvm', va, val, fl })));
 const store = (shape: AbiName): DeedArbitrary => single(fc.tuple(ownIndex, slot, word).map(([frame, index, value]) => put(shape, frame, index, value)));
@@ -152,11 +159,33 @@ const exchangeTo = (): DeedArbitrary =>
 
 /** A stale translation: store, change the entry without a flush, make the frame something else. */
 const stale = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(ownIndex, oneOf('pin', 'pin2', 'gdt', 'give', 'transfer', 'exchange'), fc.boolean()).map(([frame, then, flush]) => {
+  fc.tuple(ownIndex, oneOf('pin', 'pin2', 'pin2', 'pin2', 'gdt', 'give', 'transfer', 'transfer', 'exchange'), fc.boolean()).map(([frame, then, flush]) => {
     const what: Step = then === 'pin2' ? { op: 'ext', req: [['pin_l2', `f${frame}`]] } : then === 'pin' ? { op: 'ext', req: [['pin_l1', `f${frame}`]] } : then === 'gdt' ? { op: 'set_gdt', frames: [`f${frame}`], ents: 16 }
       : then === 'give' ? { op: 'mem', cmd: 'decrease', frames: [`f${frame}`] } : then === 'transfer' ? { op: 'gxfer', frame: `f${frame}`, dom: 'd2', ref: 11 } : { op: 'exch', in: [`f${frame}`] };
     return [put(shape, frame, 0, '0'), ...(flush ? [{ op: 'ext', req: [['tlb_flush_local']] }, put(shape, frame, 0, '0')] : []), { op: 'uvm', va: `v${frame}`, val: then.startsWith('pin') ? `f${frame}:61` : '0', fl: 0 }, what];
   });
+
+/** What was a table and is none now is plain memory, whatever type it still shows. */
+const former = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(ownIndex, fc.integer({ min: 1, max: levelsOf(shape) }), fc.array(fc.tuple(slot, oneOf('f1:63', 'f2:61', 'foreign:63', 'f6:67')), { minLength: 1, maxLength: 2 }), oneOf('mmu', 'store')).map(([frame, level, entries, how]) => [
+    readOnly(frame), { op: 'ext', req: [[`pin_l${level}`, `f${frame}`]] }, { op: 'ext', req: [['unpin', `f${frame}`]] }, ...(how === 'store' ? [{ op: 'uvm', va: `v${frame}`, val: `f${frame}:63`, fl: 2 }] : []),
+    ...entries.map(([index, value]) => (how === 'store' ? put(shape, frame, index, value) : { op: 'mmu', req: [['n', `f${frame}[${index}]`, value]] })),
+  ]);
+
+/** Through a linear entry, the last level of a walk is not an L1. */
+const THROUGH: Readonly<Record<AbiName, string>> = { pv64: '@0.0.5.16', pv32pae: '@0.5.16', 'xen3-pae': '@0.5.16', 'xen3-nopae': 'va:2810000' };
+const throughLinear = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(oneOf('live_l2:61', 'live_l2:61', 'live_l2:1'), oneOf('f1:63', 'f2:61', 'foreign:61', 'scratch_l1:61', '0'), oneOf('uvm', 'gmap', 'wr')).map(([entry, val, how]) => {
+    const va = THROUGH[shape];
+    return [{ op: 'mmu', req: [['n', 'live_l2[5]', entry]] }, how === 'uvm' ? { op: 'uvm', va, val, fl: 2 } : how === 'wr' ? { op: 'wr', va, val } : { op: 'gmap', req: [{ at: va, flags: '2', ref: 8, dom: 'd2' }] }];
+  });
+
+/** Pages are touched, and flushes asked for. */
+const flushes = (shape: AbiName): DeedArbitrary =>
+  fc.tuple(fc.shuffledSubarray([0, 1, 2, 3], { minLength: 2, maxLength: 3 }), oneOf(1, 2, 1, 4 | 1, 4 | 2), oneOf('uvm', 'uvm', 'tlb_flush_local', 'tlb_flush_all', 'upper')).map(([frames, fl, how]) => [
+    ...frames.map((frame) => put(shape, frame, 1, '0')),
+    how === 'uvm' ? { op: 'uvm', va: `v${frames[0]}`, val: `f${frames[0]}:61`, fl } : how === 'upper' ? { op: 'mmu', req: [['n', 'live_l2[7]', '0']] } : { op: 'ext', req: [[how]] },
+  ]);
 
 /** An entry that is absent, and then present: only the bit changes. Any empty page is a table of any level. */
 const absent = (): DeedArbitrary =>
@@ -210,14 +239,15 @@ const ldtUse = (): DeedArbitrary =>
 /** Somebody else is named where a call asks whose frames or tables are meant. */
 const OTHERS = oneOf('foreign', 'foreign1', 'foreign2', 'secret', 'secret', 'xen', 'vga', 'f0', 'root');
 const whose = oneOf('d2', 'd2', 'd2', 'io', 'xen', 'd1', 'invalid');
+const several = (one: DeedArbitrary): DeedArbitrary => fc.array(one, { minLength: 3, maxLength: 8 }).map((deeds) => deeds.flat());
 const asOther = (): DeedArbitrary =>
-  fc.oneof(
+  several(fc.oneof(
     single(fc.tuple(fc.integer({ min: 0, max: 3 }), OTHERS, oneOf('63', '61'), whose).map(([w, frame, flags, dom]) => ({ op: 'uvm', va: `w${w}`, val: `${frame}:${flags}`, fl: 2, dom }))),
     single(fc.tuple(oneOf('scratch_l1[16]', 'scratch_l1[17]', 'foreign[0]', 'secret[1]', 'xen[0]', 'f1[0]'), OTHERS, oneOf('63', '61', '0'), whose, oneOf(undefined, undefined, 'd2', 'd1')).map(([at, frame, flags, fd, pt]) => ({ op: 'mmu', req: [['n', at, `${frame}:${flags}`]], fd, ...(pt === undefined ? {} : { pt }) }))),
     single(fc.tuple(OTHERS, fc.integer({ min: 1, max: 9 }), oneOf('d2', 'd2', 'd1', 'xen')).map(([frame, pfn, fd]) => ({ op: 'mmu', req: [['m', `${frame}[0]`, `raw:${pfn}`]], fd }))),
     single(fc.tuple(oneOf('clear_page', 'copy_page', 'copy_page', 'pin_l1', 'pin_l2', 'unpin'), OTHERS, OTHERS, whose).map(([name, a, b, fd]) => ({ op: 'ext', req: [[name, a, b]], fd }))),
     single(fc.tuple(oneOf('decrease', 'increase'), OTHERS, oneOf('d2', 'd2', 'd1', 'd99')).map(([cmd, frame, dom]) => ({ op: 'mem', cmd, frames: [cmd === 'increase' ? 'n2' : frame], dom }))),
-  );
+  ));
 
 const multi = (shape: AbiName): DeedArbitrary =>
   fc.array(fc.oneof(uvm(), ext(), mmu()), { minLength: 1, maxLength: 4 }).map((deeds) => [{ op: 'multi', calls: deeds.flat().filter(({ op }) => shape !== 'pv64' || op !== 'wr') }]);
@@ -229,7 +259,7 @@ const MAP_FLAGS = often([6, ['2', '6', '3', '7']], [2, ['1', '5', 'a', '12', '16
 const peerOrSelf = often([5, ['d2', 'd1']], [1, ['d99', 'self', 'd3']]);
 const window = fc.integer({ min: 0, max: 3 }).map((index) => `w${index}`);
 /** Where an entry of a grant is: an address, or an entry's machine address (aligned or not). */
-const place = fc.oneof({ weight: 6, arbitrary: window }, { weight: 2, arbitrary: fc.tuple(oneOf('scratch_l1', 'live_l1', 'f0'), oneOf(16, 17, 20, 30), oneOf('', '', '+4', '+1')).map(([name, index, off]) => `pte:${name}[${index}]${off}`) }, { weight: 1, arbitrary: oneOf('v1', 'v2', 'null') });
+const place = fc.oneof({ weight: 6, arbitrary: window }, { weight: 2, arbitrary: fc.tuple(oneOf('scratch_l1', 'live_l1', 'f0'), oneOf(16, 17, 20, 30), oneOf('', '+4', '+1')).map(([name, index, off]) => `pte:${name}[${index}]${off}`) }, { weight: 1, arbitrary: oneOf('v1', 'v2', 'null') });
 const handle = fc.oneof({ weight: 8, arbitrary: fc.integer({ min: 0, max: 3 }).map((index) => `h${index}`) }, { weight: 1, arbitrary: oneOf(0, 1, 255, 256) });
 const mapRequest = fc.tuple(place, MAP_FLAGS, gref, peerOrSelf).map(([at, flags, ref, dom]) => ({ at: at.startsWith('pte:') ? at : at, flags: at.startsWith('pte:') ? (parseInt(flags, 16) | 0x10).toString(16) : flags, ref, dom }));
 const unmapRequest = fc.tuple(place, handle, fc.option(fc.oneof(oneOf('foreign:0', 'foreign1:0', 'foreign2:0', 'f0:0', 'f1:0'), ownFrame.map((frame) => `${frame}:8`)), { nil: undefined })).map(([at, h, dev]) => ({ at, h, ...(dev === undefined ? {} : { dev }) }));
@@ -268,6 +298,22 @@ const version = (): DeedArbitrary =>
 /** One grant used more often than eight bits can count. */
 const CROWD = 260;
 const crowd = (): DeedArbitrary => single(fc.tuple(oneOf(8, 9, 13), oneOf('1', '5')).map(([ref, flags]) => ({ op: 'gmap', req: Array.from({ length: CROWD }, () => ({ at: 'null', flags, ref, dom: 'd2' })) })));
+/** What d2 granted to others or to nobody, and what it holds, tried every way. */
+const BAITS = oneOf(3, 10, 11, 12, 14, 15, 16, 16, 17, 17, 18, 19, 512);
+const trespass = (): DeedArbitrary =>
+  several(fc.oneof(
+    single(fc.tuple(window, oneOf('2', '6', '3', '7'), BAITS).map(([at, flags, ref]) => ({ op: 'gmap', req: [{ at, flags, ref, dom: 'd2' }] }))),
+    single(fc.tuple(BAITS, ownFrame, fc.boolean()).map(([ref, frame, reads]) => {
+      const [theirs, own] = [{ ref, dom: 'd2', off: 0 }, { frame, dom: 'self', off: 64 }];
+      return { op: 'gcopy', req: [reads ? { src: theirs, dst: own, len: 16 } : { src: own, dst: theirs, len: 16 }] };
+    })),
+    single(fc.tuple(oneOf('secret', 'foreign'), ownFrame, fc.boolean(), oneOf(8, 13)).map(([frame, own, reads, ref]) => {
+      const [theirs, mine, granted] = [{ frame, dom: 'd2', off: 0 }, { frame: own, dom: 'self', off: 64 }, { ref, dom: 'd2', off: 8 }];
+      return { op: 'gcopy', req: reads ? [{ src: theirs, dst: mine, len: 16 }, { src: granted, dst: mine, len: 8 }] : [{ src: mine, dst: theirs, len: 16 }] };
+    })),
+    single(fc.tuple(ownFrame, oneOf(8, 9, 12, 16, 17, 18, 512)).map(([frame, ref]) => ({ op: 'gxfer', frame, dom: 'd2', ref }))),
+    single(oneOf(1, 2).map((nr) => ({ op: 'gsetup', dom: 'd2', nr }))),
+  ));
 const swap = (): DeedArbitrary => single(fc.tuple(gref, gref).map(([a, b]) => ({ op: 'gswap', a, b })));
 
 // -- events and the other domain --------------------------------------------------------------------
@@ -291,10 +337,10 @@ const DEEDS: Readonly<Record<string, { readonly family: Family; readonly make: (
   build: { family: 'memory', make: build }, tree: { family: 'memory', make: tree }, linear: { family: 'memory', make: linear }, liveEntry: { family: 'memory', make: liveEntry },
   liveTable: { family: 'memory', make: liveTable }, oddFlag: { family: 'memory', make: oddFlag }, edges: { family: 'memory', make: edges }, mmu: { family: 'memory', make: mmu }, machphys: { family: 'memory', make: machphys }, uvm: { family: 'memory', make: uvm },
   store: { family: 'memory', make: store }, touch: { family: 'memory', make: touch }, ext: { family: 'memory', make: ext }, ldt: { family: 'memory', make: ldt }, gdt: { family: 'memory', make: gdt },
-  descriptor: { family: 'memory', make: descriptor }, memory: { family: 'memory', make: memory }, exchangeTo: { family: 'memory', make: exchangeTo }, stale: { family: 'memory', make: stale }, absent: { family: 'memory', make: absent },
+  descriptor: { family: 'memory', make: descriptor }, memory: { family: 'memory', make: memory }, exchangeTo: { family: 'memory', make: exchangeTo }, stale: { family: 'memory', make: stale }, former: { family: 'memory', make: former }, throughLinear: { family: 'memory', make: throughLinear }, flushes: { family: 'memory', make: flushes }, absent: { family: 'memory', make: absent },
   emulated: { family: 'memory', make: emulated }, roots: { family: 'memory', make: roots }, ldtUse: { family: 'memory', make: ldtUse }, asOther: { family: 'memory', make: asOther }, sharedTable: { family: 'memory', make: sharedTable }, multi: { family: 'memory', make: multi },
   offer: { family: 'grants', make: offer }, map: { family: 'grants', make: map }, unmap: { family: 'grants', make: unmap }, mapAndUnmap: { family: 'grants', make: mapAndUnmap }, lend: { family: 'grants', make: lend }, replace: { family: 'grants', make: replace },
-  copy: { family: 'grants', make: copy }, transfer: { family: 'grants', make: transfer }, version: { family: 'grants', make: version }, swap: { family: 'grants', make: swap }, crowd: { family: 'grants', make: crowd },
+  copy: { family: 'grants', make: copy }, transfer: { family: 'grants', make: transfer }, version: { family: 'grants', make: version }, swap: { family: 'grants', make: swap }, trespass: { family: 'grants', make: trespass }, crowd: { family: 'grants', make: crowd },
   event: { family: 'events', make: event }, fifo: { family: 'events', make: fifo }, reuse: { family: 'events', make: reuse }, peer: { family: 'events', make: peer },
 };
 
@@ -310,7 +356,7 @@ export interface ProgramConstraints {
 /** Any program of a hostile guest. */
 export function programs({ shapes = SHAPES, families = ['memory', 'grants', 'events'], maxDeeds = 14, preempt }: ProgramConstraints = {}): fc.Arbitrary<Program> {
   const names = Object.keys(DEEDS).filter((each) => families.includes((DEEDS[each] as { family: Family }).family));
-  const swarm = fc.noShrink(fc.tuple(fc.constantFrom(...shapes), fc.subarray(names, { minLength: 2, maxLength: 8 }), fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 8, maxLength: 8 })));
+  const swarm = fc.noShrink(fc.tuple(fc.constantFrom(...shapes), fc.subarray(names, { minLength: 3, maxLength: 10 }), fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 10, maxLength: 10 })));
   const interruptions = preempt === false ? fc.constant(0) : preempt === true ? oneOf(1, 2, 3, 5) : oneOf(0, 0, 0, 1, 2, 3);
   return swarm.chain(([shape, chosen, weights]) =>
     fc.record({

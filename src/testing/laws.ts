@@ -21,7 +21,7 @@ import { FRAME, FRAME_TYPE, FREE_OWNER } from '../hypervisor/frame-table.ts';
 import { allocFrames, type Hypervisor } from '../hypervisor/hypervisor.ts';
 import type { ConformContext, ScriptOp } from '../replay/conform-op.ts';
 import { ScriptCpu } from '../replay/script-cpu.ts';
-import { AnswerLaws } from './answer-laws.ts';
+import { AnswerLaws, OWN_FRAME_GREF } from './answer-laws.ts';
 import { offerBaits, PEER_ENDED, PEER_FRAMES, revoked } from './steps.ts';
 
 export interface Broken {
@@ -234,6 +234,7 @@ export class Laws {
     const [flags, frame] = [hv.machine.readU16(at), hv.machine.readU32(at + 4)];
     if (flags !== ACCEPTED || frame !== mfn || this.#transferred) this.#report('owners', `d2 was given ${name(mfn)}; where it waits for a frame, it says ${flags.toString(16)} and ${name(frame)}`);
     this.#transferred = true;
+    if (hv.machine.readU32((d2.grants.sharedMfns[0] as number) * 4096 + OWN_FRAME_GREF * 8 + 4) === mfn) this.#offered.set(mfn, { writable: true });
   }
   #transferred = false;
 

@@ -37,6 +37,14 @@ describe('the shipped properties', () => {
     for (const judgeAt of ['step', 'end'] as const) expect(play({ shape: 'pv64', preempt: 0, steps }, { judgeAt })).toBeUndefined();
   });
 
+  test.each(SHAPES)('%s: a frame that d2 has come by may be reached through the entry that named it before', (shape) => {
+    const steps: Step[] = [
+      { op: 'uvm', va: 'v0', val: '0', fl: 2 }, { op: 'gxfer', frame: 'f0', dom: 'd2', ref: 11 }, { op: 'gcopy', req: [{ src: { ref: 14, dom: 'd2', off: 0 }, dst: { frame: 'f3', dom: 'self', off: 64 }, len: 16 }] },
+      { op: 'gmap', req: [{ at: 'w0', flags: '2', ref: 14, dom: 'd2' }] },
+    ];
+    expect(play({ shape, preempt: 0, steps })).toBeUndefined();
+  });
+
   test.each(SHAPES)('%s: the second page of an LDT may be touched before its first', (shape) => {
     const readOnly = { op: 'uvm', va: 'v1', val: 'f1:61', fl: 2 };
     const steps: Step[] = [readOnly, { op: 'ext', req: [['set_ldt', 'v0', 513]] }, { op: 'ldt', offset: 4096 }, { op: 'ext', req: [['set_ldt', 'v0', 0]] }, { ...readOnly, val: 'f1:63' }];
