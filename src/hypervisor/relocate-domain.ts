@@ -174,6 +174,12 @@ function unpin(hv: Hypervisor, mfn: number): void {
   assert(putPageAndTypePreemptible(hv, mfn) === 0, `pinned table ${mfn} was interrupted`);
 }
 
+function isZeroPage({ machine }: Hypervisor, mfn: number): boolean {
+  const from = (machine.ramBase + mfn * 4096) >>> 2;
+  for (let i = from; i < from + 1024; i++) if (machine.u32[i] !== 0) return false;
+  return true;
+}
+
 /** Every frame that nothing else holds goes to the pool, and another one is drawn in its place. */
 function move(hv: Hypervisor, domain: Domain, { p2m, pfns }: FrameLists): void {
   const { machine, frames } = hv;
@@ -182,9 +188,8 @@ function move(hv: Hypervisor, domain: Domain, { p2m, pfns }: FrameLists): void {
   for (let pfn = 0; pfn < p2m.length; pfn++) {
     const mfn = p2m[pfn] as number;
     if (mfn < 0 || frames.refCount[mfn] !== 1 || frames.typeCount[mfn] !== 0 || ((frames.flags[mfn] as number) & FRAME.allocated) === 0) continue;
-    const bytes = machine.readBytes(mfn * 4096, 4096);
     moving.push(pfn);
-    contents.push(bytes.some((byte) => byte !== 0) ? bytes : undefined);
+    contents.push(isZeroPage(hv, mfn) ? undefined : machine.readBytes(mfn * 4096, 4096));
     pfns[mfn] = -1;
     putAllocation(hv, mfn);
   }

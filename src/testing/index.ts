@@ -17,3 +17,6 @@ export { expectedHistories } from './guest-model.ts';
 export { GUEST_SETUPS, guestProblems, kernelOf, playGuest, type GuestRun, type GuestSetup } from './guest-play.ts';
 export { guestPrograms } from './guest-programs.ts';
 export { assertGuestProperty, checkGuestProperty, GUEST_PROPERTY, pinningCosts, type GuestPropertyResult, type PinningCost } from './guest-properties.ts';
+// Its drivers, under faults and a person's commands.
+export { DRIVER_JUDGES, driverProblems, playDrivers, type DriverJudge, type DriverProgram, type DriverRun } from './driver-play.ts';
+export { assertDriverProperty, checkDriverProperty, DRIVER_PROPERTIES, driverPrograms, driverPropertyByName, type DriverProperty, type DriverPropertyResult } from './driver-properties.ts';

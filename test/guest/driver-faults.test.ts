@@ -76,7 +76,7 @@ describe('faults', () => {
         sink.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
       } }),
     });
-    const received = (kernelOf(world).platform as XenPlatform).devices?.framesReceived ?? -1;
+    const received = (kernelOf(world).platform as XenPlatform).devices?.framesReceived(0).length ?? -1;
     expect(delivered).toBeGreaterThan(5);
     expect(received).toBe(delivered);
   });

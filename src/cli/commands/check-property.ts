@@ -35,12 +35,15 @@ function wholeNumber(text: string | undefined, name: string, otherwise: number):
 /** Exit code 0: it held; 1: it is broken. */
 export async function checkPropertyCommand({ property: name, runs, seed, program: file, json }: CheckPropertyArguments): Promise<void> {
   const testing = await loadTesting();
-  if (name === testing.GUEST_PROPERTY.name) {
+  const options = { runs: wholeNumber(runs, 'runs', 100), seed: wholeNumber(seed, 'seed', 1) };
+  const drivers = testing.driverPropertyByName(name);
+  if (name === testing.GUEST_PROPERTY.name || drivers !== undefined) {
     if (file !== undefined) throw new UsageError(`--program takes programs of a hostile guest; ${name} draws its own kind`);
-    return checkGuestProperty(testing, wholeNumber(runs, 'runs', 100), wholeNumber(seed, 'seed', 1), json === true);
+    if (drivers === undefined) return tellGuest(testing.GUEST_PROPERTY, testing.checkGuestProperty(options), json === true);
+    return tellGuest(drivers, testing.checkDriverProperty(drivers, options), json === true);
   }
   const property = testing.propertyByName(name);
-  if (property === undefined) throw new UsageError(`no property is called ${JSON.stringify(name)}; there are ${[...testing.PROPERTIES.map((each) => each.name), testing.GUEST_PROPERTY.name].join(', ')}`);
+  if (property === undefined) throw new UsageError(`no property is called ${JSON.stringify(name)}; there are ${[...testing.PROPERTIES, testing.GUEST_PROPERTY, ...testing.DRIVER_PROPERTIES].map((each) => each.name).join(', ')}`);
   if (file !== undefined) {
     const program = testing.parseProgram(readFileSync(file, 'utf8'), file);
     const finding = testing.play(program, { judges: property.judges });
@@ -63,12 +66,10 @@ export async function checkPropertyCommand({ property: name, runs, seed, program
   process.stdout.write(`${[...(result.failure === undefined ? [`${property.claim}`] : []), ...testing.failureText(result, saved)].join('\n')}\n`);
 }
 
-/** The property of the paravirt_ops guest: its programs are those of user processes. */
-function checkGuestProperty(testing: Testing, runs: number, seed: number, json: boolean): void {
-  const { name, claim } = testing.GUEST_PROPERTY;
-  const { failure, runs: played } = testing.checkGuestProperty({ runs, seed });
+/** A property of the paravirt_ops guest: its programs are those of user processes, or plans for its drivers. */
+function tellGuest({ name, claim }: { readonly name: string; readonly claim: string }, { runs, seed, failure }: import('../../testing/index.ts').GuestPropertyResult | import('../../testing/index.ts').DriverPropertyResult, json: boolean): void {
   process.exitCode = failure === undefined ? 0 : 1;
-  if (json) process.stdout.write(`${JSON.stringify({ property: name, claim, seed, runs: played, held: failure === undefined, ...failure })}\n`);
-  else if (failure === undefined) process.stdout.write(`${claim}\n${name}: held in ${played} programs (seed ${seed})\n`);
-  else process.stdout.write(`${[`${name}: BROKEN by program ${played} of seed ${seed}; the smallest found:`, JSON.stringify(failure.program), ...failure.problems.map((problem) => `  ${problem}`)].join('\n')}\n`);
+  if (json) process.stdout.write(`${JSON.stringify({ property: name, claim, seed, runs, held: failure === undefined, ...failure })}\n`);
+  else if (failure === undefined) process.stdout.write(`${claim}\n${name}: held in ${runs} programs (seed ${seed})\n`);
+  else process.stdout.write(`${[claim, `${name}: BROKEN by program ${runs} of seed ${seed}; the smallest found:`, JSON.stringify(failure.program), ...failure.problems.map((problem) => `  ${problem}`)].join('\n')}\n`);
 }

@@ -46,9 +46,17 @@ interface InFlight {
   readonly grefs: readonly number[];
 }
 
+/** Pages that were to hold a pattern: for who compares what was promised with what is there. */
+export interface WrittenPages {
+  readonly transfer: Transfer;
+  readonly value: number;
+}
+
 /** A disk by its name in dom0. */
 export class Disk {
   readonly name: string;
+  /** In the order in which it was asked. */
+  readonly written: WrittenPages[] = [];
   readonly waiting: Part[] = [];
   /** Pages; 0 before it was first connected. */
   pages = 0;
@@ -108,6 +116,7 @@ export class BlkFront extends Frontend {
   protected *work(closing: boolean): Task {
     const ring = this.#ring as FrontRing;
     yield* this.#takeAnswers(ring);
+    if (this.stale) return;
     while (!closing && ring.freeSlots > 0) {
       const part = this.disk.waiting[0];
       if (part === undefined || !(yield* this.#ask(ring, part))) break;
@@ -176,10 +185,9 @@ export class BlkFront extends Frontend {
 
   /** In the order in which it was asked, before everything that waits. */
   protected *tearDown(granted: boolean): Task {
-    const { grants } = this.machinery;
     const again: Part[] = [];
     for (const { part, grefs } of this.#inFlight.values()) {
-      if (granted) for (const gref of grefs) if (!(yield* grants.end(gref))) yield* this.endGrant(gref);
+      if (granted) for (const gref of grefs) yield* this.endGrant(gref);
       part.tries--;
       again.push(part);
     }

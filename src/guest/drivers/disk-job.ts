@@ -52,9 +52,11 @@ function* oneStep(machinery: Machinery, disk: Disk, step: DiskStep, ahead: Ahead
       return yield* inChunks(machinery, disk, step, function* (page, pfns) {
         for (let i = 0; i < pfns.length; i++) yield machinery.m.writeWords(pfnToVaddr(pfns[i] as number), patternPage(step.value, page + i), WORDS);
         const operation = step.barrier === true && disk.barriers ? BLKIF_OP.WRITE_BARRIER : BLKIF_OP.WRITE;
-        if (step.ahead !== true) return yield* moved(machinery, disk, operation, page, pfns);
-        ahead.push({ transfer: disk.start(operation, page, pfns), pfns });
+        const transfer = disk.start(operation, page, pfns);
+        disk.written.push({ transfer, value: step.value });
         machinery.wake();
+        if (step.ahead !== true) return yield* ended(machinery, transfer);
+        ahead.push({ transfer, pfns });
         return HELD;
       });
     case 'check':

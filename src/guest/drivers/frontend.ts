@@ -78,12 +78,17 @@ export abstract class Frontend {
     const text = yield* this.readBackend(name);
     return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : 0;
   }
-  /** Only while the directory is there: a frontend must not make it again. */
+  /** The domain has been restored since: references, ports and what stands in the store are of a former life, and may be others' now. */
+  protected get stale(): boolean {
+    return this.machinery.restores !== this.#restoresSeen;
+  }
+  /** Only while the directory is there: a frontend must not make it again. Nor say anything of its former life in a new one. */
   *#switchTo(state: XenbusState): Task {
     const { store } = this.machinery;
     const path = `${this.node}/state`;
+    const isStale = (): boolean => this.stale;
     yield* store.transaction(function* (txId) {
-      return (yield* store.read(path, txId)) === undefined ? OK : yield* store.write(path, String(state), txId);
+      return isStale() || (yield* store.read(path, txId)) === undefined ? OK : yield* store.write(path, String(state), txId);
     });
   }
   /** Looks again if something changed. True: the domain was restored since the connection was made. */
@@ -93,7 +98,7 @@ export abstract class Frontend {
       watch.fired = false;
       this.backendState = xenbusState(yield* this.machinery.store.read(watch.path));
     }
-    return this.machinery.restores !== this.#restoresSeen;
+    return this.stale;
   }
 
   /** The planted mistake: what changes between the look and the watch is in neither. */
@@ -127,7 +132,7 @@ export abstract class Frontend {
   *endGrant(gref: number): Task<boolean> {
     const { grants, events } = this.machinery;
     const deadline = (yield* events.now()) + PATIENCE_NS;
-    while (!(yield* grants.end(gref))) {
+    while (!this.stale && !(yield* grants.end(gref))) {
       const now = yield* events.now();
       if (now >= deadline) {
         yield* this.machinery.complain(`${this.name}: the back end keeps page ${gref} for good`);
@@ -143,7 +148,7 @@ export abstract class Frontend {
     this.connected = false;
     yield* this.tearDown(granted);
     for (const { pfn, gref } of this.#pages.splice(0)) if (!granted || (yield* this.endGrant(gref))) kernel.frames.put(pfn);
-    if (granted && this.port !== 0) yield* ports.close(this.port);
+    if (granted && !this.stale && this.port !== 0) yield* ports.close(this.port);
     this.port = 0;
   }
 
@@ -209,7 +214,9 @@ export abstract class Frontend {
       return false;
     }
     const { node } = this;
+    const isStale = (): boolean => this.stale;
     const problem = yield* store.transaction(function* (txId) {
+      if (isStale()) return OK;
       for (const [name, value] of entries) {
         const reply = yield* store.write(`${node}/${name}`, String(value), txId);
         if (!reply.ok) return reply;

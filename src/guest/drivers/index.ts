@@ -38,9 +38,12 @@ export class Drivers {
     this.#control = new Control(this.machinery, () => this.#input.start());
   }
 
-  /** Frames that interfaces have handed to the network above them. */
-  get framesReceived(): number {
-    return [...this.#interfaces.values()].reduce((sum, { stack }) => sum + (stack?.framesSeen ?? 0), 0);
+  /** Checksums of the frames that an interface has handed to the network above it. */
+  framesReceived(vif: number): readonly number[] {
+    return this.#interfaces.get(String(vif))?.stack?.framesSeen ?? [];
+  }
+  disk(name: string): Disk | undefined {
+    return this.#disks.get(name);
   }
 
   /** Before the first process. */
@@ -53,7 +56,7 @@ export class Drivers {
     const { scheduler } = machinery.kernel;
     scheduler.addThread('hvc', this.#input.life(() => this.#control.powerOff()));
     scheduler.addThread('control', this.#control.life());
-    for (const job of this.#plan.disks ?? []) this.#addJob(`job of ${job.disk}`, diskJob(machinery, this.#disk(job.disk), job));
+    for (const job of this.#plan.disks ?? []) this.#addJob(`job of ${job.disk}`, diskJob(machinery, this.#diskOf(job.disk), job));
     for (const job of this.#plan.nets ?? []) {
       const face: Interface = { name: `vif${job.vif}`, ip: job.ip, stack: undefined };
       this.#interfaces.set(String(job.vif), face);
@@ -72,7 +75,7 @@ export class Drivers {
     this.machinery.wake();
   }
 
-  #disk(name: string): Disk {
+  #diskOf(name: string): Disk {
     let disk = this.#disks.get(name);
     if (disk === undefined) this.#disks.set(name, (disk = new Disk(name)));
     return disk;
@@ -127,7 +130,7 @@ export class Drivers {
     const { store } = this.machinery;
     const backend = yield* store.read(`${node}/backend`);
     const name = backend === undefined ? undefined : yield* store.read(`${backend}/dev`);
-    return name === undefined ? undefined : new BlkFront(this.machinery, node, this.#disk(name));
+    return name === undefined ? undefined : new BlkFront(this.machinery, node, this.#diskOf(name));
   }
 
   *#netFront(node: string, id: string): Task<Frontend | undefined> {

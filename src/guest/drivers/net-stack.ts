@@ -3,6 +3,8 @@
 // vanishes without an answer.
 // Sources: RFC 826, 791, 792, 768, 862.
 
+import { crc32c } from '../../base/crc.ts';
+
 const ETHERTYPE = { ipv4: 0x0800, arp: 0x0806 } as const;
 const PROTOCOL = { icmp: 1, udp: 17 } as const;
 const ARP = { request: 1, reply: 2 } as const;
@@ -55,7 +57,8 @@ export class NetStack {
   readonly datagrams: Datagram[] = [];
   /** Echo requests that were answered. */
   answered = 0;
-  framesSeen = 0;
+  /** A checksum of every frame that came, in order: for who compares it with what was delivered. */
+  readonly framesSeen: number[] = [];
   #nextPacketId = 1;
 
   constructor(mac: string, ip: string) {
@@ -66,7 +69,7 @@ export class NetStack {
   // -- what comes -----------------------------------------------------------------------------------
 
   frame(frame: Uint8Array): void {
-    this.framesSeen++;
+    this.framesSeen.push(crc32c(frame));
     if (frame.length < ETHERNET_BYTES) return;
     const to = macText(frame.subarray(0, 6));
     if (to !== this.mac && to !== BROADCAST) return;

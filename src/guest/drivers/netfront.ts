@@ -73,7 +73,7 @@ export class NetFront extends Frontend {
     const rx = this.#rx as FrontRing;
     yield* this.#receive(rx);
     yield* this.#sent(tx);
-    if (closing) return;
+    if (closing || this.stale) return;
     yield* this.#post(rx);
     while (tx.freeSlots > 0) {
       const frame = this.stack.out[0];

@@ -19,6 +19,12 @@ const AT = XS_RING.fields;
 const HEADER = XS_HEADER.fields;
 /** Transactions that lose this often: something is wrong with the store. */
 const MOST_TRIES = 1000;
+/** What the store may say no for and agree to a little later: a permission that is not set yet, a quota that is used up. */
+const PASSING: ReadonlySet<string> = new Set(['EACCES', 'ENOSPC', 'EQUOTA']);
+const MOST_REFUSALS = 20;
+const PAUSE_NS = 1_000_000;
+/** Of no transaction, and not held up by a suspension either: its transaction has begun already, as far as that goes. */
+const OUTSIDE = -1;
 
 export type StoreReply = { readonly ok: true; readonly value: string } | { readonly ok: false; readonly error: string };
 
@@ -56,10 +62,29 @@ export class StoreClient {
   *request(type: number, payload: string, txId = 0): Task<StoreReply> {
     if (txId === 0) while (this.#suspending) yield BLOCK;
     this.#underWay++;
-    const answer = yield* this.#exchange(type, payload, txId);
+    const answer = yield* this.#exchange(type, payload, Math.max(txId, 0));
     this.#underWay--;
     if (this.#suspending) this.#kernel.scheduler.wakeThreads();
     return answer;
+  }
+  /** The same, asked again for a while if the store refuses what it may agree to later. */
+  *#patiently(type: number, payload: string, txId = 0): Task<StoreReply> {
+    for (let refusals = 1; ; refusals++) {
+      const reply = yield* this.request(type, payload, txId);
+      if (reply.ok || !PASSING.has(reply.error)) return reply;
+      if (refusals === MOST_REFUSALS) {
+        yield* this.#kernel.print(`xenstore refuses ${xsOperationName(type)} ${payload.split('\0')[0] ?? ''}: ${reply.error}`);
+        return reply;
+      }
+      yield* this.#pause();
+    }
+  }
+  *#pause(): Task {
+    const untilNs = (yield* this.#events.now()) + PAUSE_NS;
+    while ((yield* this.#events.now()) < untilNs) {
+      this.#kernel.scheduler.wakeThreadsAt(untilNs);
+      yield BLOCK;
+    }
   }
   *#exchange(type: number, payload: string, txId: number): Task<StoreReply> {
     const id = this.#nextId++;
@@ -144,16 +169,16 @@ export class StoreClient {
 
   /** undefined: it is not there, or not for us to see. */
   *read(path: string, txId = 0): Task<string | undefined> {
-    const reply = yield* this.request(XS.READ, `${path}\0`, txId);
+    const reply = yield* this.#patiently(XS.READ, `${path}\0`, txId);
     return reply.ok ? reply.value : undefined;
   }
   /** Names of what is below. */
   *list(path: string): Task<readonly string[]> {
-    const reply = yield* this.request(XS.DIRECTORY, `${path}\0`);
+    const reply = yield* this.#patiently(XS.DIRECTORY, `${path}\0`);
     return reply.ok ? reply.value.split('\0').slice(0, -1) : [];
   }
   *write(path: string, value: string, txId = 0): Task<StoreReply> {
-    return yield* this.request(XS.WRITE, `${path}\0${value}`, txId);
+    return yield* this.#patiently(XS.WRITE, `${path}\0${value}`, txId);
   }
 
   /** `body` once or more often, until nobody else has changed what it saw. The error that ended it, if one did. */
@@ -172,7 +197,7 @@ export class StoreClient {
     return 'EAGAIN';
   }
   *#tryTransaction(body: (txId: number) => Task<StoreReply>): Task<string | undefined> {
-    const start = yield* this.#exchange(XS.TRANSACTION_START, '\0', 0);
+    const start = yield* this.#patiently(XS.TRANSACTION_START, '\0', OUTSIDE);
     if (!start.ok) return start.error;
     const txId = Number.parseInt(start.value, 10);
     const done = yield* body(txId);
@@ -192,7 +217,7 @@ export class StoreClient {
     yield* this.#mustWatch(XS.UNWATCH, watch);
   }
   *#mustWatch(type: number, { path, token }: StoreWatch): Task {
-    const reply = yield* this.request(type, `${path}\0${token}\0`);
+    const reply = yield* this.#patiently(type, `${path}\0${token}\0`);
     if (!reply.ok) yield* this.#kernel.panic(`xenstore refused ${xsOperationName(type)} ${path}: ${reply.error}`);
   }
 
