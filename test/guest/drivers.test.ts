@@ -141,6 +141,16 @@ describe('suspension', () => {
   });
 });
 
+test.each(['permission-late', 'backend-late', 'backend-dies', 'unplug-busy'])('scenario %s: the work is done, everything is given back, with any seed; replays are exact', async (name) => {
+  for (const seed of ['1', '2', '3']) {
+    const boot = await recordBoot(name, { seed });
+    expect(boot.console).toMatch(/vif0: all steps done/);
+    expect(boot.console).toMatch(/xvda: all steps done[^]*every grant and port is back[^]*every frame is back/);
+    expect(wrongPages(boot, 0, 300, 2)).toEqual([]);
+    expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
+  }
+});
+
 test('what is typed on the console arrives, and the guest powers off when it is told to: by keys or through control/shutdown', async () => {
   const plan: DriverPlan = { nets: [{ vif: 0, ip: '10.0.0.2', steps: [{ do: 'serve' }] }] };
   const told = (step: Pick<InputStep, 'send' | 'command'>) => recordBoot('neighbours', { change: (spec) => ({ ...spec, input: [{ domain: 'first', after: 'has 10.0.0.2', ...step }], domains: spec.domains.slice(0, 1).map((domain) => ({ ...domain, model: { ...(domain.model as NonNullable<typeof domain.model>), drivers: plan } })) }) });
