@@ -6,13 +6,16 @@
 //   delivered    a port that became pending is seen: its bit, the selector and the upcall, or its queue
 //   written      an entry that Xen wrote leads where the guest said, with the rights that it said
 //   loaded       the processor walks the tables that the vCPU is counted for
+//   others       whoever names d2 as the one meant is refused
+//   reset        no port is left, and no page of the FIFO ABI
 //   shown        d2's shared entries show reading and writing while somebody does, and no longer
 import { FRAME, FRAME_TYPE } from '../hypervisor/frame-table.ts';
+import { entryMaddr } from '../hypervisor/grant-table.ts';
 import type { Domain } from '../hypervisor/domain.ts';
 import type { ConformContext, ScriptOp } from '../replay/conform-op.ts';
 import { SCRATCH_VADDR } from '../replay/conform-world.ts';
 import { ScriptCpu } from '../replay/script-cpu.ts';
-import { PEER_ENDED } from './steps.ts';
+import { peerEntry, PEER_ENDED, SUB_PAGE_OFFERS, TRANSITIVE } from './steps.ts';
 
 export type Report = (law: string, text: string) => void;
 /** Reference of d2's, may d1 write? As the world is set up (laws.ts). */
@@ -24,7 +27,7 @@ const WATCHED_PORTS = 128;
 const WORD = { pending: 0x8000_0000, masked: 0x4000_0000, linked: 0x2000_0000 } as const;
 const PORTS_PER_PAGE = 1024;
 /** GTF_*: the low bits of a shared entry. */
-const GTF = { reading: 8, writing: 16 } as const;
+const GTF = { permitAccess: 1, typeMask: 3, readOnly: 4, reading: 8, writing: 16 } as const;
 /** d2's entries that wait for a frame: there the bits mean something else. */
 const ACCEPTING: ReadonlySet<number> = new Set([11, 18]);
 const V1_ENTRY_BYTES = 8;
@@ -35,6 +38,12 @@ const INVLPG = 2;
 const TLB_FLUSH = 1;
 const PRESENT_AND_RW = 3;
 const ACCESSED_DIRTY = 0x60;
+
+/** Operations whose `dom` or `fd` is the domain that is acted for, by how they answer. */
+const SUBJECTS: ReadonlySet<string> = new Set(['mmu', 'ext', 'uvm', 'mem', 'evt']);
+const SUBJECT_EVENTS: ReadonlySet<string> = new Set(['status', 'alloc_unbound', 'reset']);
+const COUNTING: ReadonlySet<string> = new Set(['increase', 'decrease']);
+const ANSWERED_INSIDE: ReadonlySet<string> = new Set(['gsetup', 'gqsize', 'gstatusf']);
 
 type Fields = Readonly<Record<string, unknown>>;
 const list = (step: ScriptOp): readonly Fields[] => step['req'] as readonly Fields[];
@@ -57,6 +66,8 @@ export class AnswerLaws {
     else if (step.op === 'uvm' && answer === 0) this.#updated(step);
     else if (step.op === 'mmu') this.#wrote(step, answer as readonly [number, number | null]);
     else if (step.op === 'ext') this.#extended(step, answer as readonly [number, number | null]);
+    this.#ofOthers(step, answer);
+    this.#afterReset(step, answer);
     this.#delivered(step, answer);
     this.#loaded();
     this.#shown();
@@ -84,7 +95,15 @@ export class AnswerLaws {
     });
   }
 
+  /** The entry's part of its page, if d2 granted no more. */
+  #partOf(side: Fields, sizeBytes: number): boolean {
+    const part = SUB_PAGE_OFFERS.find(({ gref }) => gref === side['ref']);
+    const from = Number(side['off']);
+    return part === undefined || (from >= part.start && from + sizeBytes <= part.start + part.length);
+  }
   #offer(side: Fields): Offers[number] | undefined {
+    const part = SUB_PAGE_OFFERS.find(({ gref }) => gref === side['ref']);
+    if (part !== undefined && this.#context.d2.grants.version === 2) return [part.gref, part.frame, part.writable];
     return this.#offers.find(([gref]) => gref === side['ref']);
   }
   #mayCopy(side: Fields, writes: boolean, sizeBytes: number): string | undefined {
@@ -93,13 +112,42 @@ export class AnswerLaws {
     if (side['dom'] !== 'd2') return undefined;
     const offer = this.#offer(side);
     if (offer === undefined && side['ref'] === OWN_FRAME_GREF && this.#isPeers(OWN_FRAME_GREF)) return undefined;
-    return offer === undefined ? 'd2 never offered' : writes && !offer[2] ? 'd2 offered for reading' : undefined;
+    if (side['ref'] === TRANSITIVE.gref && this.#context.d2.grants.version === 2) return this.#mayPassOn(writes) ? undefined : 'd1 never offered to d2';
+    return offer === undefined ? 'd2 never offered' : writes && !offer[2] ? 'd2 offered for reading' : this.#partOf(side, sizeBytes) ? undefined : 'is more than d2 offered of that page';
+  }
+  /** What d2 has from d1, d1 may have back: as far as d1 offers it, or d2 is using it. */
+  #mayPassOn(writes: boolean): boolean {
+    const { hv, d1, d2 } = this.#context;
+    const at = entryMaddr(d1.grants, TRANSITIVE.sourceGref);
+    const flags = hv.machine.readU16(at);
+    const offered = (flags & GTF.typeMask) === GTF.permitAccess && hv.machine.readU16(at + 2) === d2.domId && !(writes && (flags & GTF.readOnly) !== 0);
+    return offered || d1.grants.active[TRANSITIVE.sourceGref] !== undefined;
   }
   /** Does the frame that the entry names belong to d2? */
   #isPeers(gref: number): boolean {
     const { hv, d2 } = this.#context;
-    return hv.frames.owner[hv.machine.readU32((d2.grants.sharedMfns[0] as number) * 4096 + gref * V1_ENTRY_BYTES + 4)] === d2.domId;
+    return hv.frames.owner[peerEntry(hv, d2, gref).frame] === d2.domId;
   }
+  // -- others ---------------------------------------------------------------------------------------
+
+  /** d1 controls nobody. What it may do with d2 it does by grants and ports, which name d2 elsewhere. */
+  #ofOthers(step: ScriptOp, answer: unknown): void {
+    const subject = step.op === 'mmu' || step.op === 'ext' ? step['fd'] : step['dom'];
+    const command = String(step['cmd'] ?? '');
+    if (subject !== 'd2' || (step.op === 'evt' && !SUBJECT_EVENTS.has(command))) return;
+    const first: unknown = Array.isArray(answer) ? answer[0] : typeof answer === 'object' ? (answer as { rc: unknown }).rc : answer;
+    // Reservations tell how many extents were done; grant operations answer in the structure.
+    const isDone = ANSWERED_INSIDE.has(step.op) ? (answer as readonly unknown[])[1] === 0 : step.op === 'mem' && COUNTING.has(command) ? first !== 0 : SUBJECTS.has(step.op) && Number(first) >= 0;
+    if (isDone) this.#report('others', `${step.op} ${command} for d2 was done: ${JSON.stringify(answer)}`);
+  }
+
+  #afterReset(step: ScriptOp, answer: unknown): void {
+    if (step.op !== 'evt' || step['cmd'] !== 'reset' || (answer as { rc: number }).rc !== 0) return;
+    const { events } = this.#context.d1;
+    const left = events.ports.findIndex(({ binding }, port) => port > 0 && binding.kind !== 'free');
+    if (left > 0 || events.fifo !== undefined) this.#report('reset', left > 0 ? `port ${left} is still ${events.ports[left]?.binding.kind}` : 'the FIFO ABI is still on');
+  }
+
   /** Machine address of a side, where d2's setup or the guest's own name says it. */
   #place(side: Fields): number | undefined {
     const name = side['ref'] === undefined ? String(side['frame']) : side['dom'] === 'd2' ? this.#offer(side)?.[1] : undefined;

@@ -136,15 +136,17 @@ const ext = (): DeedArbitrary =>
   single(fc.record({ op: fc.constant('ext'), req: fc.array(fc.tuple(EXT, anyFrame, anyFrame).map(([name, a, b]) => (name === 'invlpg_all' ? [name, 'v1'] : [name, a, b])), { minLength: 1, maxLength: 3 }) }));
 const ldt = (): DeedArbitrary => single(fc.tuple(virtual, oneOf(0, 1, 512, 513, 8192)).map(([va, entries]) => ({ op: 'ext', req: [['set_ldt', va, entries]] })));
 
+/** Segments of every ring and mode, gates, and what is Xen's alone. */
+const descriptorWord = oneOf('cf9b000000ffff', 'cf93000000ffff', 'af9b000000ffff', 'cffb000000ffff', 'ec0000000000', 'ec0000080000', 'ec1f00080000', 'ece000080000', '8c00e0080000', 'ffff8f00000001', '8900000000ff', '8200000000ff', '850000000000', 'ee0000e0080000', '8e0000080000', 'ffff92000000ffff', '800000000000');
 /** Descriptors in a frame, and the frame as part of the GDT. */
 const gdt = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(ownIndex, fc.option(oneOf('cf9b000000ffff', 'ec0000000000', 'ffff8f00000001', '8900000000ff', 'ee0000e0080000', 'ffff92000000ffff'), { nil: undefined }), oneOf(1, 16, 512, 600), fc.boolean()).map(([frame, desc, ents, again]) => [
+  fc.tuple(ownIndex, fc.option(descriptorWord, { nil: undefined }), oneOf(1, 16, 512, 600), fc.boolean()).map(([frame, desc, ents, again]) => [
     ...(desc === undefined ? [] : [{ op: 'wr', va: `v${frame}`, val: `raw:${desc}` }]),
     ...(shape === 'pv64' || !again ? [{ op: 'uvm', va: `v${frame}`, val: '0', fl: 2 }] : [readOnly(frame)]),
     { op: 'set_gdt', frames: [`f${frame}`, 'f5'], ents },
     ...(again ? [{ op: 'set_gdt', frames: ['gdt'], ents: 16 }] : []),
   ]);
-const descriptor = (): DeedArbitrary => single(fc.tuple(oneOf('gdt', 'f0', 'f1'), slot, oneOf('cf9b000000ffff', '8900000000ff', 'ec00e0080000', '0')).map(([frame, index, desc]) => ({ op: 'upd_desc', ptr: `${frame}[${index}]`, desc })));
+const descriptor = (): DeedArbitrary => single(fc.tuple(oneOf('gdt', 'f0', 'f1'), slot, fc.oneof(descriptorWord, fc.constant('0'))).map(([frame, index, desc]) => ({ op: 'upd_desc', ptr: `${frame}[${index}]`, desc })));
 
 const memory = (): DeedArbitrary =>
   fc.oneof(
@@ -314,6 +316,15 @@ const trespass = (): DeedArbitrary =>
     single(fc.tuple(ownFrame, oneOf(8, 9, 12, 16, 17, 18, 512)).map(([frame, ref]) => ({ op: 'gxfer', frame, dom: 'd2', ref }))),
     single(oneOf(1, 2).map((nr) => ({ op: 'gsetup', dom: 'd2', nr }))),
   ));
+/** d2's table is of version 2: parts of pages, and what it has from others. */
+const partly = (): DeedArbitrary =>
+  fc.tuple(fc.array(fc.tuple(oneOf(20, 20, 21, 21, 22, 23, 8), oneOf('read', 'write', 'map'), oneOf(0, 56, 64, 72, 184, 192, 4088), oneOf(8, 16, 128, 136), window), { minLength: 3, maxLength: 8 }), oneOf('1', '5', '0'), oneOf('d2', 'd2', 'd1')).map(([tries, flags, dom]) => [
+    { op: 'gset', ref: 1, flags, dom, frame: 'f4' }, { op: 'peer', do: 'upgrade' },
+    ...tries.map(([ref, how, off, len, at]): Step => {
+      const [theirs, own] = [{ ref, dom: 'd2', off }, { frame: 'f3', dom: 'self', off: 64 }];
+      return how === 'map' ? { op: 'gmap', req: [{ at, flags: off > 64 ? '6' : '2', ref, dom: 'd2' }] } : { op: 'gcopy', req: [how === 'read' ? { src: theirs, dst: own, len } : { src: own, dst: theirs, len }] };
+    }),
+  ]);
 const swap = (): DeedArbitrary => single(fc.tuple(gref, gref).map(([a, b]) => ({ op: 'gswap', a, b })));
 
 // -- events and the other domain --------------------------------------------------------------------
@@ -340,7 +351,7 @@ const DEEDS: Readonly<Record<string, { readonly family: Family; readonly make: (
   descriptor: { family: 'memory', make: descriptor }, memory: { family: 'memory', make: memory }, exchangeTo: { family: 'memory', make: exchangeTo }, stale: { family: 'memory', make: stale }, former: { family: 'memory', make: former }, throughLinear: { family: 'memory', make: throughLinear }, flushes: { family: 'memory', make: flushes }, absent: { family: 'memory', make: absent },
   emulated: { family: 'memory', make: emulated }, roots: { family: 'memory', make: roots }, ldtUse: { family: 'memory', make: ldtUse }, asOther: { family: 'memory', make: asOther }, sharedTable: { family: 'memory', make: sharedTable }, multi: { family: 'memory', make: multi },
   offer: { family: 'grants', make: offer }, map: { family: 'grants', make: map }, unmap: { family: 'grants', make: unmap }, mapAndUnmap: { family: 'grants', make: mapAndUnmap }, lend: { family: 'grants', make: lend }, replace: { family: 'grants', make: replace },
-  copy: { family: 'grants', make: copy }, transfer: { family: 'grants', make: transfer }, version: { family: 'grants', make: version }, swap: { family: 'grants', make: swap }, trespass: { family: 'grants', make: trespass }, crowd: { family: 'grants', make: crowd },
+  copy: { family: 'grants', make: copy }, transfer: { family: 'grants', make: transfer }, version: { family: 'grants', make: version }, swap: { family: 'grants', make: swap }, trespass: { family: 'grants', make: trespass }, partly: { family: 'grants', make: partly }, crowd: { family: 'grants', make: crowd },
   event: { family: 'events', make: event }, fifo: { family: 'events', make: fifo }, reuse: { family: 'events', make: reuse }, peer: { family: 'events', make: peer },
 };
 

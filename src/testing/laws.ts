@@ -22,7 +22,7 @@ import { allocFrames, type Hypervisor } from '../hypervisor/hypervisor.ts';
 import type { ConformContext, ScriptOp } from '../replay/conform-op.ts';
 import { ScriptCpu } from '../replay/script-cpu.ts';
 import { AnswerLaws, OWN_FRAME_GREF } from './answer-laws.ts';
-import { offerBaits, PEER_ENDED, PEER_FRAMES, revoked } from './steps.ts';
+import { offerBaits, peerEntry, PEER_ENDED, PEER_FRAMES, revoked } from './steps.ts';
 
 export interface Broken {
   readonly law: string;
@@ -230,11 +230,10 @@ export class Laws {
   #checkTransfer(mfn: number): void {
     const { hv, d2, notes } = this.#context;
     if (notes.has(PEER_ENDED)) return;
-    const at = (d2.grants.sharedMfns[0] as number) * 4096 + ACCEPTING_GREF * 8;
-    const [flags, frame] = [hv.machine.readU16(at), hv.machine.readU32(at + 4)];
+    const { flags, frame } = peerEntry(hv, d2, ACCEPTING_GREF);
     if (flags !== ACCEPTED || frame !== mfn || this.#transferred) this.#report('owners', `d2 was given ${name(mfn)}; where it waits for a frame, it says ${flags.toString(16)} and ${name(frame)}`);
     this.#transferred = true;
-    if (hv.machine.readU32((d2.grants.sharedMfns[0] as number) * 4096 + OWN_FRAME_GREF * 8 + 4) === mfn) this.#offered.set(mfn, { writable: true });
+    if (peerEntry(hv, d2, OWN_FRAME_GREF).frame === mfn) this.#offered.set(mfn, { writable: true });
   }
   #transferred = false;
 

@@ -4,9 +4,11 @@ import { HYPERCALL } from '../abi/hypercall-numbers.ts';
 import { destroyDomain } from '../hypervisor/destroy-domain.ts';
 import { setPending } from '../hypervisor/event-channels.ts';
 import { FRAME_TYPE } from '../hypervisor/frame-table.ts';
-import type { Vcpu } from '../hypervisor/domain.ts';
+import type { Domain, Vcpu } from '../hypervisor/domain.ts';
 import { entryCount, entryMaddr, GNTST, GTF } from '../hypervisor/grant-table.ts';
+import { setVersion } from '../hypervisor/grant-table-control.ts';
 import { completeUnmap, mapGrant, unmapGrant } from '../hypervisor/grant-table-map.ts';
+import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import { closePort } from '../hypervisor/hypercalls/event-channel.ts';
 import { mapLdtOnFault } from '../hypervisor/ldt.ts';
 import { putPageAndType } from '../hypervisor/page-types.ts';
@@ -99,6 +101,39 @@ export function offerBaits({ hv, d2 }: ConformContext, secretMfn: number): void 
   }
 }
 
+/** Parts of pages that d2 grants once its table is of version 2. */
+export const SUB_PAGE_OFFERS = [{ gref: 20, frame: 'foreign', writable: true, start: 64, length: 128 }, { gref: 21, frame: 'foreign1', writable: false, start: 64, length: 128 }] as const;
+
+/** d2's entry that passes on what d1 granted it. */
+export const TRANSITIVE = { gref: 23, sourceGref: 1 } as const;
+
+/** Flags and frame of an entry of d2's, in either version. */
+export function peerEntry({ machine }: Hypervisor, { grants }: Domain, gref: number): { readonly flags: number; readonly frame: number } {
+  const at = entryMaddr(grants, gref);
+  return { flags: machine.readU16(at), frame: machine.readU32(at + (grants.version === 1 ? 4 : 8)) };
+}
+
+/** d2 goes over to version 2 and offers the same as before, parts of pages, and what it has from d1 (transitive). */
+function upgrade(context: ConformContext): string {
+  const { hv, d2 } = context;
+  const before = Array.from({ length: 24 }, (_, gref) => ({ ...peerEntry(hv, d2, gref), domId: hv.machine.readU16(entryMaddr(d2.grants, gref) + 2) }));
+  const refusal = d2.grants.version === 2 ? 'EEXIST' : setVersion(hv, d2, 2);
+  if (refusal !== undefined) return refusal;
+  const offer = (gref: number, flags: number, domId: number, low: number, frame: number): void => {
+    const at = entryMaddr(d2.grants, gref);
+    hv.machine.writeU16(at, flags);
+    hv.machine.writeU16(at + 2, domId);
+    hv.machine.writeU32(at + 4, low);
+    hv.machine.writeU32(at + 8, frame);
+  };
+  before.forEach(({ flags, domId, frame }, gref) => offer(gref, flags, domId, 0, frame));
+  for (const { gref, frame, writable, start, length } of SUB_PAGE_OFFERS) offer(gref, GTF.permit_access | GTF.sub_page | (writable ? 0 : GTF.readonly), 1, start | (length << 16), peerMfns(context)[PEER_FRAMES.indexOf(frame)] as number);
+  // Its own grant by way of itself is none.
+  offer(22, GTF.transitive, 1, d2.domId, 8);
+  offer(TRANSITIVE.gref, GTF.transitive, 1, context.d1.domId, TRANSITIVE.sourceGref);
+  return 'ok';
+}
+
 /** Grants of d1's that d2 has mapped for a device, by handle. */
 const lent = (context: ConformContext): number[] => {
   const known = context.notes.get('peer.lent') as number[] | undefined;
@@ -106,7 +141,7 @@ const lent = (context: ConformContext): number[] => {
   return known ?? lent(context);
 };
 
-/** { do: 'close', port } | { do: 'revoke', ref } | { do: 'notify', port } | { do: 'map', ref, flags } | { do: 'unmap' } | { do: 'end' }. */
+/** { do: 'close', port } | { do: 'revoke', ref } | { do: 'notify', port } | { do: 'map', ref, flags } | { do: 'unmap' } | { do: 'upgrade' } | { do: 'end' }. */
 const peer: ConformOp = (context, op) => {
   const { hv, d2 } = context;
   if (context.notes.has(PEER_ENDED)) return 'gone';
@@ -142,6 +177,8 @@ const peer: ConformOp = (context, op) => {
       if (rest !== undefined) completeUnmap(hv, rest);
       return status;
     }
+    case 'upgrade':
+      return upgrade(context);
     case 'end':
       context.notes.set(PEER_ENDED, true);
       for (const mfn of peerMfns(context)) if (hv.frames.type[mfn] === FRAME_TYPE.writable) putPageAndType(hv, mfn);
