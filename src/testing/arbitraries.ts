@@ -74,7 +74,8 @@ const tree = (shape: AbiName): DeedArbitrary =>
 
 /** An upper entry that names a table of its own level. */
 const linear = (shape: AbiName): DeedArbitrary =>
-  fc.tuple(ownIndex, ownIndex, ownIndex, fc.integer({ min: 2, max: levelsOf(shape) }), oneOf('61', '65', '67', '63'), oneOf('chain', 'chain', 'last', 'first', 'both')).map(([a, b, c, level, flags, then]) => {
+  fc.tuple(ownIndex, ownIndex, ownIndex, fc.integer({ min: 2, max: levelsOf(shape) }), oneOf('61', '65', '67', '63'), oneOf('chain', 'chain', 'last', 'first', 'both')).map(([a, b, c, level, drawn, then]) => {
+    const flags = level === 3 && shape === 'xen3-pae' ? '1' : drawn;
     // A PAE root is none without an L2 of its own in slot 3.
     const slotThree = (root: number): readonly Step[] => (level === 3 && levelsOf(shape) === 3 ? [put(shape, root, 3, `f${6 + root}:1`), readOnly(6 + root)] : []);
     const steps: Step[] = [...slotThree(a), readOnly(a), { op: 'ext', req: [[`pin_l${level}`, `f${a}`]] }, ...slotThree(b), put(shape, b, 1, `f${a}:${flags}`), readOnly(b), { op: 'ext', req: [[`pin_l${level}`, `f${b}`]] }];
@@ -96,7 +97,11 @@ const liveEntry = (): DeedArbitrary =>
 /** A free slot of the live upper tables names a table: itself, its like, or one of the level below. */
 const liveTable = (): DeedArbitrary =>
   fc.tuple(oneOf('live_l2', 'live_l3', 'root'), fc.integer({ min: 3, max: 9 }), oneOf('live_l2', 'live_l3', 'root', 'scratch_l1', 'f0', 'f1'), fc.oneof(fc.array(TABLE_FLAGS, { minLength: 1, maxLength: 2 }), oneOf(['61', '63'], ['1', '67'])))
-    .map(([name, index, target, flags]) => flags.map((each) => ({ op: 'mmu', req: [['n', `${name}[${index}]`, `${target}:${each}`]] })));
+    .map(([name, index, other, flags]) => {
+      // Half of them are linear: the table itself.
+      const target = index % 2 === 0 ? name : other;
+      return flags.map((each) => ({ op: 'mmu', req: [['n', `${name}[${index}]`, `${target}:${each}`]] }));
+    });
 
 /** A table (or page) where it belongs, with one flag too many: each bit alone, since a rule may miss just that one. */
 const ODD_BITS = [1, 2, 3, 4, 5, 6, 7, 8, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63];
@@ -311,7 +316,7 @@ const trespass = (): DeedArbitrary =>
     })),
     single(fc.tuple(oneOf('secret', 'foreign'), ownFrame, fc.boolean(), oneOf(8, 13)).map(([frame, own, reads, ref]) => {
       const [theirs, mine, granted] = [{ frame, dom: 'd2', off: 0 }, { frame: own, dom: 'self', off: 64 }, { ref, dom: 'd2', off: 8 }];
-      return { op: 'gcopy', req: reads ? [{ src: theirs, dst: mine, len: 16 }, { src: granted, dst: mine, len: 8 }] : [{ src: mine, dst: theirs, len: 16 }] };
+      return { op: 'gcopy', req: reads ? [{ src: granted, dst: mine, len: 8 }, { src: theirs, dst: mine, len: 16 }] : [{ src: mine, dst: theirs, len: 16 }] };
     })),
     single(fc.tuple(ownFrame, oneOf(8, 9, 12, 16, 17, 18, 512)).map(([frame, ref]) => ({ op: 'gxfer', frame, dom: 'd2', ref }))),
     single(oneOf(1, 2).map((nr) => ({ op: 'gsetup', dom: 'd2', nr }))),
