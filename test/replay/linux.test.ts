@@ -85,6 +85,15 @@ describe.runIf(long)('to user space', () => {
     expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
   });
 
+  test('pings a second domain, which says that it answered', { timeout: TIMEOUT_MS }, async ({ skip }) => {
+    const missing = lacks('debian-linux', 'debian-linux-initramfs');
+    if (missing !== undefined) skip(missing);
+    const boot = await recordBoot('debian-linux-peer');
+    expect(boot.world.ended?.outcome).toBe('poweroff');
+    for (const words of ['ok      the second domain answers', 'ALL-OK', 'vif0: 3 pings answered']) expect(boot.console).toContain(words);
+    expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
+  });
+
   test('two kernels in one world, taking turns', { timeout: TIMEOUT_MS }, async ({ skip }) => {
     const missing = lacks(KERNEL, `${KERNEL}-initramfs`);
     if (missing !== undefined) skip(missing);
