@@ -7,13 +7,15 @@
 //   npx rexen replay min.rxr                                                   the few choices that it takes
 //
 // The disk xvda is there from the start: writes that are not waited for, and behind them a barrier over the
-// same pages, whose data must be what remains; then single pages, each flushed and read back. xvdb is plugged
+// same pages, whose data must be what remains; then single pages, each flushed and read back; in the end two reads
+// at once. xvdb is plugged
 // in while the guest starts, written, read back and unplugged. xvdc is unplugged again right after it was
 // plugged in. `src/abi/planted.ts` says what each mistake is.
 import { defineScenario } from '../../src/sim/scenario.ts';
 import type { DiskStep } from '../../src/guest/drivers/plan.ts';
 
 const onePage = (page: number, value: number): DiskStep[] => [{ do: 'write', page, pages: 1, value }, { do: 'flush' }, { do: 'check', page, pages: 1, value }];
+const twoReads: DiskStep[] = [{ do: 'check', page: 12, pages: 8, value: 2, ahead: true }, { do: 'check', page: 12, pages: 8, value: 2 }];
 const blank = { name: 'blank:1MiB' };
 
 export const scenario = defineScenario({
@@ -23,14 +25,14 @@ export const scenario = defineScenario({
     name: 'model', kernel: { name: 'model:paravirt' }, cmdline: '', memoryMib: 4,
     disks: [{ vdev: 'xvda', mode: 'w', image: blank }, { vdev: 'xvdb', mode: 'w', image: blank, plugged: false }, { vdev: 'xvdc', mode: 'w', image: blank, plugged: false }],
     model: {
-      guest: 'paravirt', backend: 'xen', paging: 'pae', program: [{ op: 'sleep', ns: 8_000_000 }],
+      guest: 'paravirt', backend: 'xen', paging: 'pae', program: [{ op: 'sleep', ns: 1_000_000 }],
       drivers: {
         disks: [
           {
             disk: 'xvda',
             steps: [
-              { do: 'write', page: 0, pages: 12, value: 1, ahead: true }, { do: 'write', page: 0, pages: 12, value: 2, barrier: true }, { do: 'check', page: 0, pages: 12, value: 2 },
-              ...onePage(3, 3), ...onePage(7, 4), ...onePage(11, 5), { do: 'sleep', ns: 4_000_000 }, { do: 'check', page: 4, pages: 3, value: 2 },
+              { do: 'write', page: 0, pages: 20, value: 1, ahead: true }, { do: 'write', page: 0, pages: 20, value: 2, barrier: true }, { do: 'check', page: 0, pages: 12, value: 2 },
+              ...onePage(3, 3), ...onePage(7, 4), ...onePage(11, 5), { do: 'sleep', ns: 4_000_000 }, ...twoReads, ...twoReads, ...twoReads,
             ],
           },
           { disk: 'xvdb', steps: [{ do: 'write', page: 0, pages: 8, value: 6 }, { do: 'flush' }, { do: 'check', page: 0, pages: 8, value: 6 }] },

@@ -12,7 +12,7 @@ type Steps = Readonly<Record<string, Readonly<Record<string, Check>>>>;
 const DISK_STEPS: Steps = {
   write: { page: count, pages: count, value: whole(0, 0xffff_ffff), barrier: isFlag, ahead: isFlag },
   flush: {},
-  check: { page: count, pages: count, value: whole(0, 0xffff_ffff) },
+  check: { page: count, pages: count, value: whole(0, 0xffff_ffff), ahead: isFlag },
   sleep: { ns: whole(0, 1e15) },
 };
 

@@ -20,10 +20,11 @@ export function* diskJob(machinery: Machinery, disk: Disk, job: DiskJob): Task {
   else yield* machinery.complain(`${job.disk}: ${problem}`);
 }
 
-/** A write that nobody has waited for yet, and its frames. */
+/** A transfer that nobody has waited for yet, its frames, and the pattern that they must have then. */
 interface Ahead {
   readonly transfer: Transfer;
   readonly pfns: readonly number[];
+  readonly value?: number;
 }
 
 function* steps(machinery: Machinery, disk: Disk, job: DiskJob, ahead: Ahead[]): Task<string | undefined> {
@@ -61,17 +62,24 @@ function* oneStep(machinery: Machinery, disk: Disk, step: DiskStep, ahead: Ahead
       });
     case 'check':
       return yield* inChunks(machinery, disk, step, function* (page, pfns) {
-        const problem = yield* moved(machinery, disk, BLKIF_OP.READ, page, pfns);
-        if (problem !== undefined) return problem;
-        for (let i = 0; i < pfns.length; i++) {
-          yield machinery.m.readWords(pfnToVaddr(pfns[i] as number), WORDS);
-          const { words } = machinery.m;
-          const at = patternPage(step.value, page + i).findIndex((word, index) => word !== words[index]);
-          if (at >= 0) return `page ${page + i} is not what was written, from byte ${at * 4} on`;
+        if (step.ahead === true) {
+          ahead.push({ transfer: disk.start(BLKIF_OP.READ, page, pfns), pfns, value: step.value });
+          machinery.wake();
+          return HELD;
         }
-        return undefined;
+        return (yield* moved(machinery, disk, BLKIF_OP.READ, page, pfns)) ?? (yield* compared(machinery, page, pfns, step.value));
       });
   }
+}
+
+function* compared(machinery: Machinery, page: number, pfns: readonly number[], value: number): Task<string | undefined> {
+  for (let i = 0; i < pfns.length; i++) {
+    yield machinery.m.readWords(pfnToVaddr(pfns[i] as number), WORDS);
+    const { words } = machinery.m;
+    const at = patternPage(value, page + i).findIndex((word, index) => word !== words[index]);
+    if (at >= 0) return `page ${page + i} is not what was written, from byte ${at * 4} on`;
+  }
+  return undefined;
 }
 
 /** `act` on so many pages at a time, with frames of the kernel's; undefined: all went well. */
@@ -109,11 +117,11 @@ function* ended(machinery: Machinery, transfer: Transfer): Task<string | undefin
   return came ? transfer.failure : NO_ANSWER;
 }
 
-/** The writes ahead have ended, and their frames are back. */
+/** The transfers ahead have ended, what was read is as it should be, and their frames are back. */
 function* awaitAll(machinery: Machinery, ahead: Ahead[]): Task<string | undefined> {
   let problem: string | undefined;
-  for (const { transfer, pfns } of ahead.splice(0)) {
-    const failure = yield* ended(machinery, transfer);
+  for (const { transfer, pfns, value } of ahead.splice(0)) {
+    const failure = (yield* ended(machinery, transfer)) ?? (value === undefined ? undefined : yield* compared(machinery, transfer.page, pfns, value));
     if (failure !== NO_ANSWER) for (const pfn of pfns) machinery.kernel.frames.put(pfn);
     problem ??= failure;
   }

@@ -4,13 +4,13 @@
 export type DiskStep =
   /**
    * Pages (4 KiB) from `page` on get the pattern of `value`. `barrier`: everything before is on the disk first, everything
-   * after later. `ahead`: the next step does not wait for it; the first one that is waited for waits for all before it.
+   * after later. `ahead`: the next step does not wait for it; the first one that is waited for then waits for all before it.
    */
   | { readonly do: 'write'; readonly page: number; readonly pages: number; readonly value: number; readonly barrier?: boolean; readonly ahead?: boolean }
   /** What was written is on the disk when it is over. */
   | { readonly do: 'flush' }
-  /** Pages must hold the pattern of `value`. */
-  | { readonly do: 'check'; readonly page: number; readonly pages: number; readonly value: number }
+  /** Pages must hold the pattern of `value`. `ahead`: as for writes; they are looked at when they are waited for. */
+  | { readonly do: 'check'; readonly page: number; readonly pages: number; readonly value: number; readonly ahead?: boolean }
   | { readonly do: 'sleep'; readonly ns: number };
 
 export interface DiskJob {
