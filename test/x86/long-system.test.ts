@@ -73,8 +73,8 @@ describe('gates', () => {
     expect([cpu.rip(), cpu.cpl(), cpu.segment(2).selector]).toEqual([HANDLER + 1, 0, 0]);
     const top = STACK - 48;
     expect(cpu.reg64(4)).toBe(bits(TOP + top));
-    expect([0, 1, 2, 3, 4, 5].map((i) => peek(top + 8 * i))).toEqual([0n, bits(TOP + CODE + 0x100), BigInt(USER.code), 0x247n, bits(TOP + 0x18008), BigInt(USER.data)]);
-    // An interrupt gate: IF is off.
+    expect([0, 1, 2, 3, 4, 5].map((i) => peek(top + 8 * i))).toEqual([0n, bits(TOP + CODE + 0x100), BigInt(USER.code), 0x10247n, bits(TOP + 0x18008), BigInt(USER.data)]);
+    // A fault: RF is set in what is saved. An interrupt gate: IF is off.
     expect(cpu.eflags() & 0x200).toBe(0);
   });
   test('within ring 0 the stack is aligned to 16 and still holds SS and RSP; IST takes another one', () => {
