@@ -51,7 +51,7 @@ export function storeImage(name: string, bytes: Uint8Array, origin: string): Sto
   return stored;
 }
 
-function writeWhole(path: string, content: Uint8Array | string): void {
+export function writeWhole(path: string, content: Uint8Array | string): void {
   const partial = `${path}.${process.pid}.partial`;
   writeFileSync(partial, content);
   renameSync(partial, path);

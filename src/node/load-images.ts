@@ -10,7 +10,7 @@ import { modelKernelImage } from '../sim/model/model-image.ts';
 import type { ImageRef, WorldSpec } from '../sim/spec.ts';
 import { loggedDisk, openDiskImage, type DiskImage } from './disk-image.ts';
 import { resolveImage } from './image-store.ts';
-import { unwrapKernel } from './unwrap-kernel.ts';
+import { unpackedKernel } from './unpacked-kernels.ts';
 
 export interface LoadedImages {
   readonly domains: readonly DomainImages[];
@@ -90,7 +90,7 @@ export async function loadImages(spec: WorldSpec, source: ImageSource = HOST_IMA
       domains.push({ kernel: modelKernelImage(domain.model), ramdisk: undefined, disks: opened });
       continue;
     }
-    const kernel = parseKernel(await unwrapKernel(await load(name), name));
+    const kernel = parseKernel(await unpackedKernel(await load(name), name));
     if ('problem' in kernel) throw new UsageError(`${name} ${kernel.problem}`);
     domains.push({ kernel, ramdisk: domain.ramdisk === undefined ? undefined : await load(domain.ramdisk.name), disks: opened });
   }
