@@ -68,10 +68,10 @@ export function buildWorld(options: WorldOptions): World {
   return world;
 }
 
-/** Per-frame tables, and a processor's state, TLB and jump cache. */
+/** Per-frame tables, and a processor's state, TLB, jump cache and block programs. What is not used costs nothing. */
 function arenaBytes(frameCount: number, cpus: number): number {
   const WASM_PAGE = 65536;
-  return Math.ceil((frameCount * 40 + cpus * 2 * 1024 * 1024 + 8 * 1024 * 1024) / WASM_PAGE) * WASM_PAGE;
+  return Math.ceil((frameCount * 40 + cpus * 30 * 1024 * 1024 + 8 * 1024 * 1024) / WASM_PAGE) * WASM_PAGE;
 }
 
 function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: number, index: number, name: string): void {

@@ -3,7 +3,7 @@
 //
 // Programs repeat themselves: six of seven instructions that are not relative branches have the same
 // bytes as another one. Those share one entry, found by walking a tree over the bytes, without decoding.
-import { cpuidFeatures, decode, type Insn } from './decode.ts';
+import { cpuidFeatures, decode, MAX_INSN_BYTES, type Insn } from './decode.ts';
 import { compile, newTemps, type Done, type Evaluator } from './evaluate.ts';
 import { lower, lowerMissing, type Lowered } from './lower.ts';
 import { loweringMode, modeBits, type ModeKey } from './mode.ts';
@@ -53,6 +53,7 @@ const TOO_LONG: Entry = { kind: 'tooLong' };
 /** By instruction bytes. No instruction is the beginning of another one. */
 type Tree = Map<number, Tree | InsnEntry>;
 const MAX_SHARED = 200_000;
+const MOST_MADE = 0xf000;
 
 export class CodeCache {
   readonly #evaluator: Evaluator;
@@ -77,9 +78,14 @@ export class CodeCache {
     return page;
   }
 
-  /** True if something was there. */
-  drop(mfn: number): boolean {
-    return this.#pages.delete(mfn);
+  /** Drops what was made from these bytes of the frame. True if whole pages went. */
+  drop(mfn: number, from: number, to: number): boolean {
+    if (from === 0 && to === 4096) return this.#pages.delete(mfn);
+    const list = this.#pages.get(mfn) ?? [];
+    // What was dropped still has its place in `made`, and places have 16 bits.
+    if (list.some((page) => page.made.length > MOST_MADE)) return this.#pages.delete(mfn);
+    for (const page of list) page.index.fill(0, Math.max(0, from - MAX_INSN_BYTES + 1), to);
+    return false;
   }
   clear(): void {
     this.#pages.clear();

@@ -2,7 +2,7 @@
 // A function answers false (or NaN for an address or a value) with core.fault set when the access faults.
 import { fromHalves, highHalf, inCanonicalRange, isCanonical, pageOf } from './address.ts';
 import { noteAccess } from './breakpoints.ts';
-import { codeChanged, hitsCode } from './code-frames.ts';
+import { codeStored } from './code-frames.ts';
 import { ACCESS, UNUSABLE, type Core } from './core.ts';
 import { VECTOR } from './exit.ts';
 import { isFlat, MODE } from './mode.ts';
@@ -151,7 +151,7 @@ export function reportCode(core: Core, linear: number, sizeBytes: number): void 
   const { machine } = core;
   const maddr = linear - machine.ramBase;
   if (maddr < 0 || maddr >>> 12 >= machine.frameCount) return;
-  if (hitsCode(machine, maddr, sizeBytes)) codeChanged(machine, maddr >>> 12);
+  codeStored(machine, maddr, sizeBytes);
 }
 
 /** Eight bytes: the low word, and the high one in `pairHigh`; NaN on a fault. */

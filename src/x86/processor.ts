@@ -391,9 +391,9 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
 
   // -- the translator ------------------------------------------------------------------------------
 
-  codeChanged(mfn: number): void {
-    if (this.#cache.drop(mfn)) this.#page = undefined;
-    this.#translator?.invalidate(mfn);
+  codeChanged(mfn: number, from: number, to: number): void {
+    if (this.#cache.drop(mfn, from, to)) this.#page = undefined;
+    this.#translator?.invalidate(mfn, from, to);
   }
   dropWritePaths(mfn: number): void {
     dropWriteTags(this.core, mfn);

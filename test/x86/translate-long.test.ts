@@ -33,6 +33,34 @@ const snapshot = ({ machine, cpu }: Side, exit: CpuExit) => ({
   fetch: `${cpu.core.get32(STATE.fetchVpn + 4).toString(16)}:${cpu.core.get32(STATE.fetchVpn).toString(16)}`,
 });
 
+describe('64-bit code that changes', () => {
+  test.each(['evaluate', 'interpret', 'translate', 'auto'] as const)('is seen at once, and what stands beside it goes on (%s)', (tier) => {
+    const { machine, cpu } = longMachine({ tier, user: false });
+    const at = LAYOUT.code;
+    const code = 'ffc1 ffc0 90 ebf9'.replaceAll(' ', ''); // inc ecx; inc eax; nop; jmp
+    machine.writeBytes(at, Buffer.from(code, 'hex'));
+    cpu.setRip(at + TOP);
+    for (let i = 0; i < 50; i++) cpu.run(40);
+    expect([cpu.reg(1), cpu.reg(0)]).toEqual([500, 500]);
+    // A store of the guest's own, elsewhere: mov byte [at + 3], 0xc8 (dec eax); jmp at.
+    const patch = Buffer.alloc(13);
+    patch.set([0xc6, 0x05], 0);
+    patch.writeInt32LE(3 - (0x100 + 7), 2);
+    patch[6] = 0xc8;
+    patch.set([0xe9], 7);
+    patch.writeInt32LE(-(0x100 + 12), 8);
+    machine.writeBytes(at + 0x100, patch.subarray(0, 12));
+    cpu.setRip(at + 0x100 + TOP);
+    cpu.run(2);
+    for (let i = 0; i < 50; i++) cpu.run(40);
+    expect([cpu.reg(1), cpu.reg(0)]).toEqual([1000, 0]);
+    // And from outside.
+    machine.writeU8(at + 1, 0xc9);
+    for (let i = 0; i < 50; i++) cpu.run(40);
+    expect([cpu.reg(1), cpu.reg(0)]).toEqual([500, (-500) >>> 0]);
+  });
+});
+
 describe.each(['translate', 'interpret', 'auto'] as const)('evaluated 64-bit code and code with the tier set to %s', (tier) => {
   test.each([['at supervisor level', false, 0], ['at user level, switching tables', true, 0], ['with vectors, at user level', true, 60]] as const)('agree on random programs %s, cut anywhere', { timeout: 120_000 }, (_, user, simd) => {
     let insns = 0;

@@ -5,14 +5,14 @@
 //      the budget does not cover the block          -> short (the evaluator's)
 //      operations, each found by its number, until one of them returns
 //
-//    program:  executions left i32 | instructions u32 | executions granted u32 | - | operations
+//    program:  executions left i32 | instructions u32 | executions granted u32 | bytes of code u32 | operations
 //
 // A block pays for all its instructions before the first; who leaves in the middle gives the rest back.
 import { STATE } from '../state-layout.ts';
 import { CodeBuffer, OP, TYPE } from '../translate/code-buffer.ts';
 import { ENDED, LOCAL, OPERATIONS, type OperationPlaces } from './operations.ts';
 
-export const PROGRAM = { left: 0, insns: 4, granted: 8, operations: 16 } as const;
+export const PROGRAM = { left: 0, insns: 4, granted: 8, codeBytes: 12, operations: 16 } as const;
 
 export interface InterpreterPlaces extends Omit<OperationPlaces, 'bail'> {
   /** Linear address of a u64: instructions that were performed here. */

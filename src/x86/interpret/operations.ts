@@ -185,7 +185,7 @@ const returns = (c: CodeBuffer, result: number): void => {
   c.byte(OP.return);
 };
 
-const SPECIAL: Readonly<Record<string, Operation>> = {
+const SPECIALS = {
   /** rip's low half | instructions of the block from here on: where the evaluator takes over, if one of the next operations says so. */
   insn: {
     words: 3,
@@ -333,12 +333,12 @@ const SPECIAL: Readonly<Record<string, Operation>> = {
   copy64: copy(OP.i64_load, true),
   merge8: merge(OP.i32_store8),
   merge16: merge(OP.i32_store16),
-};
+} as const satisfies Readonly<Record<string, Operation>>;
 
 const resizeName = (tag: 'zext' | 'sext' | 'trunc', from: Width, to: Width): string => `${tag} ${from} ${to}`;
 
 function* allOperations(): Generator<[string, Operation]> {
-  yield* Object.entries(SPECIAL);
+  yield* Object.entries(SPECIALS);
   for (const width of WIDTHS) {
     for (const op of BIN) yield [`${op} ${width}`, operator({ tag: 'bin', op, width, a: temp(width, 0), b: temp(width, 1) }, width, [width, width])];
     for (const op of UN) yield [`${op} ${width}`, operator({ tag: 'un', op, width, a: temp(width, 0) }, width, [width])];
@@ -373,7 +373,7 @@ export const OPERATIONS: Operation[] = [];
     NUMBER_OF.set(name, number);
   }
 }
-export function numberOf(name: string): number {
+function numberOf(name: string): number {
   const found = NUMBER_OF.get(name);
   assert(found !== undefined, () => `there is no operation ${name}`);
   return found;
@@ -387,6 +387,11 @@ function byWidth<Name extends string>(names: readonly Name[], widths: readonly W
   });
   return Object.fromEntries(rows) as Record<Name, number[]>;
 }
+export const SPECIAL = {
+  ...(Object.fromEntries(Object.keys(SPECIALS).map((name) => [name, numberOf(name)])) as Readonly<Record<keyof typeof SPECIALS, number>>),
+  select32: numberOf('select 32'),
+  select64: numberOf('select 64'),
+};
 export const OPERATOR = { ...byWidth(BIN), ...byWidth(UN), ...byWidth(CMP) };
 export const ACCESS = byWidth(['load', 'loadForWrite', 'store', 'probe'], MEMORY_WIDTHS);
 /** By 128 * width before + width after. */

@@ -9,6 +9,7 @@
 import { assert } from '../../base/assert.ts';
 import type { MachineMemory } from '../../machine/memory.ts';
 import { highHalf, inCanonicalRange, pageOf } from '../address.ts';
+import { MAX_INSN_BYTES } from '../decode.ts';
 import { and, bit, constant, or, shl, widthOf, zext } from '../expr.ts';
 import { EFLAGS, FLAG_BIT, flagOpCode, STATUS_MASK } from '../flags.ts';
 import type { Expr, MemRef, StatusFlag, Stmt, Width } from '../ir.ts';
@@ -18,10 +19,10 @@ import { knownAfter } from '../translate/flag-flow.ts';
 import { IMAGE_OP, type KnownFlags, sameKnown } from '../translate/statement.ts';
 import { condOf, flagOf, OPERAND } from './flag-values.ts';
 import { PROGRAM } from './interpreter.ts';
-import { ACCESS, numberOf, OPERATOR, RESIZE } from './operations.ts';
+import { ACCESS, OPERATOR, RESIZE, SPECIAL } from './operations.ts';
 
-/** Of a machine with a small arena, a quarter of what is left. */
-const ARENA_BYTES = 12 * 1024 * 1024;
+/** Debian's boot needs some 20 MiB. Of a machine with a small arena, half of what is left. */
+const ARENA_BYTES = 24 * 1024 * 1024;
 const MAX_BLOCK_INSNS = 40;
 /** Words that a block may need at most; the arena is renewed when less is left. */
 const MAX_BLOCK_WORDS = 16384;
@@ -29,12 +30,6 @@ const TEMPS = 64;
 const SCRATCH = 192;
 /** Temporaries of ours, above those of instructions: whatever is in a cell already. */
 const FIRST_PSEUDO = 1000;
-const SPECIAL = {
-  insn: numberOf('insn'), bailIf: numberOf('bailIf'), canonical: numberOf('canonical'), unless: numberOf('unless'), flags: numberOf('flags'), image: numberOf('image'),
-  goto: numberOf('goto'), branch: numberOf('branch'), jump: numberOf('jump'), stop: numberOf('stop'), read8: numberOf('read8'), read16: numberOf('read16'),
-  copy32: numberOf('copy32'), copy64: numberOf('copy64'), merge8: numberOf('merge8'), merge16: numberOf('merge16'), select32: numberOf('select 32'), select64: numberOf('select 64'),
-} as const;
-
 /** The instruction has no operations here. */
 class Unsupported extends Error {}
 const UNSUPPORTED = new Unsupported('the evaluator performs it');
@@ -68,7 +63,7 @@ export class ProgramMaker {
   constructor(machine: MachineMemory, stateBase: number) {
     this.#u32 = machine.u32;
     this.#stateBase = stateBase;
-    const sizeBytes = Math.min(ARENA_BYTES, (machine.arenaLeftBytes >>> 2) & ~63);
+    const sizeBytes = Math.min(ARENA_BYTES, (machine.arenaLeftBytes >>> 1) & ~63);
     const base = machine.reserve(sizeBytes, 64);
     this.counter = base;
     this.#tempBase = base + 64;
@@ -97,6 +92,10 @@ export class ProgramMaker {
   /** Executions that were granted last. */
   grantedTo(program: number): number {
     return this.#u32[(program + PROGRAM.granted) >>> 2] as number;
+  }
+  /** Bytes of code that it was made from; of none (0), the instruction that has no program. */
+  codeBytes(program: number): number {
+    return program === 0 ? MAX_INSN_BYTES : (this.#u32[(program + PROGRAM.codeBytes) >>> 2] as number);
   }
   grant(program: number, executions: number): void {
     this.#u32[(program + PROGRAM.left) >>> 2] = executions;
@@ -135,6 +134,7 @@ export class ProgramMaker {
     for (let i = 0; i < markers.length; i += 2) this.#u32[markers[i] as number] = insns - (markers[i + 1] as number);
     assert(this.#next - head < MAX_BLOCK_WORDS, () => `a block of ${this.#next - head} words`);
     this.#u32[head + (PROGRAM.insns >> 2)] = insns;
+    this.#u32[head + (PROGRAM.codeBytes >> 2)] = vaddr - rip;
     this.grant(4 * head, granted);
     return 4 * head;
   }

@@ -10,6 +10,7 @@ import { assert } from '../../base/assert.ts';
 import { fromHalves, isCanonical, pageOf as addressPage } from '../address.ts';
 import { ProgramMaker } from '../interpret/program.ts';
 import type { Lowered } from '../lower.ts';
+import { MAX_INSN_BYTES } from '../decode.ts';
 import { EFLAGS } from '../flags.ts';
 import { STATE } from '../state-layout.ts';
 import { TLB } from '../tlb-layout.ts';
@@ -32,8 +33,8 @@ export interface Translator {
    * may go on, or up to the next block boundary. `inMiddle`: no block may begin here, so this only looks for what is there.
    */
   step(inMiddle: boolean): Step;
-  /** The frame's bytes changed: what was made from them is void. */
-  invalidate(mfn: number): void;
+  /** These bytes of the frame change: what was made from them is void. */
+  invalidate(mfn: number, from: number, to: number): void;
   /** Forgets everything (a restored checkpoint, another machine). */
   reset(): void;
   readonly counters: TranslatorCounters;
@@ -67,6 +68,8 @@ interface PageFunction {
   readonly slot: number;
   /** By label. */
   readonly entries: readonly number[];
+  /** Offsets in the page of what it was made from: from, to, from, to ... */
+  readonly bytes: readonly number[];
   /** Starts of its blocks; each with the head of the innermost loop around it, or itself. */
   readonly starts: ReadonlyMap<number, number>;
 }
@@ -289,7 +292,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       if (region === undefined) break;
       const { slot, body, loopHeads } = emit(page, region);
       const vaddrOf = (node: number): number => (region.blocks[node] as Block).vaddr;
-      const fn: PageFunction = { slot, entries: region.entries.map(vaddrOf), starts: new Map(region.blocks.map(({ vaddr }, node) => [vaddr, vaddrOf(loopHeads[node] as number)])) };
+      const fn: PageFunction = { slot, entries: region.entries.map(vaddrOf), bytes: bytesOf(region), starts: new Map(region.blocks.map(({ vaddr }, node) => [vaddr, vaddrOf(loopHeads[node] as number)])) };
       page.functions.push(fn);
       fn.entries.forEach((vaddr, label) => page.entryOf.set(vaddr, { fn, label }));
       for (const start of fn.starts.keys()) page.heat[start & 0xfff] = lukewarm;
@@ -374,9 +377,13 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     fillJumpCache(page, rip, PROGRAM_SLOT, program);
     return true;
   }
-  function forgetPrograms(page: CodePage): void {
-    for (const rip of page.programs.keys()) jumps.forget(rip, PROGRAM_SLOT);
-    page.programs.clear();
+  function forgetPrograms(page: CodePage, from = 0, to = 4096): void {
+    for (const [rip, program] of page.programs) {
+      const start = rip & 0xfff;
+      if (start >= to || start + (programs as ProgramMaker).codeBytes(program) <= from) continue;
+      jumps.forget(rip, PROGRAM_SLOT);
+      page.programs.delete(rip);
+    }
   }
 
   /** The entry at rip was reached from outside very often: are its partners in the same page? */
@@ -423,26 +430,31 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     return STEP.ran;
   }
 
-  function invalidate(mfn: number): void {
+  function invalidate(mfn: number, from: number, to: number): void {
+    const whole = from === 0 && to === 4096;
     let any = false;
-    const drop = (page: CodePage): void => {
-      any ||= page.functions.length > 0;
-      for (const fn of page.functions) forget(page, fn);
-      page.functions = [];
-      forgetPrograms(page);
-      page.heat.fill(0);
-      page.waiting.clear();
-      page.sticky.clear();
-      pending = pending.filter((one) => one.page !== page);
+    const drop = (page: CodePage, hit: (fn: PageFunction) => boolean): void => {
+      const gone = page.functions.filter(hit);
+      if (gone.length === 0) return;
+      any = true;
+      for (const fn of gone) forget(page, fn);
+      page.functions = page.functions.filter((fn) => !gone.includes(fn));
     };
-    for (const page of pages.get(mfn) ?? []) drop(page);
-    pages.delete(mfn);
-    for (const page of reachingInto.get(mfn) ?? []) drop(page);
-    reachingInto.delete(mfn);
+    for (const page of pages.get(mfn) ?? []) {
+      drop(page, (fn) => whole || fn.bytes.some((start, i) => i % 2 === 0 && start < to && (fn.bytes[i + 1] as number) > from));
+      forgetPrograms(page, from, to);
+      if (whole) pending = pending.filter((one) => one.page !== page);
+    }
+    if (whole) pages.delete(mfn);
+    // Instructions that begin in the page before.
+    if (from < MAX_INSN_BYTES) {
+      for (const page of reachingInto.get(mfn) ?? []) drop(page, () => true);
+      reachingInto.delete(mfn);
+    }
     lastPage = undefined;
     if (any) {
       counters.invalidated++;
-      thrown.set(mfn, (thrown.get(mfn) ?? 0) + 1);
+      thrown.set(mfn, (thrown.get(mfn) ?? 0) + (whole ? 1 : 0.25));
     }
   }
 
@@ -462,4 +474,12 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   }
 
   return { step, invalidate, reset, counters, interpretedInsns: () => programs?.performedInsns ?? 0 };
+}
+
+function bytesOf(region: Region): number[] {
+  return region.blocks.flatMap(({ vaddr, insns }) => {
+    const last = insns[insns.length - 1] as (typeof insns)[number];
+    const start = vaddr & 0xfff;
+    return [start, start + (last.vaddr - vaddr) + last.lowered.lengthBytes];
+  });
 }
