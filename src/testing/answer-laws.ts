@@ -50,12 +50,15 @@ const list = (step: ScriptOp): readonly Fields[] => step['req'] as readonly Fiel
 
 export class AnswerLaws {
   readonly #context: ConformContext;
+  /** Of the start: names may come to mean other frames. */
+  readonly #firstTableMfn: number;
   readonly #offers: Offers;
   readonly #report: Report;
   #pendingBefore: Uint8Array;
 
   constructor(context: ConformContext, offers: Offers, report: Report) {
     this.#context = context;
+    this.#firstTableMfn = context.vcpu.guestTableMfn;
     this.#offers = offers;
     this.#report = report;
     this.#pendingBefore = this.#pending(context.d1);
@@ -233,9 +236,9 @@ export class AnswerLaws {
 
   /** The processor's CR3 and the vCPU's base pointer are one; zero: still the tables of the start. */
   #loaded(): void {
-    const { vcpu, mfns } = this.#context;
+    const { vcpu } = this.#context;
     const cr3 = vcpu.cpu?.cr(3) ?? 0;
-    if (!(cr3 === 0 && vcpu.guestTableMfn === mfns.get('root')) && cr3 !== vcpu.guestTableMfn * 4096) this.#report('loaded', `the processor walks ${cr3.toString(16)}; the vCPU is counted for mfn ${vcpu.guestTableMfn.toString(16)}`);
+    if (!(cr3 === 0 && vcpu.guestTableMfn === this.#firstTableMfn) && cr3 !== vcpu.guestTableMfn * 4096) this.#report('loaded', `the processor walks ${cr3.toString(16)}; the vCPU is counted for mfn ${vcpu.guestTableMfn.toString(16)}`);
   }
 
   // -- events -------------------------------------------------------------------------------------
