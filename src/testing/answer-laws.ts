@@ -36,6 +36,7 @@ const WATCHED_GREFS = 24;
 export const OWN_FRAME_GREF = 14;
 const INVLPG = 2;
 const TLB_FLUSH = 1;
+const ALL_VCPUS = 4;
 const PRESENT_AND_RW = 3;
 const ACCESSED_DIRTY = 0x60;
 
@@ -50,17 +51,17 @@ const list = (step: ScriptOp): readonly Fields[] => step['req'] as readonly Fiel
 
 export class AnswerLaws {
   readonly #context: ConformContext;
-  /** Of the start: names may come to mean other frames. */
-  readonly #firstTableMfn: number;
   readonly #offers: Offers;
   readonly #report: Report;
+  /** The base of the start; a program may give its name to another frame. */
+  readonly #firstRootMfn: number;
   #pendingBefore: Uint8Array;
 
   constructor(context: ConformContext, offers: Offers, report: Report) {
     this.#context = context;
-    this.#firstTableMfn = context.vcpu.guestTableMfn;
     this.#offers = offers;
     this.#report = report;
+    this.#firstRootMfn = context.vcpu.guestTableMfn;
     this.#pendingBefore = this.#pending(context.d1);
   }
 
@@ -187,6 +188,8 @@ export class AnswerLaws {
 
   #updated(step: ScriptOp): void {
     const flags = Number(step['fl']);
+    // Another number is the address of a bitmap of vCPUs, which may name none.
+    if (flags - (flags & 3) !== 0 && flags - (flags & 3) !== ALL_VCPUS) return;
     const page = Math.floor(this.#context.vaddr(String(step['va'])) / 4096);
     if ((flags & 3) === INVLPG) this.#expectFlushed('behind an update that asked for it to go', page);
     if ((flags & 3) === TLB_FLUSH) this.#expectFlushed('behind an update that asked for a flush');
@@ -217,10 +220,11 @@ export class AnswerLaws {
     }
   }
 
-  #extended(step: ScriptOp, [rc]: readonly [number, number | null]): void {
+  #extended(step: ScriptOp, [rc, done]: readonly [number, number | null]): void {
     const elements = step['req'] as readonly (readonly [string, ...string[]])[];
     const [name, first, second] = elements.at(-1) ?? [''];
-    if (rc !== 0) return;
+    // The translation layer may leave the last element out and say nothing of it.
+    if (rc !== 0 || done !== elements.length) return;
     if (name === 'tlb_flush_local' || name === 'tlb_flush_all' || name === 'new_baseptr') this.#expectFlushed(`behind ${name}`);
     const { vcpu } = this.#context;
     if (name === 'new_baseptr' && vcpu.guestTableMfn !== this.#context.frame(String(first))) this.#report('loaded', `${String(first)} was to be the base and is not`);
@@ -238,7 +242,7 @@ export class AnswerLaws {
   #loaded(): void {
     const { vcpu } = this.#context;
     const cr3 = vcpu.cpu?.cr(3) ?? 0;
-    if (!(cr3 === 0 && vcpu.guestTableMfn === this.#firstTableMfn) && cr3 !== vcpu.guestTableMfn * 4096) this.#report('loaded', `the processor walks ${cr3.toString(16)}; the vCPU is counted for mfn ${vcpu.guestTableMfn.toString(16)}`);
+    if (!(cr3 === 0 && vcpu.guestTableMfn === this.#firstRootMfn) && cr3 !== vcpu.guestTableMfn * 4096) this.#report('loaded', `the processor walks ${cr3.toString(16)}; the vCPU is counted for mfn ${vcpu.guestTableMfn.toString(16)}`);
   }
 
   // -- events -------------------------------------------------------------------------------------

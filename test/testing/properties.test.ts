@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../src/base/assert.ts';
 import { RECORDED_GRANT_RULES } from '../../src/hypervisor/grant-rules.ts';
 import { PAGE_RULES } from '../../src/hypervisor/pte-rules.ts';
-import { answerCode, assertInvariants, assertProperty, checkProperty, failureText, operationCount, parseProgram, play, Player, programs, programText, PROPERTIES, propertyByName, SHAPES, smallest, type Property, type Step } from '../../src/testing/index.ts';
+import { answerCode, assertInvariants, assertProperty, checkProperty, failureText, operationCount, parseProgram, play, Player, programs, programText, PROPERTIES, propertyByName, SHAPES, smallest, type Program, type Property, type Step } from '../../src/testing/index.ts';
 
 const RUNS = process.env['REXEN_DEPTH'] === 'long' ? 50_000 : 400;
 const named = (name: string): Property => propertyByName(name) as Property;
@@ -43,6 +43,14 @@ describe('the shipped properties', () => {
       { op: 'gmap', req: [{ at: 'w0', flags: '2', ref: 14, dom: 'd2' }] },
     ];
     expect(play({ shape, preempt: 0, steps })).toBeUndefined();
+  });
+
+  test.each<readonly [string, Program]>([
+    ['the name of the root goes to another frame', { shape: 'xen3-pae', preempt: 0, steps: [{ op: 'mem', cmd: 'increase', frames: ['root'] }] }],
+    ['a flush is asked for on the vCPUs of an empty bitmap', { shape: 'pv64', preempt: 0, steps: [{ op: 'wr', va: 'v1+758', val: '0' }, { op: 'mmu', req: [['p', 'live_l1[0]', 'f1:67']] }, { op: 'uvm', va: 'v4', val: 'f4:61', fl: 9 }] }],
+    ['the last element goes unheard behind an interrupted one', { shape: 'pv32pae', preempt: 1, steps: [{ op: 'mem', cmd: 'increase', frames: ['f5'] }, { op: 'ext', req: [['pin_l2', 'f5'], ['unpin', 'f5'], ['new_user_baseptr', 'f2']] }] }],
+  ])('%s: no law speaks', (_what, program) => {
+    expect(play(program)).toBeUndefined();
   });
 
   test.each(SHAPES)('%s: the second page of an LDT may be touched before its first', (shape) => {
