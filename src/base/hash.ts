@@ -38,6 +38,8 @@ export function bytesToHex(bytes: Uint8Array): string {
   for (const byte of bytes) text += HEX[byte] as string;
   return text;
 }
+/** Of pairs of hexadecimal digits. */
+export const hexToBytes = (hex: string): Uint8Array => Uint8Array.from({ length: hex.length / 2 }, (_, at) => Number.parseInt(hex.slice(2 * at, 2 * at + 2), 16));
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }

@@ -13,8 +13,9 @@ const LIVE_POLL_MS = 20;
 
 export interface DriveOptions {
   readonly live?: LiveInput;
-  /** Instructions between two calls of onSlice, at most. */
+  /** Instructions and events between two calls of onSlice, at most. */
   readonly sliceInsns?: number;
+  readonly sliceEvents?: number;
   readonly onSlice?: () => void;
 }
 
@@ -24,7 +25,7 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 /** Resolves when the world has ended. SIGINT ends it through `live` when there is one. */
 export async function drive(world: World, options: DriveOptions): Promise<{ outcome: Outcome; text: string }> {
   for (;;) {
-    const result = world.advance(Math.min(options.live === undefined ? SLICE_INSNS : LIVE_SLICE_INSNS, options.sliceInsns ?? Infinity), world.eventCount + SLICE_EVENTS);
+    const result = world.advance(Math.min(options.live === undefined ? SLICE_INSNS : LIVE_SLICE_INSNS, options.sliceInsns ?? Infinity), world.eventCount + Math.min(SLICE_EVENTS, options.sliceEvents ?? Infinity));
     options.onSlice?.();
     if (result.kind === 'ended') return result;
     if (result.kind === 'idle') await letTimePass(world, options.live as LiveInput, result.untilNs);

@@ -42,8 +42,8 @@ export interface LiveRun {
   readonly profile: boolean;
   /** Default: off. */
   readonly check?: CheckMode;
-  /** Instructions between two checkpoints beside the recording; default: none. */
-  readonly checkpointEvery?: number;
+  /** Instructions between two checkpoints beside the recording, or as the cost of replaying says; default: none. */
+  readonly checkpointEvery?: number | 'auto';
 }
 
 function loggedWorld(run: LiveRun, images: LoadedImages): LoggedWorld {
@@ -112,7 +112,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     ...(run.profile ? { clock: () => performance.now() } : {}),
   });
   watch.attach(world);
-  const checkpoints = run.checkpointEvery === undefined ? undefined : new RunCheckpoints(world, run.checkpointEvery);
+  const checkpoints = run.checkpointEvery === undefined || run.file === undefined ? undefined : new RunCheckpoints(world, run.file, run.checkpointEvery === 'auto' ? undefined : run.checkpointEvery);
   const started = performance.now();
   let ended;
   try {
@@ -121,6 +121,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     if (ended === undefined) {
       // Something threw: the events up to there are what its report needs.
       recorder?.finish();
+      checkpoints?.abandon();
       await recordingFile?.abandon();
     }
   }
@@ -130,7 +131,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   digestOnly?.finish();
   const end = { instructions: world.insns(), virtualTimeNs: world.nowNs(), outcome: ended.outcome, outcomeText: ended.text };
   const totals = await recordingFile?.finish(end);
-  const sidecar = totals === undefined ? undefined : checkpoints?.save(run.file as string, totals.digest);
+  const sidecar = totals === undefined ? undefined : checkpoints?.finish(totals.digest);
   const wallMs = performance.now() - started;
   const digest = totals?.digest ?? recordingDigest(encodeMessage('World', header), (digestOnly as DigestOnly).digest.last);
   const unmet = unmetExpectations(scenario.expect, ended.outcome, scenario.spec, (domId) => console.text(domId));
@@ -167,7 +168,7 @@ export async function driveInterruptibly(world: World, { label, progress: wanted
   try {
     return await drive(world, {
       ...(live === undefined ? {} : { live }),
-      ...(checkpoints === undefined ? {} : { sliceInsns: checkpoints.everyInsns }),
+      ...(checkpoints === undefined ? {} : { sliceInsns: checkpoints.sliceInsns, sliceEvents: checkpoints.sliceEvents }),
       onSlice: () => {
         checkpoints?.look();
         progress.update(0, `${(world.insns() / 1e6).toFixed(0)} M instructions, ${world.eventCount} events, ${durationText(world.nowNs())} virtual`);

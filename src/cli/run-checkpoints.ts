@@ -1,40 +1,54 @@
-// `record --checkpoint-every`: checkpoints of a run while it is recorded, written beside the recording
-// when that is whole.
+// Checkpoints of a run while it is made or made again, written to the file beside its recording as they come.
 import { UsageError } from '../base/assert.ts';
-import { saveCheckpoints } from '../node/checkpoint-files.ts';
-import { MemoryStore } from '../sim/content-store.ts';
-import { isRestorable, Snapshots, type Snapshot } from '../sim/snapshot.ts';
+import { createCheckpointFile, type CheckpointFile } from '../node/checkpoint-files.ts';
+import { CHECKPOINT_COST_NS, ReplayCost } from '../replay/replay-cost.ts';
+import { isRestorable, Snapshots } from '../sim/snapshot.ts';
 import type { World } from '../sim/world.ts';
 
-/** They are kept in memory until the end: beyond this no more are taken. */
-const MEMORY_BYTES = 1 << 30;
+/** Instructions and events between two looks, where the cost of running again decides. */
+const LOOK_INSNS = 200_000;
+const LOOK_EVENTS = 2_000;
 
 export class RunCheckpoints {
-  readonly everyInsns: number;
+  /** How far the world may run between two calls of look(). */
+  readonly sliceInsns: number;
+  readonly sliceEvents: number;
+  readonly #everyInsns: number | undefined;
   readonly #world: World;
-  readonly #store = new MemoryStore();
+  readonly #cost: ReplayCost;
+  readonly #file: CheckpointFile;
   readonly #snapshots: Snapshots;
-  readonly #taken: Snapshot[] = [];
-  #next: number;
+  #lastInsns: number;
 
-  /** Throws UsageError for a world that cannot be restored. */
-  constructor(world: World, everyInsns: number) {
-    if (!isRestorable(world)) throw new UsageError('--checkpoint-every: a guest of this scenario is written in TypeScript, which is run again from its start instead of being restored');
-    this.everyInsns = everyInsns;
+  /** `everyInsns`: between two of them; undefined: what running again costs decides. Throws UsageError for a world that cannot be restored. */
+  constructor(world: World, recording: string, everyInsns: number | undefined) {
+    if (!isRestorable(world)) throw new UsageError('a guest of this world is written in TypeScript, which is run again from its start instead of being restored: it has no checkpoints');
+    this.sliceInsns = Math.min(everyInsns ?? Infinity, LOOK_INSNS);
+    this.sliceEvents = everyInsns === undefined ? LOOK_EVENTS : Infinity;
+    this.#everyInsns = everyInsns;
     this.#world = world;
-    this.#snapshots = new Snapshots(world, this.#store);
-    this.#next = everyInsns;
+    this.#cost = new ReplayCost(world);
+    this.#file = createCheckpointFile(recording);
+    this.#snapshots = new Snapshots(world, this.#file.writer);
+    this.#snapshots.take();
+    this.#file.writer.begin();
+    this.#lastInsns = world.insns();
   }
 
   /** Between two slices of the run. */
   look(): void {
     const insns = this.#world.insns();
-    if (insns < this.#next || this.#world.ended !== undefined || this.#store.sizeBytes >= MEMORY_BYTES) return;
-    this.#taken.push(this.#snapshots.take());
-    this.#next = insns + this.everyInsns;
+    const due = this.#everyInsns === undefined ? this.#cost.sinceNs() >= CHECKPOINT_COST_NS : insns >= this.#lastInsns + this.#everyInsns;
+    if (!due || this.#world.ended !== undefined) return;
+    this.#file.writer.checkpoint(this.#snapshots.take());
+    this.#cost.restart();
+    this.#lastInsns = insns;
   }
 
-  save(recording: string, digest: Uint8Array): { readonly file: string; readonly bytes: number; readonly count: number } {
-    return { ...saveCheckpoints(recording, digest, this.#store, this.#taken), count: this.#taken.length };
+  finish(digest: Uint8Array): { readonly file: string; readonly bytes: number; readonly count: number } {
+    return { ...this.#file.finish(digest), count: this.#file.writer.count };
+  }
+  abandon(): void {
+    this.#file.abandon();
   }
 }

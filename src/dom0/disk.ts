@@ -108,16 +108,16 @@ export class Disk {
     return bytesToHex(blake3(new TextEncoder().encode(rows.join(''))));
   }
 
-  /** JSON-serialisable: one character a byte. */
+  /** The blocks themselves: a block of the overlay is exchanged, never changed. */
   save(): unknown {
-    return this.#indices().map((index) => [index, String.fromCharCode(...(this.#overlay.get(index) as Uint8Array))]);
+    return this.#indices().map((index) => [index, this.#overlay.get(index)]);
   }
   restore(state: unknown): void {
     this.#overlay.clear();
     this.#hashes.clear();
     this.#dirty.clear();
-    for (const [index, text] of state as [number, string][]) {
-      this.#overlay.set(index, Uint8Array.from(text, (char) => char.charCodeAt(0)));
+    for (const [index, block] of state as [number, Uint8Array][]) {
+      this.#overlay.set(index, block);
       this.#dirty.add(index);
     }
   }

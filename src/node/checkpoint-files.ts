@@ -1,9 +1,7 @@
 // The file of checkpoints beside a recording.
-import { closeSync, existsSync, fstatSync, openSync, readSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync, renameSync, unlinkSync, writeSync } from 'node:fs';
 import type { ByteSource, Recording } from '../log/reader.ts';
-import { readCheckpoints, writeCheckpoints, type LoadedCheckpoints } from '../replay/checkpoint-file.ts';
-import type { MemoryStore } from '../sim/content-store.ts';
-import type { Snapshot } from '../sim/snapshot.ts';
+import { CheckpointWriter, readCheckpoints, type LoadedCheckpoints } from '../replay/checkpoint-file.ts';
 import { zlibCodec } from './zlib-codec.ts';
 
 export const checkpointPath = (recording: string): string => `${recording.replace(/\.rxr$/, '')}.rxc`;
@@ -30,20 +28,39 @@ export function findCheckpoints(path: string, recording: Recording): LoadedCheck
   return { problem: `${file} ${found.problem}: it is ignored; "rexen checkpoint" makes it anew` };
 }
 
-/** Writes the file whole or not at all; returns its size. */
-export function saveCheckpoints(path: string, digest: Uint8Array, store: MemoryStore, snapshots: readonly Snapshot[]): { readonly file: string; readonly bytes: number } {
-  const file = checkpointPath(path);
+export interface CheckpointFile {
+  readonly writer: CheckpointWriter;
+  /** The file is there from now on. */
+  finish(digest: Uint8Array): { readonly file: string; readonly bytes: number };
+  /** Nothing is left of it. */
+  abandon(): void;
+}
+
+/** A file that is written piece by piece under another name, and gets its own when it is whole. */
+export function createCheckpointFile(recording: string): CheckpointFile {
+  const file = checkpointPath(recording);
   const partial = `${file}.${process.pid}.partial`;
   const fd = openSync(partial, 'w');
-  let bytes = 0;
-  try {
-    writeCheckpoints((piece) => {
-      bytes += piece.length;
-      for (let done = 0; done < piece.length; ) done += writeSync(fd, piece, done);
-    }, digest, store, snapshots, zlibCodec());
-  } finally {
-    closeSync(fd);
-  }
-  renameSync(partial, file);
-  return { file, bytes };
+  let isOpen = true;
+  const close = (): void => {
+    if (isOpen) closeSync(fd);
+    isOpen = false;
+  };
+  const writer = new CheckpointWriter((piece) => {
+    for (let done = 0; done < piece.length; ) done += writeSync(fd, piece, done);
+  }, zlibCodec());
+  return {
+    writer,
+    finish: (digest) => {
+      writer.finish(digest);
+      close();
+      renameSync(partial, file);
+      return { file, bytes: writer.sizeBytes };
+    },
+    abandon: () => {
+      if (!isOpen) return;
+      close();
+      unlinkSync(partial);
+    },
+  };
 }

@@ -14,7 +14,7 @@ export { positionText, type PositionedEvent, type Recording } from '../log/reade
 export { eventLine } from '../log/event-text.ts';
 export type { Snapshot, VcpuPlace } from '../sim/snapshot.ts';
 export type { World } from '../sim/world.ts';
-export { checkpointEvery, Timeline, type Place, type Target, type TimelineOptions } from '../replay/timeline.ts';
+export { Timeline, type Place, type Target, type TimelineOptions } from '../replay/timeline.ts';
 
 export interface OpenTimelineOptions extends Pick<TimelineOptions, 'everyInsns' | 'memoryBytes' | 'observers'> {
   /** Files and folders in which to look for images first. */

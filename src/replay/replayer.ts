@@ -99,6 +99,9 @@ export class Replayer implements EventSink {
   get divergence(): Divergence | undefined {
     return this.encoder.divergence;
   }
+  get diverged(): boolean {
+    return this.divergence !== undefined || this.stateDivergence !== undefined;
+  }
 
   /** Nothing is left to compare: the replay may stop. */
   get over(): boolean {

@@ -75,6 +75,7 @@ function comparePlain(found: Found, path: string, a: unknown, b: unknown): void 
     found.add(path.split(/[.[]/)[0] as string, path, leafText(a), leafText(b));
     return;
   }
+  if (a instanceof Uint8Array && b instanceof Uint8Array && sameBytes(a, b)) return;
   const [left, right] = [members(a), members(b)];
   for (const key of new Set([...left.keys(), ...right.keys()])) comparePlain(found, Array.isArray(a) ? `${path}[${key}]` : `${path}.${key}`, left.get(key), right.get(key));
 }

@@ -19,6 +19,7 @@ import type { WorldSpec } from '../sim/spec.ts';
 import type { DigestPart } from '../sim/state-digest.ts';
 import type { Observers, World } from '../sim/world.ts';
 import { CheckpointDamage, type LoadedCheckpoints } from './checkpoint-file.ts';
+import { CHECKPOINT_COST_NS, ReplayCost } from './replay-cost.ts';
 import { buildReplayWorld, type ReplayWorld } from './replay-world.ts';
 
 /** What must have happened; at least one of them. */
@@ -45,7 +46,7 @@ export interface TimelineOptions {
   readonly recording: Recording;
   readonly spec: WorldSpec;
   readonly images: readonly DomainImages[];
-  /** Instructions between two checkpoints that are left behind (default: checkpointEvery()); 0: none are. */
+  /** Instructions between two checkpoints that are left behind (default: as the cost of running again says, replay-cost.ts); 0: none are. */
   readonly everyInsns?: number;
   /** No more of them are left behind once they take so much memory. */
   readonly memoryBytes?: number;
@@ -54,26 +55,23 @@ export interface TimelineOptions {
   readonly observers?: Observers;
 }
 
-/**
- * Instructions between two checkpoints, unless the user says otherwise: some 256 of them in a recording.
- * Measured on GRUB's boot (40 million instructions): a checkpoint costs some 3 ms and 400 kB, running two
- * million instructions of code that is not translated yet 70 ms, twenty million 250 ms.
- */
-export function checkpointEvery(recordedInsns: number): number {
-  return Math.min(20_000_000, Math.max(1_000_000, Math.ceil(recordedInsns / 256)));
-}
 const MEMORY_BYTES = 1 << 30;
+/** Instructions and events between two looks at what a stretch costs. */
+const LOOK_INSNS = 200_000;
+const LOOK_EVENTS = 2_000;
 
 export class Timeline {
   readonly recording: Recording;
-  store: MemoryStore;
+  store = new MemoryStore();
   readonly #options: TimelineOptions;
-  readonly #everyInsns: number;
+  readonly #everyInsns: number | undefined;
   readonly #memoryBytes: number;
   #run: ReplayWorld;
   #snapshots: Snapshots | undefined;
   /** In order; the first is the beginning. Empty if the world cannot be restored. */
   readonly #checkpoints: Snapshot[] = [];
+  /** Since the last checkpoint on the way here. */
+  #cost: ReplayCost;
   #at: string | undefined;
   #writes: { readonly world: World; readonly frames: Set<number> } | undefined;
   /** A checkpoint that was made before turned out damaged: none of them is used any more. */
@@ -86,12 +84,12 @@ export class Timeline {
   constructor(options: TimelineOptions) {
     this.recording = options.recording;
     this.#options = options;
-    this.#everyInsns = options.everyInsns ?? checkpointEvery(options.recording.trailer?.instructions ?? 0);
+    this.#everyInsns = options.everyInsns;
     this.#memoryBytes = options.memoryBytes ?? MEMORY_BYTES;
-    this.store = options.checkpoints?.store ?? new MemoryStore();
     this.#run = this.#build();
     const snapshots = this.#snapshots;
-    if (snapshots !== undefined) this.#checkpoints.push(snapshots.take(), ...(options.checkpoints?.snapshots ?? []).filter((made) => snapshots.fits(made)));
+    if (snapshots !== undefined) this.#checkpoints.push(snapshots.take(), ...(options.checkpoints?.into(this.store) ?? []).filter((made) => snapshots.fits(made)));
+    this.#cost = new ReplayCost(this.world);
     this.startedAt = this.place();
   }
 
@@ -103,8 +101,7 @@ export class Timeline {
     return this.#run;
   }
   get diverged(): boolean {
-    const { replayer } = this.#run;
-    return replayer.divergence !== undefined || replayer.stateDivergence !== undefined;
+    return this.#run.replayer.diverged;
   }
   get checkpoints(): readonly Snapshot[] {
     return this.#checkpoints;
@@ -131,7 +128,7 @@ export class Timeline {
     const here = this.place();
     const usable = isBefore(here, target) && !this.diverged;
     if (best === undefined) {
-      if (!usable) this.#run = this.#build();
+      if (!usable) this.#start();
     } else if (!usable || best.insns > here.insns) this.#restore(best);
     this.startedAt = this.place();
     this.#runTo(target);
@@ -178,46 +175,63 @@ export class Timeline {
     return run;
   }
 
+  #start(): void {
+    this.#run = this.#build();
+    this.#cost = new ReplayCost(this.world);
+  }
+
   #restore(snapshot: Snapshot): void {
     try {
       (this.#snapshots as Snapshots).restore(snapshot);
       this.#run.replayer.seek(this.world);
+      this.#cost.restart();
     } catch (error) {
       if (!(error instanceof CheckpointDamage)) throw error;
       this.damage = error.message;
       this.store = new MemoryStore();
-      this.#run = this.#build();
+      this.#start();
       this.#checkpoints.splice(0, Infinity, (this.#snapshots as Snapshots).take());
     }
   }
 
   #runTo(target: Target): void {
     const { world } = this;
-    let next = this.#nextCheckpoint();
     const from = world.insns();
     while (world.ended === undefined && world.sink?.over !== true) {
       const left = leftTo(this.world, target);
       if (left === undefined) break;
-      world.advance(Math.min(left, Math.max(1, next - world.insns())), target.event !== undefined && world.eventCount < target.event ? target.event : Infinity);
-      if (world.insns() < next || world.ended !== undefined || this.diverged) continue;
+      const { insns, events } = this.#nextLook();
+      world.advance(Math.min(left, insns), Math.min(events, target.event !== undefined && world.eventCount < target.event ? target.event : Infinity));
+      if (world.ended !== undefined || this.diverged || !this.#isDue()) continue;
       if (this.store.sizeBytes < this.#memoryBytes) this.checkpoint();
-      next = this.#nextCheckpoint();
+      this.#cost.restart();
     }
     // What follows the last instruction: the digest at the end.
     if (world.ended !== undefined) world.advance(1);
     this.insnsRun += world.insns() - from;
   }
 
+  /** Instructions to run, and events to stop at, before one looks whether a checkpoint is due. */
+  #nextLook(): { readonly insns: number; readonly events: number } {
+    if (this.#everyInsns === 0 || this.#snapshots === undefined) return { insns: Infinity, events: Infinity };
+    if (this.#everyInsns === undefined) return { insns: LOOK_INSNS, events: this.world.eventCount + LOOK_EVENTS };
+    return { insns: Math.max(1, this.#dueInsns(this.#everyInsns) - this.world.insns()), events: Infinity };
+  }
+
+  #isDue(): boolean {
+    if (this.#everyInsns === 0 || this.#snapshots === undefined) return false;
+    if (this.#everyInsns === undefined) return this.#cost.sinceNs() >= CHECKPOINT_COST_NS;
+    return this.world.insns() >= this.#dueInsns(this.#everyInsns);
+  }
+
   /** Instructions at which the next checkpoint is due. */
-  #nextCheckpoint(): number {
-    if (this.#everyInsns === 0 || this.#snapshots === undefined) return Infinity;
+  #dueInsns(every: number): number {
     const here = this.world.insns();
     const before = this.#checkpoints.findLast(({ insns }) => insns <= here)?.insns ?? 0;
     const after = this.#checkpoints.find(({ insns }) => insns > here)?.insns ?? Infinity;
-    const due = Math.max(before, here - this.#everyInsns) + this.#everyInsns;
+    const due = Math.max(before, here - every) + every;
     // Not right before one that is there; and from there on, the next.
-    if (after - due >= this.#everyInsns / 2) return due;
-    return after + this.#everyInsns;
+    return after - due >= every / 2 ? due : after + every;
   }
 }
 

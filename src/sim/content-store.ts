@@ -1,5 +1,6 @@
 // Byte strings by content: the same bytes are kept once, whichever checkpoints they belong to. Numbers
-// stand for them; 0 is nothing at all (a frame of zeros). Hashes are BLAKE3.
+// stand for them; 0 is nothing at all (a frame of zeros). Hashes are BLAKE3. Whoever has a content's bytes
+// must not change them.
 import { assert } from '../base/assert.ts';
 import { blake3 } from '../base/hash.ts';
 
@@ -13,7 +14,7 @@ export interface ContentStore {
 }
 
 /** A hash as a Map's key: 128 bits of it. */
-const keyOf = (hash: Uint8Array): string => String.fromCharCode(...hash.subarray(0, 16));
+export const contentKey = (hash: Uint8Array): string => String.fromCharCode(...hash.subarray(0, 16));
 
 export class MemoryStore implements ContentStore {
   readonly #numbers = new Map<string, number>();
@@ -36,7 +37,7 @@ export class MemoryStore implements ContentStore {
   }
 
   find(hash: Uint8Array): number | undefined {
-    return this.#numbers.get(keyOf(hash));
+    return this.#numbers.get(contentKey(hash));
   }
 
   bytes(number: number): Uint8Array {
@@ -58,7 +59,7 @@ export class MemoryStore implements ContentStore {
   #put(hash: Uint8Array, content: Uint8Array | (() => Uint8Array)): number {
     this.#hashes.push(hash.slice());
     const number = this.#contents.push(content);
-    this.#numbers.set(keyOf(hash), number);
+    this.#numbers.set(contentKey(hash), number);
     return number;
   }
 }

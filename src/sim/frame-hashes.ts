@@ -43,7 +43,15 @@ export class FrameHashes {
     return tracker;
   }
 
-  /** Puts back a frame whose hash is known (undefined: zeros). Its owner has current() called before, and drops the processors' fast paths after. */
+  /** What was written since is going to be overwritten: each such frame (its tracker has them) must be put back by write() right away. */
+  giveUpDirty(): void {
+    const machine = this.#machine;
+    for (const mfn of machine.dirtyFrames()) for (const tracker of this.#trackers) tracker.add(mfn);
+    machine.clearDirty();
+    this.#dropWriteFastPaths();
+  }
+
+  /** Puts back a frame whose hash is known (undefined: zeros). Its owner calls current() or giveUpDirty() before, and drops the processors' fast paths after. */
   write(mfn: number, bytes: Uint8Array | undefined, hash: Uint8Array | undefined): void {
     const machine = this.#machine;
     if (bytes === undefined || hash === undefined) {

@@ -3,7 +3,8 @@
 // refuses what is not data (a function, an instance of a class), with the path that leads there, so
 // that nobody hangs something on a record that a checkpoint would lose.
 //
-// Objects that live outside (a vCPU, its processor, rows of constants) are written by name.
+// Objects that live outside (a vCPU, its processor, rows of constants) are written by name; so are large
+// byte arrays (a disk's blocks), which are contents of their own: they must never be changed in place.
 import { InvariantViolation, assert } from '../base/assert.ts';
 
 export interface Externals {
@@ -11,6 +12,9 @@ export interface Externals {
   nameOf(value: object): string | undefined;
   find(name: string): unknown;
 }
+
+/** Byte arrays from this size on are contents, if somebody keeps contents. */
+export const CONTENT_BYTES = 1024;
 
 const TYPED = { Uint8Array, Uint16Array, Uint32Array, Int8Array, Int16Array, Int32Array, Float64Array, BigUint64Array, BigInt64Array } as const;
 type TypedName = keyof typeof TYPED;

@@ -4,11 +4,11 @@
 //
 //   Snapshot ─┬─ memory   blocks ─ frames
 //             ├─ frames   blocks ─ pages of the frame table
-//             ├─ processors   registers and TLB, as bytes
-//             └─ records      everything else, as text (world-records.ts)
+//             ├─ processors   registers and TLB, as bytes in pieces
+//             └─ records      everything else, as texts (world-records.ts)
 //
-// Taking one hashes what was written since the last; restoring one writes the frames that differ, by
-// the machine's own door, so that code made from unchanged frames stands.
+// Taking one hashes what was written since the last and nothing else; restoring one writes the frames that
+// differ, by the machine's own door, so that code made from unchanged frames stands.
 import { assert } from '../base/assert.ts';
 import { sameBytes } from '../base/hash.ts';
 import { PAGE_SIZE } from '../base/brand.ts';
@@ -19,7 +19,7 @@ import { WorldRecords } from './world-records.ts';
 
 /** Numbers of contents, 0 for a page of zeros. */
 export type Block = Uint32Array;
-const BLOCK_PAGES = 256;
+export const BLOCK_PAGES = 256;
 
 export interface VcpuPlace {
   readonly domId: number;
@@ -32,12 +32,17 @@ export interface Snapshot {
   readonly insns: number;
   readonly eventCount: number;
   readonly vcpus: readonly VcpuPlace[];
+  /** Lengths of the two lists that follow, which may have to be read from a file. */
+  readonly blockCounts: readonly [memory: number, frameTable: number];
   readonly memory: readonly Block[];
   readonly frameTable: readonly Block[];
-  /** By vCPU, in the order of `vcpus`: content of its processor. */
-  readonly processors: readonly number[];
-  readonly records: number;
+  /** By vCPU, in the order of `vcpus`: contents of its processor, PIECE_BYTES each. */
+  readonly processors: readonly (readonly number[])[];
+  /** By part. */
+  readonly records: readonly number[];
 }
+/** Of most of a processor's TLB a checkpoint has what the one before had. */
+const PIECE_BYTES = 4096;
 
 /** False: a guest of this world can only be run again from its start. */
 export const isRestorable = (world: World): boolean => [...world.hv.domains.values()].every(({ vcpus }) => vcpus.every(({ cpu }) => cpu === undefined || cpu.restorable));
@@ -58,7 +63,7 @@ export class Snapshots {
     assert(isRestorable(world), 'a snapshot is wanted of a world that cannot be restored');
     this.#world = world;
     this.store = store;
-    this.#records = new WorldRecords(world);
+    this.#records = new WorldRecords(world, store);
     this.#written = world.frameHashes.track();
     this.#memory = emptyBlocks(world.machine.frameCount);
     const { sizeBytes } = world.hv.frames.area();
@@ -69,19 +74,17 @@ export class Snapshots {
 
   take(): Snapshot {
     const world = this.#world;
-    this.#lookAtMemory((mfn, hash) => {
-      const at = world.machine.ramBase + mfn * PAGE_SIZE;
-      return this.store.find(hash) ?? this.store.add(world.machine.u8.subarray(at, at + PAGE_SIZE), hash);
-    });
+    this.#lookAtMemory();
     this.#lookAtTable();
     return {
       insns: world.insns(),
       eventCount: world.eventCount,
       vcpus: this.vcpus(),
+      blockCounts: [this.#memory.length, this.#table.length],
       memory: this.#memory,
       frameTable: this.#table,
-      processors: this.#cpus.map(({ cpu }) => this.store.add(cpu.saveState())),
-      records: this.store.add(new TextEncoder().encode(this.#records.save())),
+      processors: this.#cpus.map(({ cpu }) => this.#pieces(cpu.saveState())),
+      records: this.#records.save().map((text) => this.store.add(new TextEncoder().encode(text))),
     };
   }
 
@@ -91,33 +94,45 @@ export class Snapshots {
 
   /** Could it be one of this world's? Of another spec or shape it is not. */
   fits(snapshot: Snapshot): boolean {
-    return snapshot.memory.length === this.#memory.length && snapshot.frameTable.length === this.#table.length && snapshot.processors.length === this.#cpus.length;
+    return snapshot.blockCounts[0] === this.#memory.length && snapshot.blockCounts[1] === this.#table.length && snapshot.processors.length === this.#cpus.length;
   }
 
   restore(snapshot: Snapshot): void {
     assert(this.fits(snapshot), 'the snapshot is of another world');
-    // Contents that no store has are of no interest: what is there is going to be overwritten.
-    this.#lookAtMemory((_, hash) => this.store.find(hash) ?? UNKNOWN);
     this.#restoreMemory(snapshot.memory);
     this.#restoreTable(snapshot.frameTable);
-    this.#cpus.forEach(({ cpu }, index) => cpu.restoreState(this.store.bytes(snapshot.processors[index] as number), true));
-    this.#records.restore(new TextDecoder().decode(this.store.bytes(snapshot.records)));
+    this.#cpus.forEach(({ cpu }, index) => cpu.restoreState(this.#joined(snapshot.processors[index] as readonly number[]), true));
+    this.#records.restore(snapshot.records.map((content) => new TextDecoder().decode(this.store.bytes(content))));
   }
 
-  /** Brings #memory up to date: `numberOf` says what a frame that is not zero holds. */
-  #lookAtMemory(numberOf: (mfn: number, hash: Uint8Array) => number): void {
-    const hashes = this.#world.frameHashes.current();
-    const changed = [...this.#written];
-    this.#written.clear();
-    this.#memory = withChanges(this.#memory, changed, (mfn) => {
+  #pieces(bytes: Uint8Array): number[] {
+    return Array.from({ length: Math.ceil(bytes.length / PIECE_BYTES) }, (_, at) => this.store.add(bytes.subarray(at * PIECE_BYTES, (at + 1) * PIECE_BYTES)));
+  }
+  #joined(contents: readonly number[]): Uint8Array {
+    const pieces = contents.map((content) => this.store.bytes(content));
+    const bytes = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+    pieces.forEach((piece, at) => bytes.set(piece, at * PIECE_BYTES));
+    return bytes;
+  }
+
+  /** Brings #memory up to date: the number of what each written frame holds. */
+  #lookAtMemory(): void {
+    const { frameHashes, machine } = this.#world;
+    const hashes = frameHashes.current();
+    this.#memory = withChanges(this.#memory, this.#written, (mfn) => {
       const hash = hashes.get(mfn);
-      return hash === undefined ? 0 : numberOf(mfn, hash);
+      const at = machine.ramBase + mfn * PAGE_SIZE;
+      return hash === undefined ? 0 : (this.store.find(hash) ?? this.store.add(machine.u8.subarray(at, at + PAGE_SIZE), hash));
     });
+    this.#written.clear();
   }
 
   #restoreMemory(wanted: readonly Block[]): void {
     const { frameHashes } = this.#world;
-    forEachDifference(this.#memory, wanted, (mfn, content) => {
+    // What was written holds nobody knows what: it is not hashed only to be overwritten.
+    frameHashes.giveUpDirty();
+    const current = withChanges(this.#memory, this.#written, () => UNKNOWN);
+    forEachDifference(current, wanted, (mfn, content) => {
       if (content === 0) frameHashes.write(mfn, undefined, undefined);
       else frameHashes.write(mfn, this.store.bytes(content), this.store.hash(content));
     });
@@ -178,8 +193,7 @@ const EMPTY: Block = new Uint32Array(BLOCK_PAGES);
 const emptyBlocks = (pages: number): Block[] => new Array<Block>(Math.ceil(pages / BLOCK_PAGES)).fill(EMPTY);
 
 /** Blocks with some pages changed; the others are the same objects. */
-function withChanges(blocks: readonly Block[], pages: readonly number[], contentOf: (page: number) => number): readonly Block[] {
-  if (pages.length === 0) return blocks;
+function withChanges(blocks: readonly Block[], pages: Iterable<number>, contentOf: (page: number) => number): readonly Block[] {
   const copy = [...blocks];
   for (const page of pages) {
     const index = Math.floor(page / BLOCK_PAGES);
@@ -203,7 +217,7 @@ export function forEachDifference(a: readonly Block[], b: readonly Block[], call
 
 /** Do two snapshots of the same store hold the same state? */
 export function sameState(store: ContentStore, a: Snapshot, b: Snapshot): boolean {
-  let same = a.records === b.records && a.processors.every((content, index) => content === b.processors[index]);
+  let same = a.records.join() === b.records.join() && a.processors.join() === b.processors.join();
   for (const part of ['memory', 'frameTable'] as const) forEachDifference(a[part], b[part], (page, content) => {
     const other = (a[part][Math.floor(page / BLOCK_PAGES)] as Block)[page % BLOCK_PAGES] as number;
     if (other === 0 || content === 0 || !sameBytes(store.hash(other), store.hash(content))) same = false;

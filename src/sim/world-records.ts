@@ -4,10 +4,12 @@
 //
 // Not here: memory, the frame table, processors (snapshot.ts).
 import { assert } from '../base/assert.ts';
+import { bytesToHex, hexToBytes } from '../base/hash.ts';
 import type { Domain, Vcpu } from '../hypervisor/domain.ts';
 import type { Hypervisor } from '../hypervisor/hypervisor.ts';
 import { ABIS, XEN_BUILDS } from '../hypervisor/personality.ts';
-import { decodeGraph, encodeGraph, type Externals } from './plain-graph.ts';
+import type { ContentStore } from './content-store.ts';
+import { CONTENT_BYTES, decodeGraph, encodeGraph, type Externals } from './plain-graph.ts';
 import type { World } from './world.ts';
 
 /** Every field of the hypervisor: part of the state, or the same in every world of one spec. */
@@ -111,26 +113,54 @@ class KnownObjects implements Externals {
 const vcpuName = (domId: number, vcpuId: number): string => `vcpu ${domId}.${vcpuId}`;
 const cpuName = (domId: number, vcpuId: number): string => `cpu ${domId}.${vcpuId}`;
 
-/** Saves and restores the records of one world. */
+/** The records of a part: named objects of the world by their names, large byte arrays by their hashes. */
+class RecordNames implements Externals {
+  readonly #known: KnownObjects;
+  readonly #store: ContentStore;
+  /** Contents that were met before, by the array that holds them. */
+  readonly #contents = new WeakMap<object, string>();
+
+  constructor(known: KnownObjects, store: ContentStore) {
+    this.#known = known;
+    this.#store = store;
+  }
+
+  nameOf(value: object): string | undefined {
+    if (!(value instanceof Uint8Array) || value.length < CONTENT_BYTES) return this.#known.nameOf(value);
+    let name = this.#contents.get(value);
+    if (name === undefined) this.#contents.set(value, (name = `${CONTENT}${bytesToHex(this.#store.hash(this.#store.add(value)))}`));
+    return name;
+  }
+
+  find(name: string): object {
+    if (!name.startsWith(CONTENT)) return this.#known.find(name);
+    const number = this.#store.find(hexToBytes(name.slice(CONTENT.length)));
+    assert(number !== undefined, () => `a checkpoint names ${name}, which is not in its store`);
+    const bytes = this.#store.bytes(number);
+    this.#contents.set(bytes, name);
+    return bytes;
+  }
+}
+const CONTENT = 'content ';
+
+/** Saves and restores the records of one world: a text for each part. */
 export class WorldRecords {
   readonly #world: World;
   readonly #known: KnownObjects;
+  readonly #names: RecordNames;
 
-  constructor(world: World) {
+  constructor(world: World, store: ContentStore) {
     this.#world = world;
     this.#known = new KnownObjects(world);
+    this.#names = new RecordNames(this.#known, store);
   }
 
-  save(): string {
-    return JSON.stringify(PARTS.map(({ name, save }) => [name, encodeGraph(save(this.#world, this.#known), this.#known)]));
+  save(): string[] {
+    return PARTS.map(({ save }) => encodeGraph(save(this.#world, this.#known), this.#names));
   }
 
-  restore(text: string): void {
-    const saved = new Map(JSON.parse(text) as [string, string][]);
-    for (const { name, restore } of PARTS) {
-      const part = saved.get(name);
-      assert(part !== undefined, () => `a checkpoint lacks the part ${name}`);
-      restore(this.#world, decodeGraph(part, this.#known) as never, this.#known);
-    }
+  restore(texts: readonly string[]): void {
+    assert(texts.length === PARTS.length, () => `a checkpoint has ${texts.length} parts instead of ${PARTS.length}`);
+    PARTS.forEach(({ restore }, index) => restore(this.#world, decodeGraph(texts[index] as string, this.#names) as never, this.#known));
   }
 }

@@ -135,7 +135,7 @@ class Bench {
         return;
       case 'restore':
         this.host.backend?.restore(JSON.parse(JSON.stringify(this.host.backend.save())));
-        this.disk.restore(JSON.parse(JSON.stringify(this.disk.save())));
+        this.disk.restore(structuredClone(this.disk.save()));
         return;
       case 'reconnect':
         this.front.close();

@@ -15,6 +15,7 @@ import { ScriptedInput } from '../../src/sim/input.ts';
 import { SPEC_DEFAULTS, type DomainSpec } from '../../src/sim/spec.ts';
 import { StateDigester } from '../../src/sim/state-digest.ts';
 import type { World } from '../../src/sim/world.ts';
+import { MemoryStore } from '../../src/sim/content-store.ts';
 import { WorldRecords } from '../../src/sim/world-records.ts';
 
 const kernel = parseKernel(readFileSync(new URL('../../scenarios/guests/images/pv-i386-pae.elf', import.meta.url))) as KernelImage;
@@ -108,7 +109,7 @@ describe('saved and restored', () => {
     world.advance(50_000);
     const one = world.hv.domain(1) as Domain;
     prepareSuspension(world, one);
-    const records = new WorldRecords(world);
+    const records = new WorldRecords(world, new MemoryStore());
     const early = records.save();
     const digest = (): string => JSON.stringify(world.digestServices());
     const earlyDigest = digest();

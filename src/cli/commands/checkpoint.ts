@@ -1,13 +1,14 @@
 // `rexen checkpoint FILE`: replays a recording and leaves checkpoints in a file beside it.
 import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
-import { saveCheckpoints } from '../../node/checkpoint-files.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { openRecordingFile } from '../../node/recording-files.ts';
 import { recordedWorld } from '../../node/recorded-world.ts';
 import { divergenceLines, reportDivergence } from '../../replay/divergence-report.ts';
-import { checkpointEvery, Timeline } from '../../replay/timeline.ts';
+import { buildReplayWorld, type ReplayWorld } from '../../replay/replay-world.ts';
+import { startProgress, type Progress } from '../progress.ts';
 import { wholeNumber } from '../recording-argument.ts';
+import { RunCheckpoints } from '../run-checkpoints.ts';
 
 interface CheckpointOptions {
   readonly every?: string;
@@ -17,13 +18,14 @@ interface CheckpointOptions {
 
 const collect = (value: string, earlier: readonly string[]): readonly string[] => [...earlier, value];
 const LEAST_EVERY = 1000;
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export function register(program: Command): void {
   program
     .command('checkpoint')
     .description('replay a recording and leave checkpoints in a file beside it (FILE.rxc), which `replay --until` and `rexen/timeline` use')
     .argument('<file>', 'a recording')
-    .option('--every <n>', 'instructions between two of them (default: some 256 of them, at most 20,000,000 apart)')
+    .option('--every <n>', 'instructions between two of them (default: as the cost of replaying says: few in loops, many where much happens)')
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
     .action(checkpoint);
@@ -39,19 +41,43 @@ export function everyArgument(option: string, text: string): number {
 async function checkpoint(file: string, options: CheckpointOptions): Promise<void> {
   await loadHashes();
   const recording = await openRecordingFile(file);
-  const everyInsns = options.every === undefined ? checkpointEvery(recording.trailer?.instructions ?? 0) : everyArgument('--every', options.every);
+  const everyInsns = options.every === undefined ? undefined : everyArgument('--every', options.every);
   const { spec, images } = await recordedWorld(recording, options.images);
   const started = performance.now();
-  const timeline = new Timeline({ recording, spec, images: images.domains, everyInsns });
-  const place = timeline.seekEnd();
-  if (timeline.checkpoints.length === 0) throw new UsageError(`${file}: its world has a guest written in TypeScript, which is run again from its start instead of being restored`);
-  const report = timeline.diverged ? reportDivergence(timeline.world, timeline.run.replayer) : undefined;
+  const run = buildReplayWorld({ recording, spec, images: images.domains });
+  const { world } = run;
+  const checkpoints = new RunCheckpoints(world, file, everyInsns);
+  const interrupted = await runWithCheckpoints(run, checkpoints, startProgress('checkpoints', recording.eventCount, options.json !== true));
+  const report = reportDivergence(world, run.replayer);
   if (report !== undefined) {
     process.exitCode = 1;
     process.stdout.write(options.json === true ? `${JSON.stringify({ file, exact: false, divergence: report })}\n` : `${divergenceLines(report).join('\n')}\n`);
     return;
   }
-  const saved = saveCheckpoints(file, recording.digest, timeline.store, timeline.checkpoints);
-  const facts = { file: saved.file, checkpoints: timeline.checkpoints.length, everyInsns, instructions: place.insns, bytes: saved.bytes, wallMs: Math.round(performance.now() - started) };
-  process.stdout.write(options.json === true ? `${JSON.stringify(facts)}\n` : `${facts.checkpoints} checkpoints of ${facts.instructions} instructions in ${facts.file}, ${facts.bytes} bytes\n`);
+  const saved = checkpoints.finish(recording.digest);
+  if (interrupted) process.exitCode = 1;
+  const facts = { file: saved.file, checkpoints: saved.count, instructions: world.insns(), bytes: saved.bytes, wallMs: Math.round(performance.now() - started), ...(interrupted ? { interrupted } : {}) };
+  process.stdout.write(options.json === true ? `${JSON.stringify(facts)}\n` : `${interrupted ? 'interrupted: ' : ''}${facts.checkpoints} checkpoints of ${facts.instructions} instructions in ${facts.file}, ${facts.bytes} bytes\n`);
+}
+
+/** To the end, or to where the replay differs, or until somebody interrupts: what there is by then is kept. */
+async function runWithCheckpoints({ world, replayer }: ReplayWorld, checkpoints: RunCheckpoints, progress: Progress): Promise<boolean> {
+  let interrupted = false;
+  const stop = (): void => void (interrupted = true);
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
+  try {
+    while (!interrupted && world.ended === undefined && world.sink?.over !== true) {
+      world.advance(checkpoints.sliceInsns, world.eventCount + checkpoints.sliceEvents);
+      if (!replayer.diverged) checkpoints.look();
+      progress.update(world.eventCount, `${(world.insns() / 1e6).toFixed(0)} M instructions`);
+      await nextTurn();
+    }
+    return interrupted;
+  } finally {
+    progress.stop();
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
+    if (replayer.diverged) checkpoints.abandon();
+  }
 }

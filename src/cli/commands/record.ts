@@ -59,7 +59,7 @@ export function register(program: Command): void {
   withRunOptions(program.command('record').description('run a scenario and write down everything that happens'))
     .option('-o, --output <file>', 'the recording (default: SCENARIO.rxr)')
     .option('--verify', 'replay the recording at once and say whether it is exact')
-    .option('--checkpoint-every <n>', 'leave a checkpoint beside the recording every so many instructions, for `replay --until` and `rexen/timeline`')
+    .option('--checkpoint-every <n>', 'leave a checkpoint beside the recording every so many instructions, or `auto`: as far apart as seeking may take (for `replay --until` and `rexen/timeline`)')
     .addOption(new Option('--compress <how>', 'how chunks of events are stored').choices(['none', 'deflate']).default('deflate'))
     .addOption(new Option('--log <what>', 'write all events, or only inputs and digests of the rest: what a replay needs').choices(['all', 'inputs']).default('all'))
     .action((scenario: string, options: RunOptions) => execute(scenario, options, true));
@@ -87,7 +87,7 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
     progress: options.json !== true && options.quiet === true,
     profile: options.profile === true,
     check: options.check,
-    ...(options.checkpointEvery === undefined ? {} : { checkpointEvery: everyArgument('--checkpoint-every', options.checkpointEvery) }),
+    ...(options.checkpointEvery === undefined ? {} : { checkpointEvery: options.checkpointEvery === 'auto' ? 'auto' as const : everyArgument('--checkpoint-every', options.checkpointEvery) }),
   });
   const broken = brokenLines(result.checked);
   if (broken.length > 0) process.stderr.write(`${broken.join('\n')}\n`);
