@@ -23,7 +23,8 @@ export class RunCheckpoints {
   /** `everyInsns`: between two of them; undefined: what running again costs decides. Throws UsageError for a world that cannot be restored. */
   constructor(world: World, recording: string, everyInsns: number | undefined) {
     if (!isRestorable(world)) throw new UsageError('a guest of this world is written in TypeScript, which is run again from its start instead of being restored: it has no checkpoints');
-    this.sliceInsns = Math.min(everyInsns ?? Infinity, LOOK_INSNS);
+    // Slices end where they may, somewhat early or late: eight of them keep the distance to what was asked for.
+    this.sliceInsns = Math.min(Math.ceil((everyInsns ?? Infinity) / 8), LOOK_INSNS);
     this.sliceEvents = everyInsns === undefined ? LOOK_EVENTS : Infinity;
     this.#everyInsns = everyInsns;
     this.#world = world;
