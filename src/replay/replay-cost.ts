@@ -11,7 +11,7 @@ import type { World } from '../sim/world.ts';
 const COST = { insn: 2, event: 5_000, evaluatedInsn: 2_000, region: 3_500_000 } as const;
 
 /** Two neighbouring checkpoints are so much of a straight replay apart. Behind a checkpoint much code is cold: some stretches cost three times as much. */
-export const CHECKPOINT_COST_NS = 120_000_000;
+export const CHECKPOINT_COST_NS = 60_000_000;
 
 export class ReplayCost {
   readonly #world: World;
