@@ -240,7 +240,7 @@ describe('a disk', () => {
     expect(one.digest()).toBe(other.digest());
     expect(one.digest()).not.toBe(empty);
     const again = new Disk(bytesImage(imageBytes()));
-    again.restore(JSON.parse(JSON.stringify(one.save())));
+    again.restore(structuredClone(one.save()));
     expect(again.digest()).toBe(one.digest());
     expect(again.read(4990, 200)).toEqual(one.read(4990, 200));
   });
