@@ -1,4 +1,5 @@
 // Runs a scenario from its beginning, with or without a recording, and sums up.
+import { UsageError } from '../base/assert.ts';
 import { bytesToHex } from '../base/hash.ts';
 import { loadImages, portableSpec, type LoadedImages } from '../node/load-images.ts';
 import { createRecordingFile, type RecordingFile } from '../node/recording-worker.ts';
@@ -22,7 +23,7 @@ import { drive } from './drive.ts';
 import { rememberPlaces } from '../node/image-places.ts';
 import { listenToKeys } from './keyboard.ts';
 import { startProgress } from './progress.ts';
-import { RunCheckpoints } from './run-checkpoints.ts';
+import { NOT_RESTORABLE, RunCheckpoints } from './run-checkpoints.ts';
 import type { RunResult } from './report.ts';
 import { durationText, type Summary } from './summary.ts';
 
@@ -88,6 +89,8 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     stoppable = new StoppableInput(source);
     return stoppable;
   };
+  // Before a recording that was there is written over.
+  if (run.checkpointEvery !== undefined && scenario.spec.domains.some(({ model }) => model !== undefined)) throw new UsageError(NOT_RESTORABLE);
   const recordingFile: RecordingFile | undefined =
     run.file === undefined ? undefined : await createRecordingFile(run.file, { world: header, info: [{ name: 'rexen', value: version() }, ...rememberPlaces(images)], compression: run.compression, inline: run.interactive });
   let recorder: Recorder | undefined;

@@ -29,7 +29,7 @@ if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify(rows
 else {
   const lines = [
     '| advisory | what was wrong | found after | smallest program |', '|---|---|---|---|',
-    ...rows.map(({ advisory, cause, found, runs, operations }) => `| ${advisory} | ${cause} | ${found ? `${runs} programs` : `not in ${runs}`} | ${found ? `${operations} operations` : '-'} |`),
+    ...rows.map(({ advisory, cause, found, runs, operations }) => `| ${advisory} | ${cause} | ${found ? `${runs} programs` : `not in ${runs}`} | ${found ? `${operations} operation${operations === 1 ? '' : 's'}` : '-'} |`),
     '', ...IMPOSSIBLE.map(({ advisory, why }) => `- ${advisory}: ${why}.`),
   ];
   if (process.argv.includes('--scripts')) for (const { name, script } of rows) lines.push('', name, script);

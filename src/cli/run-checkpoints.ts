@@ -1,13 +1,11 @@
 // Checkpoints of a run while it is made or made again, written to the file beside its recording as they come.
 import { UsageError } from '../base/assert.ts';
 import { createCheckpointFile, type CheckpointFile } from '../node/checkpoint-files.ts';
-import { CHECKPOINT_COST_NS, ReplayCost } from '../replay/replay-cost.ts';
+import { CHECKPOINT_COST_NS, LOOK_EVENTS, LOOK_INSNS, ReplayCost } from '../replay/replay-cost.ts';
 import { isRestorable, Snapshots } from '../sim/snapshot.ts';
 import type { World } from '../sim/world.ts';
 
-/** Instructions and events between two looks, where the cost of running again decides. */
-const LOOK_INSNS = 200_000;
-const LOOK_EVENTS = 2_000;
+export const NOT_RESTORABLE = 'a guest of this world is written in TypeScript, which is run again from its start instead of being restored: it has no checkpoints';
 
 export class RunCheckpoints {
   /** How far the world may run between two calls of look(). */
@@ -22,7 +20,7 @@ export class RunCheckpoints {
 
   /** `everyInsns`: between two of them; undefined: what running again costs decides. Throws UsageError for a world that cannot be restored. */
   constructor(world: World, recording: string, everyInsns: number | undefined) {
-    if (!isRestorable(world)) throw new UsageError('a guest of this world is written in TypeScript, which is run again from its start instead of being restored: it has no checkpoints');
+    if (!isRestorable(world)) throw new UsageError(NOT_RESTORABLE);
     // Slices end where they may, somewhat early or late: eight of them keep the distance to what was asked for.
     this.sliceInsns = Math.min(Math.ceil((everyInsns ?? Infinity) / 8), LOOK_INSNS);
     this.sliceEvents = everyInsns === undefined ? LOOK_EVENTS : Infinity;

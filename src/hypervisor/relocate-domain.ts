@@ -14,6 +14,7 @@
 // here: lists that are given by a page table (p2m_cr3); such a domain keeps its frames.
 // Source: tools/libs/guest/xg_sr_save_x86_pv.c (map_p2m_list_list, normalise_pagetable),
 // xg_sr_restore_x86_pv.c (localise_page, update_guest_p2m, pin_pagetables).
+import { SHARED_INFO_32, SHARED_INFO_64 } from '../abi/shared-info.ts';
 import { assert } from '../base/assert.ts';
 import { placeFrames } from './build/place-frames.ts';
 import type { Domain, Vcpu } from './domain.ts';
@@ -24,7 +25,6 @@ import { dropLdt, loadBase } from './hypercalls/mmuext.ts';
 import { fillM2pSlot, hasAssist, VMASST } from './page-tables.ts';
 import { frameOf, PTE_FLAG, tableEntries } from './pte-rules.ts';
 import { getPage, getPageAndTypeFor, getType, isTable, PUT, putAllocation, putOldTable, putPageAndTypePreemptible } from './page-types.ts';
-import { SHARED_INFO_32, SHARED_INFO_64 } from './shared-info.ts';
 
 /** Where the domain keeps its list: each level's frames, as pfns. */
 interface FrameLists {

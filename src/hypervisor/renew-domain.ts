@@ -9,6 +9,7 @@
 //
 // A guest that does not say where its list of frames is keeps them: a restore that happened to get the same ones.
 // Source: tools/libs/guest/xg_sr_restore_x86_pv.c (process_start_info, process_shared_info).
+import { SHARED_INFO_32, SHARED_INFO_64 } from '../abi/shared-info.ts';
 import { START_INFO_32, START_INFO_64 } from '../abi/start-info.ts';
 import { assert } from '../base/assert.ts';
 import type { Domain, Vcpu } from './domain.ts';
@@ -19,7 +20,7 @@ import { growGrantTable, newGrantTable, seedGrant } from './grant-table.ts';
 import { allocSharedFrame, type Hypervisor } from './hypervisor.ts';
 import { putAllocation } from './page-types.ts';
 import { planRelocation, relocate } from './relocate-domain.ts';
-import { SHARED_INFO_32, SHARED_INFO_64, setUpcallMask, writeWallClock } from './shared-info.ts';
+import { setUpcallMask, writeWallClock } from './shared-info.ts';
 import { newVcpuTimers, updateTimeRecord } from './time.ts';
 import type { TimerKind } from './world-port.ts';
 

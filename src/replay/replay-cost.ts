@@ -6,12 +6,17 @@ import type { World } from '../sim/world.ts';
 /**
  * Nanoseconds of processor time, all threads, on the two-core machine where a recording of Debian's boot
  * (3.7 billion instructions, 350,000 events) was replayed in stretches of a million instructions and a line
- * was fitted through them. Another machine has other ones, in about the same proportions.
+ * was fitted through them, before cold code was interpreted: programs of blocks count as instructions here. Another
+ * machine has other ones, in about the same proportions.
  */
 const COST = { insn: 2, event: 5_000, evaluatedInsn: 2_000, region: 3_500_000 } as const;
 
 /** Two neighbouring checkpoints are so much of a straight replay apart. Behind a checkpoint much code is cold: some stretches cost three times as much. */
 export const CHECKPOINT_COST_NS = 60_000_000;
+
+/** Instructions and events between two looks at what a stretch costs. */
+export const LOOK_INSNS = 200_000;
+export const LOOK_EVENTS = 2_000;
 
 export class ReplayCost {
   readonly #world: World;

@@ -19,7 +19,7 @@ import type { WorldSpec } from '../sim/spec.ts';
 import type { DigestPart } from '../sim/state-digest.ts';
 import type { Observers, World } from '../sim/world.ts';
 import { CheckpointDamage, type LoadedCheckpoints } from './checkpoint-file.ts';
-import { CHECKPOINT_COST_NS, ReplayCost } from './replay-cost.ts';
+import { CHECKPOINT_COST_NS, LOOK_EVENTS, LOOK_INSNS, ReplayCost } from './replay-cost.ts';
 import { buildReplayWorld, type ReplayWorld } from './replay-world.ts';
 
 /** What must have happened; at least one of them. */
@@ -56,9 +56,6 @@ export interface TimelineOptions {
 }
 
 const MEMORY_BYTES = 1 << 30;
-/** Instructions and events between two looks at what a stretch costs. */
-const LOOK_INSNS = 200_000;
-const LOOK_EVENTS = 2_000;
 
 export class Timeline {
   readonly recording: Recording;

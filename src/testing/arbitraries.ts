@@ -268,7 +268,7 @@ const window = fc.integer({ min: 0, max: 3 }).map((index) => `w${index}`);
 /** Where an entry of a grant is: an address, or an entry's machine address (aligned or not). */
 const place = fc.oneof({ weight: 6, arbitrary: window }, { weight: 2, arbitrary: fc.tuple(oneOf('scratch_l1', 'live_l1', 'f0'), oneOf(16, 17, 20, 30), oneOf('', '+4', '+1')).map(([name, index, off]) => `pte:${name}[${index}]${off}`) }, { weight: 1, arbitrary: oneOf('v1', 'v2', 'null') });
 const handle = fc.oneof({ weight: 8, arbitrary: fc.integer({ min: 0, max: 3 }).map((index) => `h${index}`) }, { weight: 1, arbitrary: oneOf(0, 1, 255, 256) });
-const mapRequest = fc.tuple(place, MAP_FLAGS, gref, peerOrSelf).map(([at, flags, ref, dom]) => ({ at: at.startsWith('pte:') ? at : at, flags: at.startsWith('pte:') ? (parseInt(flags, 16) | 0x10).toString(16) : flags, ref, dom }));
+const mapRequest = fc.tuple(place, MAP_FLAGS, gref, peerOrSelf).map(([at, flags, ref, dom]) => ({ at, flags: at.startsWith('pte:') ? (parseInt(flags, 16) | 0x10).toString(16) : flags, ref, dom }));
 const unmapRequest = fc.tuple(place, handle, fc.option(fc.oneof(oneOf('foreign:0', 'foreign1:0', 'foreign2:0', 'f0:0', 'f1:0'), ownFrame.map((frame) => `${frame}:8`)), { nil: undefined })).map(([at, h, dev]) => ({ at, h, ...(dev === undefined ? {} : { dev }) }));
 
 const offer = (): DeedArbitrary => single(fc.tuple(oneOf(1, 2, 3), oneOf('1', '1', '5', '2', '0'), oneOf('d1', 'd1', 'd2'), anyFrame).map(([ref, flags, dom, frame]) => ({ op: 'gset', ref, flags, dom, frame })));

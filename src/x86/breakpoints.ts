@@ -5,7 +5,7 @@
 // breakpoint is a trap after the instruction, or after an iteration of a repeated one.
 // Not here: I/O breakpoints are kept and never hit.
 // Source: Intel SDM vol. 3, 18.2 and 18.3.1.
-import { fromHalves, highHalf, pageOf } from './address.ts';
+import { fromHalves, pageOf } from './address.ts';
 import type { Core } from './core.ts';
 import { STATE } from './state-layout.ts';
 
@@ -57,6 +57,6 @@ export function watchesPage(core: Core, vaddr: number): boolean {
 export function noteAccess(core: Core, vaddr: number, sizeBytes: number, write: boolean): void {
   for (const { bit, vaddr: at, lengthBytes, when } of core.breakpoints ?? []) {
     const counts = when === WHEN.access || (when === WHEN.write && write);
-    if (counts && vaddr < at + lengthBytes && at < vaddr + sizeBytes && highHalf(vaddr) === highHalf(at)) core.breakpointsHit |= bit;
+    if (counts && vaddr < at + lengthBytes && at < vaddr + sizeBytes) core.breakpointsHit |= bit;
   }
 }

@@ -35,11 +35,14 @@ const lacks = (...names: readonly string[]): string | undefined => {
 function typing(command: readonly string[], steps: readonly (readonly [after: string, keys: string])[]): Promise<{ readonly code: number | null; readonly shown: string }> {
   return new Promise((done) => {
     const child = spawn('script', ['-qfec', command.map((part) => `'${part}'`).join(' '), '/dev/null'], { cwd: folder, stdio: ['pipe', 'pipe', 'inherit'] });
+    let raw = '';
     let shown = '';
     let from = 0;
     let next = 0;
     child.stdout.on('data', (chunk: Buffer) => {
-      shown += chunk.toString('latin1');
+      raw += chunk.toString('latin1');
+      // The guest ends its lines with CR LF, and the terminals between us add a CR each.
+      shown = raw.replace(/\r+\n/g, '\r\n');
       const step = steps[next];
       if (step === undefined) return;
       const found = shown.indexOf(step[0], from);

@@ -67,6 +67,7 @@ test.each([
   ['who of an address that is not mapped', ['who', 'pae.rxr', 'vaddr', '0x1000', '--before', '900'], /domain 1 maps nothing there at event 900/],
   ['who of a relative path', ['who', 'pae.rxr', 'path', 'name'], /give an absolute path/],
   ['checkpoints too near', ['checkpoint', 'pae.rxr', '--every', '5'], /--every 5: give at least 1000/],
+  ['checkpoints of a guest in TypeScript, before a recording is written over', ['record', 'boot-pae', '-o', 'pae.rxr', '--checkpoint-every', 'auto'], /written in TypeScript/],
   ['bisect without a way', ['bisect', 'pae.rxr', 'pae.rxr'], /takes --instruction/],
 ] as const)('bad input gets one sentence and exit code 2: %s', async (_what, args, sentence) => {
   const ran = await rexen(...args, '--json');

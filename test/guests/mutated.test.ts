@@ -29,7 +29,6 @@ const ours = (name: string): Guest => ({ name, file: resolve(IMAGES, name), most
 const stored = (name: string): readonly Guest[] => [storedImage(name)].flatMap((image) => (image === undefined ? [] : [{ name, file: image.path, mostChanges: 1500 }]));
 const GUESTS: readonly Guest[] = [ours('pv-i386-pae.elf'), ours('pv-i386-nopae.elf'), ...(LONG ? [...stored('grub-i386'), ...stored('grub-x86_64')] : [])];
 
-
 function original({ file }: Guest): KernelImage {
   const image = parseKernel(new Uint8Array(readFileSync(file)));
   if ('problem' in image) throw new Error(image.problem);

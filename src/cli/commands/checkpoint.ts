@@ -47,17 +47,22 @@ async function checkpoint(file: string, options: CheckpointOptions): Promise<voi
   const run = buildReplayWorld({ recording, spec, images: images.domains });
   const { world } = run;
   const checkpoints = new RunCheckpoints(world, file, everyInsns);
-  const interrupted = await runWithCheckpoints(run, checkpoints, startProgress('checkpoints', recording.eventCount, options.json !== true));
-  const report = reportDivergence(world, run.replayer);
-  if (report !== undefined) {
-    process.exitCode = 1;
-    process.stdout.write(options.json === true ? `${JSON.stringify({ file, exact: false, divergence: report })}\n` : `${divergenceLines(report).join('\n')}\n`);
-    return;
+  try {
+    const interrupted = await runWithCheckpoints(run, checkpoints, startProgress('checkpoints', recording.eventCount, options.json !== true));
+    const report = reportDivergence(world, run.replayer);
+    if (report !== undefined) {
+      process.exitCode = 1;
+      process.stdout.write(options.json === true ? `${JSON.stringify({ file, exact: false, divergence: report })}\n` : `${divergenceLines(report).join('\n')}\n`);
+      return;
+    }
+    const saved = checkpoints.finish(recording.digest);
+    if (interrupted) process.exitCode = 1;
+    const facts = { file: saved.file, checkpoints: saved.count, instructions: world.insns(), bytes: saved.bytes, wallMs: Math.round(performance.now() - started), ...(interrupted ? { interrupted } : {}) };
+    process.stdout.write(options.json === true ? `${JSON.stringify(facts)}\n` : `${interrupted ? 'interrupted: ' : ''}${facts.checkpoints} checkpoints of ${facts.instructions} instructions in ${facts.file}, ${facts.bytes} bytes\n`);
+  } finally {
+    // After finish() there is nothing left to abandon.
+    checkpoints.abandon();
   }
-  const saved = checkpoints.finish(recording.digest);
-  if (interrupted) process.exitCode = 1;
-  const facts = { file: saved.file, checkpoints: saved.count, instructions: world.insns(), bytes: saved.bytes, wallMs: Math.round(performance.now() - started), ...(interrupted ? { interrupted } : {}) };
-  process.stdout.write(options.json === true ? `${JSON.stringify(facts)}\n` : `${interrupted ? 'interrupted: ' : ''}${facts.checkpoints} checkpoints of ${facts.instructions} instructions in ${facts.file}, ${facts.bytes} bytes\n`);
 }
 
 /** To the end, or to where the replay differs, or until somebody interrupts: what there is by then is kept. */
@@ -78,6 +83,5 @@ async function runWithCheckpoints({ world, replayer }: ReplayWorld, checkpoints:
     progress.stop();
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
-    if (replayer.diverged) checkpoints.abandon();
   }
 }

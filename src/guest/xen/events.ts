@@ -1,14 +1,19 @@
 // Groups irq and time on Xen: event channels in the place of interrupt controllers, a byte of shared
 // memory in that of the interrupt flag, Xen's time record and one-shot timer in that of clocks.
 // Interrupt numbers are ports.
+import { SHARED_INFO_32, VCPU_INFO_32, VCPU_TIME_INFO } from '../../abi/shared-info.ts';
 import { KERNEL_PAGES } from '../kernel/layout.ts';
 import { nothing, type Task } from '../operations.ts';
 import type { PvApic, PvIrq, PvTime } from '../paravirt-ops/index.ts';
 import { HC, wordBytes, type XenState } from './state.ts';
 
 /** Offsets in the shared page: vcpu_info 0, the two bitmaps, the wall clock. */
-const AT = { pending: 0, mask: 1, pendingSel: 4, time: 32, bitmapPending: 2048, bitmapMask: 2176, wcVersion: 2304, wcSec: 2308 } as const;
-const TIME = { version: 0, tsc: 8, systemTime: 16, mul: 24, shift: 28 } as const;
+const [VCPU, SHARED, RECORD] = [VCPU_INFO_32.fields, SHARED_INFO_32.fields, VCPU_TIME_INFO.fields];
+const AT = {
+  pending: VCPU.evtchn_upcall_pending.at, mask: VCPU.evtchn_upcall_mask.at, pendingSel: VCPU.evtchn_pending_sel.at, time: VCPU.time.at,
+  bitmapPending: SHARED.evtchn_pending.at, bitmapMask: SHARED.evtchn_mask.at, wcVersion: SHARED.wc_version.at, wcSec: SHARED.wc_sec.at,
+} as const;
+const TIME = { version: RECORD.version.at, tsc: RECORD.tsc_timestamp.at, systemTime: RECORD.system_time.at, mul: RECORD.tsc_to_system_mul.at, shift: RECORD.tsc_shift.at } as const;
 const EVTCHNOP = { bind_virq: 1, send: 4, unmask: 9 } as const;
 const VIRQ_TIMER = 0;
 const SCHEDOP_BLOCK = 1;

@@ -5,14 +5,14 @@
 //
 // They hold machine frames, so they are written right before a suspension, and not kept up to date.
 // Source: struct arch_shared_info in xen/include/public/arch-x86/xen.h.
+import { SHARED_INFO_32 } from '../../abi/shared-info.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { pfnToVaddr, vaddrToPfn } from '../kernel/page-tables.ts';
 import type { Task } from '../operations.ts';
 import type { XenState } from './state.ts';
 
 const WORDS_PER_PAGE = 1024;
-/** In the shared page of an i386 guest. */
-const AT = { maxPfn: 2316, listList: 2320 } as const;
+const AT = SHARED_INFO_32.fields;
 
 export class FrameLists {
   readonly #xen: XenState;
@@ -47,7 +47,7 @@ export class FrameLists {
       yield m.store32(pfnToVaddr(list) + (page % WORDS_PER_PAGE) * 4, yield* this.#xen.pfnToMfn(first + page));
     }
     for (const [index, list] of lists.entries()) yield m.store32(pfnToVaddr(listList) + index * 4, yield* this.#xen.pfnToMfn(list));
-    yield m.store32(sharedVaddr + AT.maxPfn, startInfo.pages);
-    yield m.store32(sharedVaddr + AT.listList, yield* this.#xen.pfnToMfn(listList));
+    yield m.store32(sharedVaddr + AT.max_pfn.at, startInfo.pages);
+    yield m.store32(sharedVaddr + AT.pfn_to_mfn_frame_list_list.at, yield* this.#xen.pfnToMfn(listList));
   }
 }

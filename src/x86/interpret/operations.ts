@@ -180,6 +180,14 @@ const store = (width: Width): Operation => ({
 /** address | displacement */
 const probe = (width: Width): Operation => ({ words: 3, goesOn: true, emit: (c, places) => access(c, places, 1, width, 'write') });
 
+/** rip := the halves at operands `at` and behind it. */
+function ripFrom(c: CodeBuffer, stateBase: number, at: number): void {
+  for (const half of [0, 1]) {
+    c.const32(stateBase);
+    word(c, at + half);
+    c.memory(OP.i32_store, STATE.rip + 4 * half);
+  }
+}
 const returns = (c: CodeBuffer, result: number): void => {
   c.const32(result);
   c.byte(OP.return);
@@ -277,11 +285,7 @@ const SPECIALS = {
     words: 3,
     goesOn: false,
     emit(c, { stateBase }) {
-      for (const half of [0, 1]) {
-        c.const32(stateBase);
-        word(c, 1 + half);
-        c.memory(OP.i32_store, STATE.rip + 4 * half);
-      }
+      ripFrom(c, stateBase, 1);
       returns(c, ENDED.next);
     },
   },
@@ -297,11 +301,7 @@ const SPECIALS = {
       c.byte(OP.select);
       c.byte(OP.i32_sub);
       c.set(LOCAL.pc);
-      for (const half of [0, 1]) {
-        c.const32(stateBase);
-        word(c, 4 + half);
-        c.memory(OP.i32_store, STATE.rip + 4 * half);
-      }
+      ripFrom(c, stateBase, 4);
       returns(c, ENDED.next);
     },
   },
