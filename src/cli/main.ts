@@ -5,27 +5,35 @@ import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { UsageError } from '../base/assert.ts';
-import { register as bisect } from './commands/bisect.ts';
-import { register as branch } from './commands/branch.ts';
-import { register as check } from './commands/check.ts';
-import { register as checkpoint } from './commands/checkpoint.ts';
-import { register as conform } from './commands/conform.ts';
-import { register as diff } from './commands/diff.ts';
-import { register as dump } from './commands/dump.ts';
-import { register as explore } from './commands/explore.ts';
-import { register as exportFiles } from './commands/export.ts';
-import { register as fetch } from './commands/fetch.ts';
-import { register as info } from './commands/info.ts';
-import { register as pack } from './commands/pack.ts';
-import { register as record } from './commands/record.ts';
-import { register as replay } from './commands/replay.ts';
-import { register as scenarios } from './commands/scenarios.ts';
-import { register as tour } from './commands/tour.ts';
-import { register as who } from './commands/who.ts';
 import '../node/engine-flags.ts';
 import { version } from '../node/package-info.ts';
 
-const COMMANDS = [record, replay, info, dump, diff, bisect, explore, branch, who, checkpoint, pack, scenarios, fetch, conform, check, tour, exportFiles];
+/** Read when it is asked for: `rexen info` needs no processor. In the order of the help. */
+const COMMANDS = {
+  record: () => import('./commands/record.ts'),
+  replay: () => import('./commands/replay.ts'),
+  info: () => import('./commands/info.ts'),
+  dump: () => import('./commands/dump.ts'),
+  diff: () => import('./commands/diff.ts'),
+  bisect: () => import('./commands/bisect.ts'),
+  explore: () => import('./commands/explore.ts'),
+  branch: () => import('./commands/branch.ts'),
+  who: () => import('./commands/who.ts'),
+  checkpoint: () => import('./commands/checkpoint.ts'),
+  pack: () => import('./commands/pack.ts'),
+  scenarios: () => import('./commands/scenarios.ts'),
+  fetch: () => import('./commands/fetch.ts'),
+  conform: () => import('./commands/conform.ts'),
+  check: () => import('./commands/check.ts'),
+  tour: () => import('./commands/tour.ts'),
+  export: () => import('./commands/export.ts'),
+} as const satisfies Record<string, () => Promise<{ readonly register: (program: Command) => void }>>;
+
+/** The modules of the command that is named; of all of them for help, and for a name that is none. */
+const modulesFor = (name: string | undefined): ReturnType<(typeof COMMANDS)[keyof typeof COMMANDS]>[] => {
+  const key = name === 'run' ? 'record' : name;
+  return key !== undefined && Object.hasOwn(COMMANDS, key) ? [COMMANDS[key as keyof typeof COMMANDS]()] : Object.values(COMMANDS).map((load) => load());
+};
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('rexen')
@@ -33,7 +41,7 @@ async function main(argv: readonly string[]): Promise<void> {
     .version(version())
     .exitOverride()
     .showHelpAfterError('(rexen --help lists the commands, rexen COMMAND --help the options)');
-  for (const register of COMMANDS) register(program);
+  for (const { register } of await Promise.all(modulesFor(argv[2]))) register(program);
   for (const command of program.commands) command.exitOverride().option(GIT_BISECT, 'exit with 125 instead of 2: `git bisect run` skips what cannot be judged');
   try {
     await program.parseAsync([...argv]);
