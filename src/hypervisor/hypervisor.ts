@@ -6,6 +6,7 @@
 //   allocFrames        gives a domain frames from the pool, in an order the world may choose
 //   destroyDomain      takes everything back (page-types.ts: relinquish)
 import { assert } from '../base/assert.ts';
+import { wide } from '../base/wide.ts';
 import { DOMID } from '../abi/domid.ts';
 import type { MachineMemory } from '../machine/memory.ts';
 import { FRAME, FRAME_TYPE, FREE_OWNER, FrameTable, INVALID_M2P } from './frame-table.ts';
@@ -116,7 +117,7 @@ export interface DomainOptions {
 /** A domain without memory and vCPUs, registered under its id. */
 export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
   assert(!hv.domains.has(options.domId), `domain ${options.domId} exists already`);
-  const domain: Domain = {
+  const domain: Domain = wide({
     domId: options.domId, name: options.name, abi: options.abi, build: hv.build, privileged: options.privileged,
     vcpus: [], life: { kind: 'running' }, paused: false,
     totPages: 0, maxPages: options.maxPages, sharedInfoMfn: 0,
@@ -126,7 +127,7 @@ export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
     leakedTables: [],
     handle: options.handle ?? new Uint8Array(16),
     shutdownCode: undefined, watchdogs: [undefined, undefined], consoleLine: '',
-  };
+  });
   hv.domains.set(domain.domId, domain);
   return domain;
 }

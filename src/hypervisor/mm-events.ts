@@ -3,6 +3,7 @@
 // while Xen acts for nobody (a domain being built or destroyed).
 import { EVENT, HYPERCALL_END, PAGE_TYPE, PT_UPDATE_HOW, valueIndex } from '../abi/events.ts';
 import { crc32c } from '../base/crc.ts';
+import { wide } from '../base/wide.ts';
 import type { Vcpu } from './domain.ts';
 import { FRAME_TYPE } from './frame-table.ts';
 import type { HypercallArgs, HypercallOutcome } from './hypercall.ts';
@@ -19,7 +20,7 @@ export const HOW = {
 const LOGGED_BYTES = 64;
 
 /** An entry as it was and as it is (or, refused, as it was asked to be). Filled by pte-update.ts; level 0 is a plain page. */
-export const change = { oldLo: 0, oldHi: 0, newLo: 0, newHi: 0 };
+export const change = wide({ oldLo: 0, oldHi: 0, newLo: 0, newHi: 0 });
 
 export function emitPtUpdate(hv: Hypervisor, how: number, level: number, maddr: number, rc: number): void {
   const vcpu = hv.current;

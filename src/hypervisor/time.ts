@@ -3,6 +3,7 @@
 // clock agree; the world sets it.
 // Sources: xen/arch/x86/time.c, xen/common/sched/core.c, xen/common/domain.c.
 import { EVENT, TIMER_KIND, valueIndex } from '../abi/events.ts';
+import { wide } from '../base/wide.ts';
 import type { Domain, Vcpu } from './domain.ts';
 import { raiseVirq, VIRQ } from './event-channels.ts';
 import type { Hypervisor } from './hypervisor.ts';
@@ -21,7 +22,7 @@ export interface VcpuTimers {
   /** When vcpu_info.time was last written; -1 = never. */
   timeRecordNs: number;
 }
-export const newVcpuTimers = (): VcpuTimers => ({ singleshotNs: undefined, pollNs: undefined, periodicNs: 0, periodicLastNs: 0, timeRecordNs: -1 });
+export const newVcpuTimers = (): VcpuTimers => wide({ singleshotNs: undefined, pollNs: undefined, periodicNs: 0, periodicLastNs: 0, timeRecordNs: -1 });
 
 /** Xen writes a new record about once a second (local time calibration, EPOCH in time.c). */
 const RECORD_LIFE_NS = 1e9;

@@ -6,12 +6,14 @@ export class VirtualClock {
   readonly num: number;
   readonly den: number;
   /** Sum of all jumps over idle time. */
-  idleNs = 0;
+  idleNs = NaN;
 
   constructor(nsPerInsn: { readonly num: number; readonly den: number }) {
     assert(Number.isInteger(nsPerInsn.num) && Number.isInteger(nsPerInsn.den) && nsPerInsn.num > 0 && nsPerInsn.den > 0, `ns per instruction ${nsPerInsn.num}/${nsPerInsn.den}`);
     this.num = nsPerInsn.num;
     this.den = nsPerInsn.den;
+    // From NaN: see base/wide.ts.
+    this.idleNs = 0;
   }
 
   /** System time when the world has retired `insns` instructions. */

@@ -66,12 +66,12 @@ export class World implements WorldPort {
   #definedNames = new Set<number>();
   #current: Vcpu | undefined;
   #last: Vcpu | undefined;
-  #sliceLeft = 0;
+  #sliceLeft = NaN;
   /** The slice was left in its middle, because the allowance of advance() was used up: what is delivered at an entry is not delivered again when it goes on. */
   #midSlice = false;
-  #otherInsns = 0;
+  #otherInsns = NaN;
   #workUnits = 0;
-  #preemptAt = 0;
+  #preemptAt = NaN;
   #nextDigestInsns: number;
   #runnable: Vcpu[] = [];
   #endDigested = false;
@@ -91,6 +91,7 @@ export class World implements WorldPort {
     this.clock = new VirtualClock(spec.nsPerInsn);
     this.faults = createFaults(this);
     this.#lastNs = spec.maxVirtualSec * 1e9;
+    this.#sliceLeft = this.#otherInsns = this.#preemptAt = 0; // from NaN: see base/wide.ts
     this.#nextDigestInsns = spec.digestEveryInsns > 0 ? spec.digestEveryInsns : Infinity;
   }
 

@@ -3,6 +3,7 @@
 //
 // Programs repeat themselves: six of seven instructions that are not relative branches have the same
 // bytes as another one. Those share one entry, found by walking a tree over the bytes, without decoding.
+import { ByteTree } from './byte-tree.ts';
 import { cpuidFeatures, decode, MAX_INSN_BYTES, type Insn } from './decode.ts';
 import { compile, newTemps, type Done, type Evaluator } from './evaluate.ts';
 import { lower, lowerMissing, type Lowered } from './lower.ts';
@@ -50,8 +51,6 @@ export class CodePage {
 const INVALID: Entry = { kind: 'invalid' };
 const TOO_LONG: Entry = { kind: 'tooLong' };
 
-/** By instruction bytes. No instruction is the beginning of another one. */
-type Tree = Map<number, Tree | InsnEntry>;
 const MAX_SHARED = 200_000;
 const MOST_MADE = 0xf000;
 
@@ -59,8 +58,8 @@ export class CodeCache {
   readonly #evaluator: Evaluator;
   readonly #temps = newTemps();
   readonly #pages = new Map<number, CodePage[]>();
-  readonly #shared = new Map<ModeKey, Tree>();
-  #sharedCount = 0;
+  /** By instruction bytes: no instruction is the beginning of another one. */
+  readonly #shared = new Map<ModeKey, ByteTree<InsnEntry>>();
 
   constructor(evaluator: Evaluator) {
     this.#evaluator = evaluator;
@@ -94,13 +93,8 @@ export class CodeCache {
   /** The entry for the instruction at the start of `bytes`; undefined if it needs more of them. */
   make(bytes: Uint8Array, rip: number, mode: ModeKey): Entry | undefined {
     const tree = this.#tree(loweringMode(mode));
-    let at: Tree = tree;
-    for (let i = 0; i < bytes.length; i++) {
-      const next = at.get(bytes[i] as number);
-      if (next === undefined) break;
-      if (!(next instanceof Map)) return next;
-      at = next;
-    }
+    const known = tree.find(bytes);
+    if (known !== undefined) return known;
     const { codeWidth } = modeBits(mode);
     const decoded = decode(bytes, rip, codeWidth);
     switch (decoded.kind) {
@@ -113,7 +107,7 @@ export class CodeCache {
       default: {
         const lowered = this.#lower(decoded.insn, bytes, mode);
         const entry: InsnEntry = { kind: 'insn', lowered, lengthBytes: lowered.lengthBytes, endsBlock: lowered.kind !== 'straight' || lowered.rep !== undefined, run: undefined };
-        if (lowered.positionFree) this.#share(tree, bytes, entry);
+        if (lowered.positionFree) tree.add(bytes, entry.lengthBytes, entry);
         return entry;
       }
     }
@@ -135,24 +129,9 @@ export class CodeCache {
     return entry.run;
   }
 
-  #tree(mode: ModeKey): Tree {
+  #tree(mode: ModeKey): ByteTree<InsnEntry> {
     let tree = this.#shared.get(mode);
-    if (tree === undefined || this.#sharedCount > MAX_SHARED) {
-      this.#sharedCount = 0;
-      this.#shared.set(mode, (tree = new Map()));
-    }
+    if (tree === undefined || tree.size > MAX_SHARED) this.#shared.set(mode, (tree = new ByteTree()));
     return tree;
-  }
-
-  #share(tree: Tree, bytes: Uint8Array, entry: InsnEntry): void {
-    let at = tree;
-    const last = entry.lengthBytes - 1;
-    for (let i = 0; i < last; i++) {
-      let next = at.get(bytes[i] as number);
-      if (!(next instanceof Map)) at.set(bytes[i] as number, (next = new Map()));
-      at = next;
-    }
-    at.set(bytes[last] as number, entry);
-    this.#sharedCount++;
   }
 }

@@ -2,6 +2,7 @@
 // 32-bit number and leaves the high half, signed too, in `upper.half`. Bigints cost ten times as much; only
 // division by more than 32 bits uses them.
 import { assert } from '../base/assert.ts';
+import { wide } from '../base/wide.ts';
 import type { BigFn, ExprCompiler, NumberFn } from './evaluate-expr.ts';
 import type { Core } from './core.ts';
 import { widthOf } from './expr.ts';
@@ -9,7 +10,7 @@ import type { BinOp, CmpOp, Expr, Width } from './ir.ts';
 import { SEG_SLOT_BYTES, STATE } from './state-layout.ts';
 
 /** The high half of what a pair closure returned last. */
-export const upper = { half: 0 };
+export const upper = wide({ half: 0 });
 export type PairFn = () => number;
 
 export interface PairTemps {

@@ -6,6 +6,7 @@
 //
 // Not checked: protection keys, SMEP/SMAP (not exposed by CPUID).
 // Source: Intel SDM vol. 3, chapter 4.
+import { wide } from '../base/wide.ts';
 import { FRAME_FLAG, type MachineMemory } from '../machine/memory.ts';
 import { highHalf, vpnHigh, vpnLow } from './address.ts';
 import { armedBreakpoints, watchesPage } from './breakpoints.ts';
@@ -28,7 +29,7 @@ interface Walked {
   maddr: number;
   perm: number;
 }
-const walked: Walked = { maddr: 0, perm: 0 };
+const walked: Walked = wide({ maddr: 0, perm: 0 });
 
 /**
  * Translates for one access that does not cross a page. `user`: CPL 3. Returns the linear-memory

@@ -49,16 +49,18 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   readonly #cache: CodeCache;
   readonly #translator: Translator | undefined;
   #page: CodePage | undefined;
-  #retired = 0;
+  #retired = NaN;
   /** Instructions of all runs, and those of them that the evaluator performed: for the profile. */
-  #performed = 0;
-  #evaluated = 0;
+  #performed = NaN;
+  #evaluated = NaN;
   /** Budget at the start of the current run. */
-  #runBudget = 0;
+  #runBudget = NaN;
 
   constructor(machine: MachineMemory, options: CpuOptions) {
     super(machine);
     this.#options = options;
+    // From NaN: see base/wide.ts.
+    this.#retired = this.#performed = this.#evaluated = this.#runBudget = 0;
     this.core = new Core(machine, options, () => this.retired());
     this.#cache = new CodeCache(this);
     registerCodeUser(machine, this);

@@ -3,6 +3,7 @@
 // compat_mmuext_op(), xen/arch/x86/x86_64/compat/mm.c.
 import { ERRNO } from '../../abi/errno.ts';
 import { EVENT } from '../../abi/events.ts';
+import { wide } from '../../base/wide.ts';
 import type { Vcpu } from '../domain.ts';
 import { mayControl, pageOwnerId } from '../foreign-domain.ts';
 import { FRAME, FRAME_TYPE } from '../frame-table.ts';
@@ -30,7 +31,7 @@ interface ExtOp {
   arg2: number;
   arg2Addr: number;
 }
-const op: ExtOp = { cmd: 0, arg1: 0, arg1Addr: 0, arg2: 0, arg2Addr: 0 };
+const op: ExtOp = wide({ cmd: 0, arg1: 0, arg1Addr: 0, arg2: 0, arg2Addr: 0 });
 
 interface ExtRow {
   readonly name: string;
