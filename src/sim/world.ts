@@ -34,9 +34,8 @@ import type { Advance, EventSink, Observers, Service, WorldProfile } from './wor
 export type { Advance, EventSink, Observers, Service, WorldProfile } from './world-faces.ts';
 /** The service of domain 0 that carries out commands. */
 export const DOM0_SERVICE = 'dom0';
-/** Latencies of back ends are drawn as one of this many multiples of LATENCY_UNIT_NS. */
-const LATENCY_STEPS = 16;
-const LATENCY_UNIT_NS = 500;
+/** Latencies of back ends are drawn as one of so many multiples of so many ns. */
+const [LATENCY_STEPS, LATENCY_UNIT_NS] = [16, 500] as const;
 /** A hypercall may be preempted after this much counted work plus a choice of up to as much again. */
 const PREEMPT_WORK_UNITS = 512;
 
