@@ -12,6 +12,7 @@ export const ELF_DATA_LSB = 1;
 export const ELF_MACHINE = { i386: 3, x86_64: 62 } as const;
 export const PT = { LOAD: 1, NOTE: 4 } as const;
 export const PF_RWX = 7;
+export const SHF_EXECINSTR = 4;
 export const SHT = { SYMTAB: 2, STRTAB: 3, NOTE: 7 } as const;
 /** Low four bits of st_info. */
 export const STT = { NOTYPE: 0, OBJECT: 1, FUNC: 2, SECTION: 3, FILE: 4 } as const;

@@ -26,7 +26,7 @@ import { SHADOW_CALL_NAMES, SHADOW_FAULT } from './shadow-calls.ts';
 export type EventFieldType = 'uint' | 'sint' | 'u64' | 's64';
 
 /** How `dump` prints a field in its text form. Default: decimal. */
-export type EventFieldShow = 'dec' | 'hex' | 'rc' | 'hypercall' | 'word' | 'name' | { readonly of: readonly string[] };
+export type EventFieldShow = 'dec' | 'hex' | 'vaddr' | 'rc' | 'hypercall' | 'word' | 'name' | { readonly of: readonly string[] };
 
 export interface EventField {
   readonly name: string;
@@ -57,7 +57,7 @@ const u64 = (name: string): EventField => ({ name, type: 'u64', show: 'hex' });
 const s64 = (name: string): EventField => ({ name, type: 's64', show: 'word' });
 const oneOf = (name: string, of: readonly string[]): EventField => ({ name, type: 'uint', show: { of } });
 const hex = (name: string): EventField => uint(name, 'hex');
-const vaddr = (name: string): EventField => sint(name, 'hex');
+const vaddr = (name: string): EventField => sint(name, 'vaddr');
 const result = sint('result', 'rc');
 const ARGS = [s64('a0'), s64('a1'), s64('a2'), s64('a3'), s64('a4'), s64('a5')];
 

@@ -11,6 +11,7 @@ import { openRecordingFile } from '../node/recording-files.ts';
 import { createRecordingFile } from '../node/recording-worker.ts';
 import { Branch } from '../replay/branch.ts';
 import { reportDivergence, type DivergenceReport } from '../replay/divergence-report.ts';
+import { imageSymbols } from '../replay/symbols.ts';
 import { logModeOf } from '../replay/whole-digest.ts';
 import { leftTo } from '../replay/timeline.ts';
 import { LiveInput, ScriptedInput, StoppableInput } from '../sim/input.ts';
@@ -78,7 +79,7 @@ export async function runBranch(run: BranchRun): Promise<RunResult | { readonly 
   });
   const started = performance.now();
   await runToPosition(branch, run);
-  const divergence = branch.diverged ? reportDivergence(branch.world, branch.replayer) : undefined;
+  const divergence = branch.diverged ? reportDivergence(branch.world, branch.replayer, () => imageSymbols(images.domains)) : undefined;
   if (divergence !== undefined) return { divergence };
   branch.leave();
   shown = run.showConsole;

@@ -13,6 +13,7 @@ import { buildReplayWorld } from '../replay/replay-world.ts';
 import type { Replayer } from '../replay/replayer.ts';
 import { logModeOf } from '../replay/whole-digest.ts';
 import { isBefore, leftTo, Timeline } from '../replay/timeline.ts';
+import { imageSymbols } from '../replay/symbols.ts';
 import type { DomainImages } from '../sim/build-world.ts';
 import type { WorldSpec } from '../sim/spec.ts';
 import type { EventSink, World } from '../sim/world.ts';
@@ -24,6 +25,8 @@ export interface ReplayRun {
   readonly file: string;
   readonly until: PositionArgument | undefined;
   readonly images: readonly string[];
+  /** A System.map for the first domain's kernel. */
+  readonly map?: Uint8Array | undefined;
   readonly showConsole: boolean;
   readonly progress: boolean;
   /** Default: off. */
@@ -80,7 +83,7 @@ export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
     digest: bytesToHex(recording.digest), bytes: recording.source.sizeBytes, file: run.file,
     exact: outcome === 'exact', ...(check === 'off' ? {} : { checked }), eventsByKind: replayer.counts.byName(),
   };
-  return { summary, outcome, checked, report: outcome === 'diverged' ? reportDivergence(world, replayer) : undefined, warnings: warningsOf(recording) };
+  return { summary, outcome, checked, report: outcome === 'diverged' ? reportDivergence(world, replayer, () => imageSymbols(images.domains, run.map)) : undefined, warnings: warningsOf(recording) };
 }
 
 /** Undefined: there are no checkpoints that serve; then the replay begins at the beginning. */

@@ -4,6 +4,7 @@ import { loadImages } from '../node/load-images.ts';
 import { divergenceLines } from '../replay/divergence-report.ts';
 import { eventDiffLines, relationText } from '../replay/diff.ts';
 import { runTwice } from '../replay/lock-step.ts';
+import { imageSymbols } from '../replay/symbols.ts';
 import { choicesFor, type ChoicePlan } from '../replay/plan.ts';
 import { buildWorld } from '../sim/build-world.ts';
 import { ScriptedInput } from '../sim/input.ts';
@@ -28,7 +29,7 @@ export async function verifyRecording(file: string, progress: boolean): Promise<
 export async function runScenarioTwice(scenario: Scenario, seed: string, plan?: ChoicePlan): Promise<SelfCheck & { readonly events: number; readonly stateDigests: number; readonly outcome: string }> {
   const images = await loadImages(scenario.spec);
   const spec = portableSpec(scenario.spec);
-  const found = runTwice((_, sink) => buildWorld({ spec, images: images.domains, choices: choicesFor(seed, plan), input: (domIdOf) => new ScriptedInput(spec.input, domIdOf), sink }));
+  const found = runTwice((_, sink) => buildWorld({ spec, images: images.domains, choices: choicesFor(seed, plan), input: (domIdOf) => new ScriptedInput(spec.input, domIdOf), sink }), undefined, () => imageSymbols(images.domains));
   const { events, stateDigests, outcome, parting, state } = found;
   const facts = { events, stateDigests, outcome };
   if (parting !== undefined) {

@@ -17,6 +17,11 @@ export interface TextContext {
   readonly names: ReadonlyMap<number, string>;
   /** Levels of page tables by domain: 2 i386, 3 i386 PAE, 4 64-bit; tells how arguments are split. */
   readonly levels: ReadonlyMap<number, number>;
+  /** Of domains' kernels: what is at an address of theirs. */
+  readonly symbols?: ReadonlyMap<number, Names> | undefined;
+}
+export interface Names {
+  at(vaddr: number): string | undefined;
 }
 export const NO_CONTEXT: TextContext = { names: new Map(), levels: new Map() };
 
@@ -34,19 +39,23 @@ export function bytesText(bytes: Uint8Array, show: 'text' | 'hex', limit = Infin
 /** The field's value as the guest's 64 bits: unsigned. */
 const word = (lo: number, hi: number): bigint => (BigInt(hi) << 32n) | BigInt(lo);
 
-function fieldText(field: EventField, lo: number, hi: number, context: TextContext): string {
+function fieldText(field: EventField, lo: number, hi: number, { names, symbols }: TextContext, domId: number): string {
   if (field.type === 'u64' || field.type === 's64') return hexText(word(lo, hi));
   const show = field.show ?? 'dec';
   if (typeof show === 'object') return show.of[lo] ?? String(lo);
   switch (show) {
     case 'hex':
-      return hexText(lo < 0 ? BigInt.asUintN(64, BigInt(lo)) : BigInt(lo));
+      return hexText(BigInt(lo));
+    case 'vaddr': {
+      const name = symbols?.get(domId)?.at(lo);
+      return `${hexText(lo < 0 ? BigInt.asUintN(64, BigInt(lo)) : BigInt(lo))}${name === undefined ? '' : ` <${name}>`}`;
+    }
     case 'rc':
       return rcText(lo);
     case 'hypercall':
       return hypercallName(lo);
     case 'name':
-      return context.names.get(lo) ?? String(lo);
+      return names.get(lo) ?? String(lo);
     default:
       return String(lo);
   }
@@ -100,7 +109,7 @@ function fieldTexts(row: EventRow, event: DecodedEvent, context: TextContext): s
   for (const field of row.fields) {
     const lo = event.values[value++] as number;
     const hi = field.type === 'u64' || field.type === 's64' ? (event.values[value++] as number) : 0;
-    texts.push(`${field.name}=${fieldText(field, lo, hi, context)}`);
+    texts.push(`${field.name}=${fieldText(field, lo, hi, context, event.domId)}`);
   }
   if (row.bytes !== undefined && event.bytes !== undefined) texts.push(`${row.bytes.name}=${bytesText(event.bytes, row.bytes.show, row.bytes.show === 'hex' ? MAX_SHOWN_BYTES : 1024)}`);
   return texts;

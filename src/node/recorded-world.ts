@@ -24,7 +24,7 @@ export function specOf(recording: Recording): WorldSpec {
 }
 
 /** What the recording's images are: embedded, among the product's own, or where the user says. */
-function recordedImages(recording: Recording, places: readonly string[]): ImageSource {
+export function recordedImages(recording: Recording, places: readonly string[]): ImageSource {
   const refOf = (name: string): ImageRef => {
     const ref = recording.world.images.find((image) => image.name === name);
     if (ref === undefined) throw new RecordingError('damaged', recording.source.name, 0, `its world needs ${name}, which its header does not list`, 'record it again');

@@ -7,7 +7,7 @@
 //   4. a window behind it, aligned (align.ts)
 //
 // Not here: state (state-diff.ts), files (the caller opens them).
-import { EVENT, eventRow, type EventRow } from '../abi/events.ts';
+import { EVENT, EVENT_ROWS, eventRow, type EventRow } from '../abi/events.ts';
 import { bytesToHex, sameBytes } from '../base/hash.ts';
 import type { IndexedRecording } from '../log/indexed.ts';
 import { eventLine, type TextContext } from '../log/event-text.ts';
@@ -15,7 +15,7 @@ import type { World } from '../log/packets.ts';
 import { positionText, type PositionedEvent, type Recording } from '../log/reader.ts';
 import { CHOICE_NAMES } from '../sim/choices.ts';
 import { alignFirst, type Hunk } from './align.ts';
-import { differencesOf, type Difference } from './divergence-report.ts';
+import { differencesOf, type Difference } from './event-differences.ts';
 
 /** Events behind the divergence in which the two are looked for to come together again. */
 export const DIFF_WINDOW = 400;
@@ -46,6 +46,11 @@ export interface EventDiff {
   readonly b: DiffSide;
 }
 
+export interface TwoSymbols {
+  readonly a?: TextContext['symbols'];
+  readonly b?: TextContext['symbols'];
+}
+
 export interface RecordingDiff {
   readonly same: boolean;
   readonly verdict: string;
@@ -56,10 +61,11 @@ export interface RecordingDiff {
   readonly counts: { readonly a: number; readonly b: number };
 }
 
-export function diffRecordings(a: IndexedRecording, b: IndexedRecording, context = DEFAULT_CONTEXT): RecordingDiff {
+/** `symbols`: of A's kernels and of B's, for the addresses in events. */
+export function diffRecordings(a: IndexedRecording, b: IndexedRecording, context = DEFAULT_CONTEXT, symbols: TwoSymbols = {}): RecordingDiff {
   const headers = headerDifferences(a.recording.world, b.recording.world);
   const at = firstDifferentEvent(a.recording, b.recording);
-  const events = at === undefined ? undefined : describeEvents(a.recording, b.recording, at, context);
+  const events = at === undefined ? undefined : describeEvents(a.recording, b.recording, at, context, symbols);
   const state = firstDifferentState(a, b, at ?? Infinity);
   const counts = { a: a.recording.eventCount, b: b.recording.eventCount };
   const same = headers.length === 0 && events === undefined && state === undefined && sameEnd(a.recording, b.recording);
@@ -140,24 +146,30 @@ function* rawEvents(recording: Recording, from: number): Generator<Uint8Array> {
 // -- what became of it ---------------------------------------------------------------------------
 
 /** Names and shapes without reading every chunk: choices have fixed numbers, domains are created at the start. */
-export function contextOf(recording: Recording): TextContext {
+export function contextOf(recording: Recording, symbols?: TextContext['symbols']): TextContext {
   const names = new Map(CHOICE_NAMES.map((name, index) => [index + 1, name as string]));
   const levels = new Map<number, number>();
   for (const event of recording.events(0, Math.min(recording.eventCount, recording.chunks[0]?.eventCount ?? 0))) {
     if (event.kind === EVENT.domainCreated) levels.set(event.domId, event.values[2] as number);
     if (event.kind === EVENT.nameDefined) names.set(event.values[0] as number, new TextDecoder().decode(event.bytes));
   }
-  return { names, levels };
+  return { names, levels, symbols };
 }
+
+/** Is there an address of a guest in what is shown? */
+export function showsAddress({ events: at }: RecordingDiff): boolean {
+  return at !== undefined && [...at.before, ...[at.a, at.b].flatMap(({ line, after }) => [line ?? '', ...after])].some((line) => ADDRESSED.test(line));
+}
+const ADDRESSED = new RegExp(` (${[...new Set(EVENT_ROWS.flatMap(({ fields }) => fields.filter(({ show }) => show === 'vaddr').map(({ name }) => name)))].join('|')})=0x`);
 
 /** What an event says, without when and how it came there. */
 const contentKey = (event: PositionedEvent): string => `${event.kind} ${event.domId} ${event.vcpuId} ${event.values.join()} ${event.bytes === undefined ? '' : bytesToHex(event.bytes)}`;
 /** Times and results aside: the same thing was done. */
 const roughKey = (event: PositionedEvent): string => `${event.kind} ${event.domId} ${event.vcpuId} ${event.kind === EVENT.hypercall ? event.values[0] : ''}`;
 
-function describeEvents(a: Recording, b: Recording, at: number, context: number): EventDiff {
+function describeEvents(a: Recording, b: Recording, at: number, context: number, symbols: TwoSymbols): EventDiff {
   const window = (recording: Recording): PositionedEvent[] => [...recording.events(at, Math.min(recording.eventCount, at + DIFF_WINDOW))];
-  return eventDiffOf({ before: [...a.events(Math.max(0, at - context), at)], a: window(a), b: window(b), at, context, textA: contextOf(a), textB: contextOf(b) });
+  return eventDiffOf({ before: [...a.events(Math.max(0, at - context), at)], a: window(a), b: window(b), at, context, textA: contextOf(a, symbols.a), textB: contextOf(b, symbols.b) });
 }
 
 export interface PartingEvents {

@@ -6,8 +6,9 @@
 import { bytesToHex } from '../base/hash.ts';
 import { eventLine } from '../log/event-text.ts';
 import { contextOf } from './diff.ts';
+import { ipOf } from './backtrace.ts';
 import { compareWorlds, type StateDiff } from './state-diff.ts';
-import type { Symbols } from './symbols.ts';
+import { vaddrText, type SymbolsByDomain } from './symbols.ts';
 import type { Timeline } from './timeline.ts';
 
 const CODE_BEFORE = 1;
@@ -31,7 +32,7 @@ export interface InstructionBisect {
 }
 
 /** `until`: instructions of all vCPUs at which they are known to have parted. */
-export function bisectInstructions(a: Timeline, b: Timeline, until: number, symbols: Symbols | undefined): InstructionBisect {
+export function bisectInstructions(a: Timeline, b: Timeline, until: number, symbols: SymbolsByDomain | undefined): InstructionBisect {
   let comparisons = 0;
   const stateAt = (timeline: Timeline, insns: number): Map<string, string> => {
     timeline.seek({ insns });
@@ -59,7 +60,7 @@ export function bisectInstructions(a: Timeline, b: Timeline, until: number, symb
   const { vcpu, instruction, code } = nextInstruction(a, symbols);
   const after = { a: a.seek({ insns: high }).eventCount, b: b.seek({ insns: high }).eventCount };
   const state = compareWorlds(a.world, b.world, symbols);
-  const made = (timeline: Timeline, from: number, to: number): string[] => [...timeline.recording.events(from, Math.min(to, timeline.recording.eventCount))].slice(0, 20).map((event) => eventLine(event, contextOf(timeline.recording)));
+  const made = (timeline: Timeline, from: number, to: number): string[] => [...timeline.recording.events(from, Math.min(to, timeline.recording.eventCount))].slice(0, 20).map((event) => eventLine(event, { ...contextOf(timeline.recording), symbols }));
   const parts = differentParts(high).filter((name) => !leftOut.includes(name));
   const first = state.differences.find(({ what }) => parts.some((part) => part.startsWith('processor') && what.startsWith(part.slice('processor '.length)))) ?? state.differences[0];
   const effect = `${parts.join(', ')} differ${parts.length === 1 ? 's' : ''}${first === undefined ? '' : `; ${first.what} is ${first.a} in A and ${first.b} in B`}`;
@@ -70,11 +71,13 @@ export function bisectInstructions(a: Timeline, b: Timeline, until: number, symb
 }
 
 /** Whose turn it is here, and what it performs next. */
-export function nextInstruction({ world }: Timeline, symbols: Symbols | undefined): Pick<InstructionBisect, 'vcpu' | 'instruction' | 'code'> {
+export function nextInstruction({ world }: Timeline, symbols: SymbolsByDomain | undefined): Pick<InstructionBisect, 'vcpu' | 'instruction' | 'code'> {
   const { current } = world.saveOwn();
   const cpu = current?.cpu;
   if (current === undefined || cpu === undefined) return { vcpu: undefined, instruction: undefined, code: [] };
-  const code = cpu.disassemble(cpu.eip(), CODE_LINES).map(({ vaddr, bytes, text }) => `${symbols?.text(vaddr) ?? `0x${vaddr.toString(16)}`}  ${bytes.padEnd(24)} ${text}`);
-  const [line] = cpu.disassemble(cpu.eip(), CODE_BEFORE);
-  return { vcpu: `d${current.domain.domId}v${current.vcpuId}`, instruction: line === undefined ? undefined : `${line.text} at ${symbols?.text(line.vaddr) ?? `0x${line.vaddr.toString(16)}`}`, code };
+  const text = (vaddr: number): string => symbols?.get(current.domain.domId)?.text(vaddr) ?? vaddrText(vaddr);
+  const ip = ipOf(current.domain.abi.wordBits, cpu);
+  const code = cpu.disassemble(ip, CODE_LINES).map(({ vaddr, bytes, text: insn }) => `${text(vaddr)}  ${bytes.padEnd(24)} ${insn}`);
+  const [line] = cpu.disassemble(ip, CODE_BEFORE);
+  return { vcpu: `d${current.domain.domId}v${current.vcpuId}`, instruction: line === undefined ? undefined : `${line.text} at ${text(line.vaddr)}`, code };
 }

@@ -7,6 +7,7 @@ import type { TextContext } from '../log/event-text.ts';
 import { CHOICE_NAMES } from '../sim/choices.ts';
 import { StateDigester } from '../sim/state-digest.ts';
 import type { EventSink, World } from '../sim/world.ts';
+import type { SymbolsByDomain } from './symbols.ts';
 import { DIFF_WINDOW, eventDiffOf, type EventDiff } from './diff.ts';
 
 const STRETCH_INSNS = 1_000_000;
@@ -62,8 +63,8 @@ class Side implements EventSink {
 
 const keyOf = (event: PositionedEvent): string => `${event.kind} ${event.domId} ${event.vcpuId} ${event.retired} ${event.nowNs} ${event.values.join()} ${event.bytes === undefined ? '' : bytesToHex(event.bytes)}`;
 
-/** `make` builds a world with the given sink; called twice. Two that are meant to differ are compared by the events that `counts`. */
-export function runTwice(make: (which: 0 | 1, sink: (world: World) => EventSink) => World, counts?: (kind: number) => boolean): LockStepResult {
+/** `make` builds a world with the given sink; called twice. Two that are meant to differ are compared by the events that `counts`. `symbolsOf` is asked if they part. */
+export function runTwice(make: (which: 0 | 1, sink: (world: World) => EventSink) => World, counts?: (kind: number) => boolean, symbolsOf?: () => SymbolsByDomain): LockStepResult {
   const [a, b] = [new Side((sink) => make(0, sink), counts), new Side((sink) => make(1, sink), counts)];
   const before: PositionedEvent[] = [];
   let events = 0;
@@ -83,7 +84,7 @@ export function runTwice(make: (which: 0 | 1, sink: (world: World) => EventSink)
     const parted = same < common || goesOn(a, b) || goesOn(b, a) || (counts === undefined && a.ended !== b.ended);
     const outcome = a.world.ended?.outcome ?? 'running';
     if (state !== undefined) return { events, stateDigests, outcome, parting: undefined, state };
-    if (parted) return { events, stateDigests, outcome, parting: partingOf(a, b, same, events, before), state: undefined };
+    if (parted) return { events, stateDigests, outcome, parting: partingOf(a, b, same, events, before, symbolsOf?.()), state: undefined };
     if (ended) return { events, stateDigests, outcome, parting: undefined, state: undefined };
     a.events = a.events.slice(same);
     b.events = b.events.slice(same);
@@ -102,12 +103,12 @@ function differentDigest(a: Side, b: Side, events: number): LockStepResult['stat
   return undefined;
 }
 
-function partingOf(a: Side, b: Side, same: number, at: number, before: readonly PositionedEvent[]): EventDiff {
+function partingOf(a: Side, b: Side, same: number, at: number, before: readonly PositionedEvent[], symbols: SymbolsByDomain | undefined): EventDiff {
   for (const side of [a, b]) {
     const until = side.world.insns() + MOST_AFTERWARDS;
     while (side.world.ended === undefined && side.world.insns() < until && side.events.length - same < DIFF_WINDOW) side.world.advance(STRETCH_INSNS, side.world.eventCount + DIFF_WINDOW);
   }
   const rest = (side: Side): PositionedEvent[] => side.events.slice(same, same + DIFF_WINDOW);
-  const text: TextContext = { names: new Map(CHOICE_NAMES.map((name, index) => [index + 1, name])), levels: new Map([...a.world.hv.domains.values()].map(({ domId, abi }) => [domId, abi.levels])) };
+  const text: TextContext = { names: new Map(CHOICE_NAMES.map((name, index) => [index + 1, name])), levels: new Map([...a.world.hv.domains.values()].map(({ domId, abi }) => [domId, abi.levels])), symbols };
   return eventDiffOf({ before, a: rest(a), b: rest(b), at, context: CONTEXT, textA: text, textB: text });
 }

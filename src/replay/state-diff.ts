@@ -6,7 +6,8 @@ import type { Domain, Vcpu } from '../hypervisor/domain.ts';
 import { schedulerState } from '../sim/state-digest.ts';
 import type { World } from '../sim/world.ts';
 import { sameBytes } from '../base/hash.ts';
-import type { Symbols } from './symbols.ts';
+import { findL1, found as walked, PTE } from '../hypervisor/page-walk.ts';
+import { vaddrText, type Symbols, type SymbolsByDomain } from './symbols.ts';
 
 export interface StateDifference {
   readonly what: string;
@@ -36,7 +37,7 @@ class Found {
   }
 }
 
-export function compareWorlds(a: World, b: World, symbols: Symbols | undefined): StateDiff {
+export function compareWorlds(a: World, b: World, symbols: SymbolsByDomain | undefined): StateDiff {
   const found = new Found();
   for (const [domId, domain] of a.hv.domains) {
     const other = b.hv.domains.get(domId);
@@ -44,13 +45,13 @@ export function compareWorlds(a: World, b: World, symbols: Symbols | undefined):
       found.add('domains', `domain ${domId}`, 'there', 'gone');
       continue;
     }
-    domain.vcpus.forEach((vcpu, index) => compareRegisters(found, vcpu, other.vcpus[index], symbols));
+    domain.vcpus.forEach((vcpu, index) => compareRegisters(found, vcpu, other.vcpus[index], symbols?.get(domId)));
     comparePlain(found, `d${domId}`, recordOf(domain), recordOf(other));
   }
   compareFrames(found, a, b);
   comparePlain(found, 'dom0', a.saveServices(), b.saveServices());
   comparePlain(found, 'scheduler', schedulerState(a), schedulerState(b));
-  compareMemory(found, a, b);
+  compareMemory(found, a, b, symbols);
   return { differences: found.differences, more: found.more };
 }
 
@@ -61,9 +62,17 @@ function compareRegisters(found: Found, a: Vcpu, b: Vcpu | undefined, symbols: S
   for (const { name, value } of a.cpu?.registers() ?? []) {
     const other = others.get(name);
     if (other === value) continue;
-    const text = (shown: number | bigint | undefined): string => (shown === undefined ? '(none)' : name === 'retired' ? String(shown) : typeof shown === 'number' && symbols !== undefined ? symbols.text(shown) : hex(shown));
+    const text = (shown: number | bigint | undefined): string => (shown === undefined ? '(none)' : name === 'retired' ? String(shown) : `${hex(shown)}${NO_ADDRESS.test(name) ? '' : nameOf(shown, symbols)}`);
     found.add('registers', `d${a.domain.domId}v${a.vcpuId} ${name}`, text(value), text(other));
   }
+}
+
+const NO_ADDRESS = /^(eflags|cpl|[c-gs]s|cr[034])$/;
+
+/** ` <start_kernel+0x1c>`, or nothing. */
+function nameOf(value: number | bigint, symbols: Symbols | undefined): string {
+  const name = symbols?.at(typeof value === 'bigint' ? Number(BigInt.asIntN(64, value)) : value >>> 0);
+  return name === undefined ? '' : ` <${name}>`;
 }
 
 /** A domain without the way back up and the processors. */
@@ -97,7 +106,7 @@ function compareFrames(found: Found, a: World, b: World): void {
   }
 }
 
-function compareMemory(found: Found, a: World, b: World): void {
+function compareMemory(found: Found, a: World, b: World, symbols: SymbolsByDomain | undefined): void {
   const [left, right] = [a.frameHashes.current(), b.frameHashes.current()];
   const differ: number[] = [];
   for (const mfn of new Set([...left.keys(), ...right.keys()])) {
@@ -105,17 +114,20 @@ function compareMemory(found: Found, a: World, b: World): void {
     if (one === undefined || other === undefined || !sameBytes(one, other)) differ.push(mfn);
   }
   differ.sort((x, y) => x - y);
-  const mappings = mappingsOf(a, new Set(differ.slice(0, MOST_PER_PART)));
+  const mappings = mappingsOf(a, new Set(differ.slice(0, MOST_PER_PART)), symbols);
   for (const mfn of differ) {
     const type = FRAME_TYPE_NAMES[a.hv.frames.type[mfn] as number];
     const mapping = mappings.get(mfn);
-    const where = mapping === undefined ? '' : `, at ${hex(mapping.vaddr)} by the entry at maddr ${hex(mapping.pteMaddr)}`;
     const words = differentWords(a, b, mfn);
     for (const at of words.slice(0, MOST_WORDS_PER_FRAME)) {
       const maddr = mfn * 4096 + at;
-      found.add('memory', `memory mfn ${mfn.toString(16)}+${at.toString(16)} (${type}, ${words.length} words differ${where === '' ? '' : where.replace(hex(mapping?.vaddr ?? 0), hex((mapping?.vaddr ?? 0) + at))})`, hex(a.machine.readU32(maddr)), hex(b.machine.readU32(maddr)));
+      found.add('memory', `memory mfn ${mfn.toString(16)}+${at.toString(16)} (${type}, ${words.length} words differ${mapping === undefined ? '' : mappingText(mapping, at, symbols)})`, hex(a.machine.readU32(maddr)), hex(b.machine.readU32(maddr)));
     }
   }
+}
+
+function mappingText({ domId, vaddr, pteMaddr }: Mapping, at: number, symbols: SymbolsByDomain | undefined): string {
+  return `, at ${symbols?.get(domId)?.text(vaddr + at) ?? vaddrText(vaddr + at)} by the entry at maddr 0x${pteMaddr.toString(16)}`;
 }
 
 function differentWords(a: World, b: World, mfn: number): number[] {
@@ -125,22 +137,28 @@ function differentWords(a: World, b: World, mfn: number): number[] {
 }
 
 interface Mapping {
+  readonly domId: number;
   readonly vaddr: number;
   readonly pteMaddr: number;
 }
 
-/** For frames: the lowest address at which a vCPU's current tables map each, and the entry that does. Large pages are left out. */
-export function mappingsOf(world: World, wanted: ReadonlySet<number>): Map<number, Mapping> {
+/** For frames: an address at which a vCPU's current tables map each, and the entry that does: the first that has a name, or else the lowest. Large pages are left out. */
+export function mappingsOf(world: World, wanted: ReadonlySet<number>, symbols?: SymbolsByDomain): Map<number, Mapping> {
   const found = new Map<number, Mapping>();
-  for (const { vcpus, abi } of world.hv.domains.values()) {
-    for (const { guestTableMfn } of vcpus) if (guestTableMfn !== 0) walkTables(world, guestTableMfn, abi.levels, abi.pteBytes, 0, (mfn, mapping) => {
-      if (wanted.has(mfn) && !found.has(mfn)) found.set(mfn, mapping);
+  const named = new Set<number>();
+  for (const { domId, vcpus, abi } of world.hv.domains.values()) {
+    for (const { guestTableMfn } of vcpus) if (guestTableMfn !== 0) walkTables(world, guestTableMfn, abi.levels, abi.pteBytes, 0, (mfn, at, pteMaddr) => {
+      if (!wanted.has(mfn) || named.has(mfn)) return;
+      const vaddr = at >= 2 ** 47 ? at - 2 ** 48 : at;
+      const isNamed = symbols?.get(domId)?.at(vaddr) !== undefined;
+      if (isNamed) named.add(mfn);
+      if (isNamed || !found.has(mfn)) found.set(mfn, { domId, vaddr, pteMaddr });
     });
   }
   return found;
 }
 
-function walkTables({ machine }: World, table: number, level: number, entryBytes: 4 | 8, base: number, leaf: (mfn: number, mapping: Mapping) => void): void {
+function walkTables({ machine }: World, table: number, level: number, entryBytes: 4 | 8, base: number, leaf: (mfn: number, vaddr: number, pteMaddr: number) => void): void {
   const indexBits = entryBytes === 8 ? 9 : 10;
   const entries = level === 3 && entryBytes === 8 && base === 0 ? 512 : 4096 / entryBytes;
   const span = 4096 * 2 ** (indexBits * (level - 1));
@@ -151,24 +169,20 @@ function walkTables({ machine }: World, table: number, level: number, entryBytes
     const mfn = (entryBytes === 8 ? (machine.readU32(pteMaddr + 4) & 0xfffff) * 0x10_0000 : 0) + (lo >>> 12);
     const vaddr = base + index * span;
     if (mfn >= machine.frameCount) continue;
-    if (level === 1) leaf(mfn, { vaddr, pteMaddr });
+    if (level === 1) leaf(mfn, vaddr, pteMaddr);
     else if (level > 2 || (lo & 0x80) === 0) walkTables({ machine } as World, mfn, level - 1, entryBytes, vaddr, leaf);
   }
 }
 
-/** The word at a linear address of a 32-bit guest, without any effect; undefined if nothing is mapped there. */
-export function mappedWord({ machine }: World, vcpu: Vcpu, vaddr: number): number | undefined {
-  const { levels, pteBytes } = vcpu.domain.abi;
-  const indexBits = pteBytes === 8 ? 9 : 10;
-  let table = vcpu.guestTableMfn;
-  for (let level = levels as number; level >= 1; level--) {
-    const index = Math.floor(vaddr / (4096 * 2 ** (indexBits * (level - 1)))) % 2 ** indexBits;
-    const lo = machine.readU32(table * 4096 + index * pteBytes);
-    if ((lo & 1) === 0 || (level === 2 && (lo & 0x80) !== 0)) return undefined;
-    table = (pteBytes === 8 ? (machine.readU32(table * 4096 + index * pteBytes + 4) & 0xfffff) * 0x10_0000 : 0) + (lo >>> 12);
-    if (table >= machine.frameCount) return undefined;
-  }
-  return (vaddr & 0xfff) > 0xffc ? undefined : machine.readU32(table * 4096 + (vaddr & 0xfff));
+/** The word at an address of the guest, of its own size, without any effect; undefined if nothing is mapped there. 64-bit ones are signed, and exact below 2^53, as addresses of kernels are. */
+export function mappedWord({ machine }: World, { domain, kernelMode, guestTableMfn, userTableMfn }: Vcpu, vaddr: number): number | undefined {
+  const { levels, wordBits } = domain.abi;
+  if (!findL1(machine, levels, levels === 4 && !kernelMode ? userTableMfn : guestTableMfn, vaddr) || (walked.lo & PTE.present) === 0) return undefined;
+  const mfn = (walked.hi & 0xf_ffff) * 0x10_0000 + (walked.lo >>> 12);
+  const at = ((vaddr % 4096) + 4096) % 4096;
+  if (mfn >= machine.frameCount || at > 4096 - wordBits / 8) return undefined;
+  const low = machine.readU32(mfn * 4096 + at);
+  return wordBits === 32 ? low : (machine.readU32(mfn * 4096 + at + 4) | 0) * 2 ** 32 + low;
 }
 
 /** Lines for a terminal. */

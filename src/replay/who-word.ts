@@ -9,7 +9,7 @@ import { eventLine } from '../log/event-text.ts';
 import { findL1, found, PTE } from '../hypervisor/page-walk.ts';
 import { contextOf } from './diff.ts';
 import { nextInstruction } from './instruction-bisect.ts';
-import type { Symbols } from './symbols.ts';
+import type { SymbolsByDomain } from './symbols.ts';
 import type { Timeline } from './timeline.ts';
 
 /** Stretches of so many instructions are run one by one. */
@@ -52,7 +52,7 @@ export function mfnOfPfn({ world }: Timeline, domId: number, pfn: number): numbe
 }
 
 /** The timeline is where the question is asked; `maddr` is aligned to 4. */
-export function whoChangedWord(timeline: Timeline, maddr: number, symbols: Symbols | undefined): WordChange {
+export function whoChangedWord(timeline: Timeline, maddr: number, symbols: SymbolsByDomain | undefined): WordChange {
   const search = new WordSearch(timeline, maddr);
   const here = timeline.place().insns;
   const after = search.word();
@@ -65,7 +65,7 @@ export function whoChangedWord(timeline: Timeline, maddr: number, symbols: Symbo
   const { vcpu, instruction, code } = nextInstruction(timeline, symbols);
   const to = timeline.seek({ insns: at }).eventCount;
   const { recording } = timeline;
-  const events = [...recording.events(from, Math.min(to, recording.eventCount, from + MOST_EVENTS))].map((event) => eventLine(event, contextOf(recording)));
+  const events = [...recording.events(from, Math.min(to, recording.eventCount, from + MOST_EVENTS))].map((event) => eventLine(event, { ...contextOf(recording), symbols }));
   return { ...nothing, insns: at, vcpu, instruction, code, before, events, verdict: `last changed by instruction ${at}${vcpu === undefined ? '' : ` (${vcpu}, ${instruction})`}${events.length === 0 ? '' : ', or by what Xen and dom0 did with it'}: from ${hex(before)} to ${hex(search.word())}` };
 }
 

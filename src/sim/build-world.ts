@@ -17,7 +17,7 @@ import type { InputSource } from './input.ts';
 import { createModelGuest } from '../guest/index.ts';
 import { ModelProcessor } from './model/model-processor.ts';
 import { buildShadowDomain, isShadowGuest, POOL_FRAMES } from './shadow-domain.ts';
-import type { DomainSpec, WorldSpec } from './spec.ts';
+import { FIRST_DOMID, type DomainSpec, type WorldSpec } from './spec.ts';
 import { World, type EventSink, type Observers } from './world.ts';
 
 /** The files of one domain, ready to load. */
@@ -42,7 +42,6 @@ export interface WorldOptions {
   readonly clock?: () => number;
 }
 
-const FIRST_DOMID = 1;
 const FRAMES_PER_MIB = 256;
 /** Low memory, Xen's tables and what a domain costs besides its memory. */
 const XEN_FRAMES = 1024;

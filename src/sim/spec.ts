@@ -79,6 +79,8 @@ export interface WorldSpec {
 
 export const DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000;
 /** A person at the console may take all the time that the clock can count exactly: 2^53 ns. */
+/** Of the domains of a spec, in their order. */
+export const FIRST_DOMID = 1;
 export const MOST_VIRTUAL_SEC = 9_000_000;
 export const DEFAULT_MAX_VIRTUAL_SEC = 3600;
 export const SPEC_DEFAULTS = {

@@ -1,6 +1,6 @@
 // The commands that go to places in recordings and compare them, as a user meets them.
 import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -37,6 +37,11 @@ describe('with --json, one object', () => {
     const diff = await rexen('diff', 'pae.rxr', 'b.rxr', '--json');
     expect(diff.code).toBe(1);
     expect(JSON.parse(diff.stdout)).toMatchObject({ same: false, verdict: expect.stringMatching(/backend\.latency/) });
+    const named = await rexen('diff', 'pae.rxr', 'b.rxr', '--context', '8');
+    expect(named.stdout).toMatch(/upcall ip=0xc01013a7 <hypercall_page\+0x3a7> handler=0x[0-9a-f]{8} <event_entry>/);
+    writeFileSync(join(folder, 'System.map'), 'c0100000 T my_kernel\n');
+    const mapped = await rexen('diff', 'pae.rxr', 'b.rxr', '--context', '8', '--map', 'System.map');
+    expect(mapped.stdout).toContain('upcall ip=0xc01013a7 <my_kernel+0x13a7>');
     const bisect = await rexen('bisect', 'pae.rxr', 'b.rxr', '--instruction', '--json');
     expect(bisect.code).toBe(1);
     expect(JSON.parse(bisect.stdout)).toMatchObject({ same: false, verdict: expect.stringMatching(/parts the states/) });
@@ -68,6 +73,7 @@ test.each([
   ['who of a relative path', ['who', 'pae.rxr', 'path', 'name'], /give an absolute path/],
   ['checkpoints too near', ['checkpoint', 'pae.rxr', '--every', '5'], /--every 5: give at least 1000/],
   ['checkpoints of a guest in TypeScript, before a recording is written over', ['record', 'boot-pae', '-o', 'pae.rxr', '--checkpoint-every', 'auto'], /written in TypeScript/],
+  ['a System.map that is none', ['diff', 'pae.rxr', 'pae.rxr', '--map', 'pae.rxr'], /--map pae\.rxr: has no line such as/],
   ['bisect without a way', ['bisect', 'pae.rxr', 'pae.rxr'], /takes --instruction/],
 ] as const)('bad input gets one sentence and exit code 2: %s', async (_what, args, sentence) => {
   const ran = await rexen(...args, '--json');

@@ -28,7 +28,7 @@ export function register(program: Command): void {
     .argument('<a>', 'a recording; or a scenario, as `run` takes it')
     .argument('[b]', 'another recording')
     .option('--instruction', 'search between the events, by re-executing both')
-    .option('--map <file>', "a System.map for the first domain's kernel (default: its own symbol table)")
+    .option('--map <file>', "a System.map for the first domain's kernel (default: what the kernel's image says)")
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--bad <seed>', 'of a scenario: a seed that fails')
     .option('--good <seed>', 'of a scenario: a seed that does not; finds which choices of the bad one flip it')

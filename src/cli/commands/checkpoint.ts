@@ -5,6 +5,7 @@ import { loadHashes } from '../../node/load-hashes.ts';
 import { openRecordingFile } from '../../node/recording-files.ts';
 import { recordedWorld } from '../../node/recorded-world.ts';
 import { divergenceLines, reportDivergence } from '../../replay/divergence-report.ts';
+import { imageSymbols } from '../../replay/symbols.ts';
 import { buildReplayWorld, type ReplayWorld } from '../../replay/replay-world.ts';
 import { startProgress, type Progress } from '../progress.ts';
 import { wholeNumber } from '../recording-argument.ts';
@@ -49,7 +50,7 @@ async function checkpoint(file: string, options: CheckpointOptions): Promise<voi
   const checkpoints = new RunCheckpoints(world, file, everyInsns);
   try {
     const interrupted = await runWithCheckpoints(run, checkpoints, startProgress('checkpoints', recording.eventCount, options.json !== true));
-    const report = reportDivergence(world, run.replayer);
+    const report = reportDivergence(world, run.replayer, () => imageSymbols(images.domains));
     if (report !== undefined) {
       process.exitCode = 1;
       process.stdout.write(options.json === true ? `${JSON.stringify({ file, exact: false, divergence: report })}\n` : `${divergenceLines(report).join('\n')}\n`);

@@ -1,6 +1,7 @@
 // `rexen replay`: runs a recording again and verifies every event.
 import type { Command } from 'commander';
 import { loadHashes } from '../../node/load-hashes.ts';
+import { mapOption } from '../../node/recorded-symbols.ts';
 import { divergenceLines } from '../../replay/divergence-report.ts';
 import { brokenLines, type CheckMode } from '../../replay/check-watch.ts';
 import { checkOption, parsePosition } from '../arguments.ts';
@@ -11,6 +12,7 @@ interface ReplayOptions {
   readonly until?: string;
   readonly json?: boolean;
   readonly console?: boolean;
+  readonly map?: string;
   readonly images: readonly string[];
   readonly check: CheckMode;
 }
@@ -29,6 +31,7 @@ export function register(program: Command): void {
     .option('--until <position>', 'stop at this event: 118, or 118:d1v0:4021 as dump prints it')
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--console', "show the guest's console")
+    .option('--map <file>', "for the report of a divergence: a System.map for the first domain's kernel (default: what the kernel's image says)")
     .addOption(checkOption())
     .option('--json', 'print one JSON object and nothing else')
     .action(replay);
@@ -36,7 +39,7 @@ export function register(program: Command): void {
 
 async function replay(file: string, options: ReplayOptions): Promise<void> {
   await loadHashes();
-  const result = await runReplay({ file, until: options.until === undefined ? undefined : parsePosition(options.until), images: options.images, showConsole: options.console === true && options.json !== true, progress: options.json !== true, check: options.check });
+  const result = await runReplay({ file, until: options.until === undefined ? undefined : parsePosition(options.until), images: options.images, map: mapOption(options.map), showConsole: options.console === true && options.json !== true, progress: options.json !== true, check: options.check });
   for (const warning of result.warnings) process.stderr.write(`rexen: ${file}: ${warning}\n`);
   process.exitCode = EXIT_CODE[result.outcome];
   if (options.json === true) {

@@ -4,10 +4,10 @@ import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
 import { eventLine } from '../../log/event-text.ts';
 import { openRecordingFile } from '../../node/recording-files.ts';
+import { mapOption, recordedSymbols } from '../../node/recorded-symbols.ts';
 import { openTimeline } from '../../node/timeline.ts';
 import { SUBJECTS, whoChanged, type Subject } from '../../replay/who.ts';
 import { maddrOf, mfnOfPfn, whoChangedWord } from '../../replay/who-word.ts';
-import { kernelSymbols } from '../two-timelines.ts';
 import { parsePosition } from '../arguments.ts';
 import { reportTruncation, wholeNumber } from '../recording-argument.ts';
 
@@ -33,7 +33,7 @@ export function register(program: Command): void {
     .option('--before <position>', 'only what happened before this event')
     .option('--domain <n>', 'whose port or grant it is', '1')
     .option('--last <n>', 'list so many changes', '20')
-    .option('--map <file>', "for vaddr: a System.map of the first domain's kernel (default: its own symbol table)")
+    .option('--map <file>', "for vaddr: a System.map of the first domain's kernel (default: what the kernel's image says)")
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
     .action(who);
@@ -75,13 +75,14 @@ async function frameBehind(file: string, pfn: number, domId: number, before: num
 }
 
 async function whoWrote(file: string, what: string, vaddr: number, domId: number, options: WhoOptions): Promise<void> {
+  const map = mapOption(options.map);
   const before = options.before === undefined ? { insns: Infinity } : parsePosition(options.before, '--before');
   const timeline = await openTimeline(file, options);
   if (timeline.checkpoints.length === 0) throw new UsageError(`${file}: its world has a guest written in TypeScript, which is run again from its start instead of being restored: its memory cannot be searched`);
   timeline.seek(before);
   const maddr = maddrOf(timeline, domId, vaddr);
   if (maddr === undefined) throw new UsageError(`who vaddr ${what}: domain ${domId} maps nothing there at event ${timeline.place().eventCount}`);
-  const found = whoChangedWord(timeline, maddr - (maddr % 4), await kernelSymbols(timeline.recording, options));
+  const found = whoChangedWord(timeline, maddr - (maddr % 4), await recordedSymbols(timeline.recording, options.images, map));
   if (timeline.diverged) throw new UsageError(`${file}: this build of Rexen does not make the recording again as it was recorded, so it cannot have its states: ask the build that recorded it`);
   const lines = [...found.code.map((line) => `    ${line}`), ...found.events, `vaddr ${what} of domain ${domId} is maddr 0x${maddr.toString(16)}`, found.verdict];
   process.stdout.write(options.json === true ? `${JSON.stringify({ file, subject: 'vaddr', what, ...found })}\n` : `${lines.join('\n')}\n`);

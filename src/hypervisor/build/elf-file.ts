@@ -6,7 +6,7 @@
 // Debian's PV GRUB has. A reader over the tables is these few lines.
 // Checked: headers, and that named ranges lie inside the file. Not checked: alignment, overlap.
 import type { Field } from '../../base/layout.ts';
-import { EHDR32, EHDR64, EI, ELF_CLASS, ELF_DATA_LSB, ELF_MACHINE, ELF_MAGIC, PHDR32, PHDR64, SHDR32, SHDR64, SHT, STT, SYM32, SYM64 } from '../../abi/elf.ts';
+import { EHDR32, EHDR64, EI, ELF_CLASS, ELF_DATA_LSB, ELF_MACHINE, ELF_MAGIC, PHDR32, PHDR64, SHDR32, SHDR64, SHF_EXECINSTR, SHT, STT, SYM32, SYM64 } from '../../abi/elf.ts';
 
 export interface ElfSegment {
   readonly type: number;
@@ -20,6 +20,7 @@ export interface ElfSegment {
 export interface ElfSection {
   readonly name: string;
   readonly type: number;
+  readonly flags: number;
   readonly offset: number;
   readonly sizeBytes: number;
   readonly link: number;
@@ -28,6 +29,8 @@ export interface ElfSymbol {
   readonly name: string;
   readonly vaddr: number;
   readonly sizeBytes: number;
+  /** In a section of code. */
+  readonly isCode: boolean;
 }
 
 export interface ElfFile {
@@ -88,7 +91,7 @@ export function readElf(bytes: Uint8Array): ElfFile | { readonly problem: string
   return {
     bytes, wordBits: wide ? 64 : 32, machine: wide ? 'x86_64' : 'i386', entry: readField(view, 0, ehdr.e_entry),
     segments: segments.map((row) => ({ type: row.p_type, flags: row.p_flags, offset: row.p_offset, vaddr: row.p_vaddr, paddr: row.p_paddr, fileBytes: row.p_filesz, memBytes: row.p_memsz })),
-    sections: sections.map((row) => ({ name: names === undefined ? '' : textAt(bytes, names + row.sh_name), type: row.sh_type, offset: row.sh_offset, sizeBytes: row.sh_size, link: row.sh_link })),
+    sections: sections.map((row) => ({ name: names === undefined ? '' : textAt(bytes, names + row.sh_name), type: row.sh_type, flags: row.sh_flags, offset: row.sh_offset, sizeBytes: row.sh_size, link: row.sh_link })),
   };
 }
 
@@ -113,8 +116,9 @@ export function readSymbols(elf: ElfFile): ElfSymbol[] {
   for (let at = table.offset; at + sym.sizeBytes <= table.offset + table.sizeBytes; at += sym.sizeBytes) {
     const kind = readField(view, at, sym.fields.st_info) & 15;
     if (readField(view, at, sym.fields.st_shndx) === 0 || (kind !== STT.FUNC && kind !== STT.OBJECT && kind !== STT.NOTYPE)) continue;
+    const section = elf.sections[readField(view, at, sym.fields.st_shndx)];
     const name = textAt(elf.bytes, strings.offset + readField(view, at, sym.fields.st_name));
-    if (name !== '') symbols.push({ name, vaddr: readField(view, at, sym.fields.st_value), sizeBytes: readField(view, at, sym.fields.st_size) });
+    if (name !== '') symbols.push({ name, vaddr: readField(view, at, sym.fields.st_value), sizeBytes: readField(view, at, sym.fields.st_size), isCode: section !== undefined && (section.flags & SHF_EXECINSTR) !== 0 });
   }
   return symbols.sort((a, b) => a.vaddr - b.vaddr || (a.name < b.name ? -1 : 1));
 }
