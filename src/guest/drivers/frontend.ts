@@ -19,6 +19,8 @@ import type { StoreReply, StoreWatch } from './store-client.ts';
 const MOST_ATTEMPTS = 50;
 /** How long a back end may keep pages after both ends have closed. */
 const PATIENCE_NS = 1_000_000_000;
+/** How long a back end that closes may take to answer what it has taken: one that has failed never does. */
+const ANSWERS_NS = 5_000_000_000;
 /** Of a planted mistake: then it takes them back, whoever uses them. */
 const TOO_LITTLE_PATIENCE_NS = 5_000;
 const POLL_NS = 100_000;
@@ -243,8 +245,9 @@ export abstract class Frontend {
     return true;
   }
 
-  /** Until the back end closes, the domain is restored or the guest stops; what is under way is waited for if it can come. */
+  /** Until the back end closes, the domain is restored or the guest stops; what is under way is waited for while it can come. */
   *#serve(): Task {
+    let deadline: number | undefined;
     for (;;) {
       if (yield* this.#look()) return;
       const { connected, closing } = XENBUS_STATE;
@@ -252,6 +255,11 @@ export abstract class Frontend {
       const leaving = this.backendState === closing || this.machinery.leaving;
       yield* this.work(leaving);
       if (leaving && !this.busy) return;
+      if (leaving) {
+        const now = yield* this.machinery.events.now();
+        if (now >= (deadline ??= now + ANSWERS_NS)) return yield* this.machinery.complain(`${this.name}: the back end closes and leaves requests without an answer`);
+        this.machinery.kernel.scheduler.wakeThreadsAt(deadline);
+      }
       if (!(this.#watch as StoreWatch).fired) yield BLOCK;
     }
   }
