@@ -187,6 +187,35 @@ export type DecodeResult = { readonly kind: 'insn'; readonly insn: Insn } | { re
  * beyond them; tooLong: beyond 15. Pure.
  */
 export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): DecodeResult {
+  return nearBranch(bytes, vaddr, bitness) ?? decodeAny(bytes, vaddr, bitness);
+}
+
+/** Near branches without prefixes as iced told them once, by bitness and opcode: a third of what a boot decodes, and only the target differs. */
+const NEAR_BRANCHES = new Map<number, Insn>();
+
+function nearBranch(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): DecodeResult | undefined {
+  if (bitness === 16) return undefined;
+  const first = bytes[0] as number;
+  const second = bytes[1] as number;
+  const far = first === 0xe8 || first === 0xe9;
+  const long = first === 0x0f && (second & 0xf0) === 0x80;
+  if (!far && !long && first !== 0xeb && (first & 0xf0) !== 0x70) return undefined;
+  const lengthBytes = far ? 5 : long ? 6 : 2;
+  if (bytes.length < lengthBytes) return undefined;
+  const key = bitness * 0x10000 + first * 0x100 + (long ? second : 0);
+  let known = NEAR_BRANCHES.get(key);
+  if (known === undefined) {
+    const decoded = decodeAny(bytes, vaddr, bitness);
+    if (decoded.kind !== 'insn') return decoded;
+    NEAR_BRANCHES.set(key, (known = decoded.insn));
+  }
+  const at = lengthBytes - 4;
+  const distance = lengthBytes === 2 ? (second << 24) >> 24 : (bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24);
+  const target = vaddr + lengthBytes + distance;
+  return { kind: 'insn', insn: { ...known, vaddr, operands: [{ kind: 'near', target: bitness === 32 ? target >>> 0 : target }] } };
+}
+
+function decodeAny(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): DecodeResult {
   const window = bytes.length > MAX_INSN_BYTES ? bytes.subarray(0, MAX_INSN_BYTES) : bytes;
   const decoder = new Decoder(bitness, window, DecoderOptions.None);
   decoder.ip = BigInt.asUintN(64, BigInt(vaddr));
