@@ -6,12 +6,27 @@
 //   frame       its machine frame is the one of the guest-physical number that stands there
 //   dirty       a page that can be written without the host's knowing is marked dirty there
 //   place       entries lead to the guest's frames and to shadow tables of the level below, nowhere else;
-//               where the host traps stores, no frame that has a shadow is writable
+//               the processor's root is the shadow of the guest's; where the host traps stores, no frame that has a shadow is writable
+//
+// Between two flushes a guest's processor may go on reading what its tables said before, so less can be
+// asked of a host that is told of changes: place, and everything of the page that was filled last. One
+// that traps stores knows of each: everything must hold, but the entries of a PAE root are those of the
+// last load.
+//
+// Not checked: what the processor keeps of a shadow in its own cache until a flush.
 //
 // It reads both trees from memory, by the manual (SDM vol. 3, 4.3 and 4.4), and shares nothing with
 // the host that fills them.
 import type { MachineMemory } from '../machine/memory.ts';
 import type { ShadowHost } from '../shadow/host.ts';
+
+/** The row of it in lists of checkers. */
+export const SHADOWS = { name: 'shadows', claim: 'a shadow page table leads to the guest’s frames and to shadow tables alone, and never grants what the guest’s own tables do not: whenever the guest has flushed, where a page was just filled, and always where stores to tables are trapped' } as const;
+
+/** A moment that is no flush: the page that was filled since the guest last ran, if one was. */
+export interface BetweenFlushes {
+  readonly filled?: number | undefined;
+}
 
 export interface ShadowView {
   readonly machine: MachineMemory;
@@ -53,16 +68,20 @@ class ShadowCheck {
   readonly #view: ShadowView;
   readonly #guestFrames: ReadonlySet<number>;
   readonly #shadowedFrames: ReadonlySet<number>;
+  readonly #between: BetweenFlushes | undefined;
   readonly problems: string[] = [];
 
-  constructor(view: ShadowView) {
+  constructor(view: ShadowView, between: BetweenFlushes | undefined) {
     this.#view = view;
+    this.#between = between;
     this.#guestFrames = new Set(view.p2m);
     this.#shadowedFrames = new Set([...view.tables.values()].filter(({ level }) => level < 3).map(({ gpa }) => view.p2m[gpa / 4096] as number));
   }
 
   run(): string[] {
-    const { pae, shadowRoot } = this.#view;
+    const { pae, shadowRoot, guestRoot, tables } = this.#view;
+    const root = tables.get(Math.floor(shadowRoot / 4096));
+    if (root?.gpa !== guestRoot) this.#say(0, `begins with ${root === undefined ? 'no shadow table' : `the shadow of 0x${root.gpa.toString(16)}`}, the guest's tables begin at 0x${guestRoot.toString(16)}`);
     this.#tree(shadowRoot, pae ? 3 : 2, 0, ALL);
     return this.problems;
   }
@@ -104,6 +123,7 @@ class ShadowCheck {
   #leaf(vaddr: number, entry: Entry, rights: Rights): void {
     if (!this.#guestFrames.has(entry.frame)) return this.#say(vaddr, `maps machine frame 0x${entry.frame.toString(16)}, which is not the guest's`);
     if (this.#view.traps && entry.write && this.#shadowedFrames.has(entry.frame)) this.#say(vaddr, 'can be written, but is a table whose stores must trap');
+    if (this.#mayBeOld(vaddr)) return;
     const guest = this.#guest(vaddr);
     if (guest === undefined) return this.#say(vaddr, 'is present, where the guest’s tables have nothing');
     const { p2m } = this.#view;
@@ -114,12 +134,29 @@ class ShadowCheck {
     if (rights.write && !guest.entry.dirty) this.#say(vaddr, 'can be written, but the guest’s entry is not marked dirty');
   }
 
+  /** The guest may have changed its entry, and not told yet. */
+  #mayBeOld(vaddr: number): boolean {
+    if (this.#between === undefined || this.#view.traps) return false;
+    const { filled } = this.#between;
+    return filled === undefined || vaddr !== filled - (filled % 4096);
+  }
+
+  /** The guest's table of the highest level that is read while the guest runs. */
+  #top(vaddr: number): { readonly table: number; readonly level: number } | undefined {
+    const { pae, guestRoot, shadowRoot, tables } = this.#view;
+    if (!pae || this.#between === undefined) return { table: guestRoot, level: pae ? 3 : 2 };
+    const gpa = tables.get(this.#entry(shadowRoot + Math.floor(vaddr / 2 ** 30) * 8).frame)?.gpa;
+    return gpa === undefined ? undefined : { table: gpa, level: 2 };
+  }
+
   /** What the guest's own tables say of a page; undefined: nothing. */
   #guest(vaddr: number): { readonly entry: Entry; readonly rights: Rights } | undefined {
-    const { p2m, pae, guestRoot } = this.#view;
-    let table = guestRoot;
+    const { p2m } = this.#view;
+    const top = this.#top(vaddr);
+    if (top === undefined) return undefined;
+    let { table } = top;
     let rights = ALL;
-    for (let level = pae ? 3 : 2; ; level--) {
+    for (let { level } = top; ; level--) {
       const { count, bytes, shift } = this.#size(level);
       const mfn = p2m[Math.floor(table / 4096)];
       if (mfn === undefined) return undefined;
@@ -132,5 +169,5 @@ class ShadowCheck {
   }
 }
 
-/** What does not hold; empty if all is well. Call it when the guest has flushed. */
-export const shadowProblems = (view: ShadowView): string[] => new ShadowCheck(view).run();
+/** What does not hold; empty if all is well. Call it when the guest has flushed, or say that it has not. */
+export const shadowProblems = (view: ShadowView, between?: BetweenFlushes): string[] => new ShadowCheck(view, between).run();

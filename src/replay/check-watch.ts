@@ -3,12 +3,17 @@
 // counts may be half-way. So "after every event" means: at the first point of rest after it. Between
 // two such points without an event only the guest's own instructions ran.
 //
+// Shadow page tables (of worlds that have some) are also checked wherever the guest has flushed, which
+// is no event.
+//
 //   sink = watch.wrap(sink)                    remembers the last events, for the report
 //   observers.quiescent = watch.quiescent      checks if something happened since the last check
-import { EVENT } from '../abi/events.ts';
+import { EVENT, valueIndex } from '../abi/events.ts';
+import { SHADOW_FAULT } from '../abi/shadow-calls.ts';
 import { eventLine, type TextContext } from '../log/event-text.ts';
 import { positionText, type PositionedEvent } from '../log/reader.ts';
 import { CHECKERS, InvariantChecker, violationText, type Violation } from '../checkers/index.ts';
+import { shadowProblems, SHADOWS, shadowViewOf, type BetweenFlushes } from '../checkers/shadow-checker.ts';
 import type { EventSink, World } from '../sim/world.ts';
 
 /** every: after every event. epoch: every EPOCH_EVENTS events. auto: after every event while that has cost little, then as epoch. */
@@ -19,6 +24,7 @@ export const EPOCH_EVENTS = 256;
 /** Frames looked at by all checks of `auto` that are made after every event: a minute's work (1,000 frames take some 80 µs). */
 const AUTO_FRAMES = 750_000_000;
 const HISTORY = 20;
+const FILLED = valueIndex(SHADOW_FAULT, 'filled');
 
 /** A broken invariant: what, and what led to it. */
 export interface BrokenInvariant {
@@ -34,6 +40,8 @@ export interface CheckSummary {
   readonly broken: BrokenInvariant | undefined;
   /** With `auto`: the number of the event from which on not every event was followed by a check; undefined: each was. */
   readonly sparseFrom?: number;
+  /** Checks of shadow page tables; undefined: there are none. */
+  readonly shadowChecks?: number;
 }
 
 export class CheckWatch {
@@ -48,6 +56,11 @@ export class CheckWatch {
   #checker: InvariantChecker | undefined;
   #events = 0;
   #checkedAt = 0;
+  #shadowChecks = 0;
+  /** Events at the last check of shadows at a flush. */
+  #flushCheckedAt = -EPOCH_EVENTS;
+  /** Linear address that a shadow was last filled at, if that was since the last point of rest. */
+  #filled: number | undefined;
   #framesLeft: number;
   #sparseFrom: number | undefined;
 
@@ -61,6 +74,7 @@ export class CheckWatch {
   attach(world: World): void {
     this.#world = world;
     this.#checker = new InvariantChecker(world.hv);
+    if (this.#mode !== 'off') for (const host of world.hosts.values()) host.world.flushed = () => this.#flushed();
   }
 
   /** A sink that remembers the last events, and ends the run at once when an invariant is broken. */
@@ -79,6 +93,7 @@ export class CheckWatch {
       event: (kind, domId, vcpuId, retired, nowNs, values, bytes) => {
         this.#history[this.#events % HISTORY] = { index: this.#events, kind, domId, vcpuId, retired, nowNs, values: [...values], bytes, insnsDelta: 0, timeSkewNs: 0 };
         this.#events++;
+        if (kind === EVENT.shadowFault && values[2] === FILLED) this.#filled = values[0];
         if (kind === EVENT.nameDefined && bytes !== undefined) this.#names.set(values[0] as number, String.fromCharCode(...bytes));
         sink.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
       },
@@ -92,13 +107,34 @@ export class CheckWatch {
   /** The hypervisor is at rest. */
   readonly quiescent = (): void => {
     if (this.#mode === 'off' || this.broken !== undefined) return;
-    if (this.#events - this.#checkedAt >= (this.#mode === 'epoch' || this.#sparseFrom !== undefined ? EPOCH_EVENTS : 1)) this.#check();
+    if (this.#events - this.#checkedAt >= (this.#isSparse() ? EPOCH_EVENTS : 1)) this.#check();
+    this.#filled = undefined;
   };
+  #isSparse(): boolean {
+    return this.#mode === 'epoch' || this.#sparseFrom !== undefined;
+  }
+
+  /** A guest on shadow page tables has flushed: in the middle of a call, but its shadows are true. */
+  #flushed(): void {
+    if (this.broken !== undefined || (this.#isSparse() && this.#events - this.#flushCheckedAt < EPOCH_EVENTS)) return;
+    this.#flushCheckedAt = this.#events;
+    this.#judge(this.#shadowViolations(undefined));
+  }
+  #shadowViolations(between: BetweenFlushes | undefined): Violation[] {
+    const violations: Violation[] = [];
+    for (const [domId, host] of this.#world?.hosts ?? []) {
+      // A guest that was stopped for what it asked runs no more.
+      if (host.ended) continue;
+      this.#shadowChecks++;
+      for (const text of shadowProblems(shadowViewOf(host), between)) violations.push({ checker: SHADOWS.name, where: `d${domId}`, text });
+    }
+    return violations;
+  }
 
   /** The end of the run: what was not checked yet is. */
   finish(): CheckSummary {
     if (this.#mode !== 'off' && this.broken === undefined && this.#events > this.#checkedAt) this.#check();
-    return { checks: this.checks, broken: this.broken, ...(this.#sparseFrom === undefined ? {} : { sparseFrom: this.#sparseFrom }) };
+    return { checks: this.checks, broken: this.broken, ...(this.#sparseFrom === undefined ? {} : { sparseFrom: this.#sparseFrom }), ...(this.#world?.hosts.size ? { shadowChecks: this.#shadowChecks } : {}) };
   }
 
   #check(): void {
@@ -111,7 +147,10 @@ export class CheckWatch {
       this.#framesLeft -= this.#world?.hv.frames.frameCount ?? 0;
       if (this.#framesLeft <= 0) this.#sparseFrom = this.#events;
     }
-    const violations = checker.run();
+    this.#judge([...checker.run(), ...this.#shadowViolations({ filled: this.#filled })]);
+  }
+
+  #judge(violations: readonly Violation[]): void {
     if (violations.length === 0) return;
     this.broken = { violations, ...this.#past() };
     this.onBroken?.();
@@ -138,7 +177,7 @@ export function brokenLines({ broken }: CheckSummary): string[] {
     `BROKEN: at ${broken.position} ${broken.violations.length} ${broken.violations.length === 1 ? 'finding' : 'findings'}:`,
     ...broken.violations.map((violation) => `  ${violationText(violation)}`),
     'what should hold:',
-    ...CHECKERS.filter(({ name }) => names.has(name)).map(({ name, claim }) => `  ${name}: ${claim}`),
+    ...[...CHECKERS, SHADOWS].filter(({ name }) => names.has(name)).map(({ name, claim }) => `  ${name}: ${claim}`),
     `the ${broken.history.length} events before it:`,
     ...broken.history.map((text) => `  ${text}`),
   ];

@@ -2,13 +2,12 @@
 // recordings replay exactly, and mistakes in how a host keeps shadows are found.
 import { describe, expect, test } from 'vitest';
 import { EVENT } from '../../src/abi/events.ts';
-import { bootProgram, forkStorm } from '../../src/guest/workloads.ts';
-import type { UserStep } from '../../src/guest/user-program.ts';
 import type { ShadowPager } from '../../src/shadow/pager.ts';
 import type { DomainSpec } from '../../src/sim/spec.ts';
 import type { World } from '../../src/sim/world.ts';
-import { GUEST_SETUPS, guestProblems, type GuestSetup } from '../../src/testing/index.ts';
+import { GUEST_SETUPS, guestProblems } from '../../src/testing/index.ts';
 import { recordBoot, replayBytes } from '../replay/boots.ts';
+import { MISTAKES, PROGRAMS } from './mistakes.ts';
 
 const NAMES = ['lguest', 'vmi', 'kvm'].flatMap((backend) => ['pae', 'nopae'].map((paging) => `boot-${paging}-${backend}`));
 
@@ -52,32 +51,6 @@ describe.each(NAMES)('%s', (name) => {
 });
 
 describe('a host with a mistake', () => {
-  const HEAP = 0x1000_0000;
-  const PROGRAMS: readonly (readonly UserStep[])[] = [bootProgram, forkStorm(2, 2), [
-    { op: 'mmap', at: HEAP, pages: 4, prot: 'rw' }, { op: 'fill', at: HEAP, pages: 4, value: 1 }, { op: 'mprotect', at: HEAP, pages: 2, prot: 'r' }, { op: 'store', at: HEAP, value: 9 }, { op: 'load', at: HEAP },
-    { op: 'munmap', at: HEAP, pages: 4 }, { op: 'load', at: HEAP }, { op: 'mmap', at: HEAP, pages: 4, prot: 'rw' }, { op: 'load', at: HEAP },
-  ]];
-  const nothing = (): void => {};
-  const MISTAKES: readonly (readonly [what: string, backends: readonly GuestSetup['backend'][], plant: (pager: ShadowPager) => void])[] = [
-    ['forgets nothing when an entry changes', ['vmi', 'kvm'], (pager) => { pager.changed = nothing; }],
-    ['does not write-protect tables', ['kvm'], (pager) => { (pager.options as { protects: boolean }).protects = false; }],
-    // Either alone is made good by the other.
-    ['hears neither of entries nor of flushes', ['lguest'], (pager) => {
-      pager.changedPage = nothing;
-      pager.drop = nothing;
-    }],
-    // lguest names each page, whose translation goes with its entry.
-    ['keeps the processor’s translations at a flush', ['vmi', 'kvm'], (pager) => { pager.flush = nothing; }],
-    ['does not change the tables with the root', ['lguest', 'vmi', 'kvm'], (pager) => {
-      const load = pager.load.bind(pager);
-      pager.load = (gpa) => {
-        const before = pager.options.cpu.cr(3);
-        const done = load(gpa);
-        pager.options.cpu.setCr(3, before);
-        return done;
-      };
-    }],
-  ];
   test.each(MISTAKES)('that %s is found', (_what, backends, plant) => {
     for (const setup of GUEST_SETUPS.filter(({ backend }) => backends.includes(backend))) {
       const prepare = (world: World): void => plant((world.hosts.get(1) as { pager: ShadowPager }).pager);

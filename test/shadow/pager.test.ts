@@ -173,6 +173,11 @@ describe.each(SHAPES)('the checker of shadows, %s', (_name, shape) => {
     ['a page that is gone', /where the guest’s tables have nothing/, ({ twins }) => twins.put(6, 0, 0, 0)],
     ['a table that is gone', /where the guest’s tables have nothing/, ({ twins }) => twins.put(shape.levels === 3 ? 2 : 0, 0, 0, 0)],
     ['an upper entry that leads elsewhere', /leads to no shadow table of level 1/, ({ twins, upper }) => twins.machine.writeU32(upper, (twins.p2m[6] as number) * 4096 + 0x67)],
+    ['a root that is another table’s', /begins with the shadow of/, ({ twins }) => {
+      const before = twins.cpu.cr(3);
+      twins.load(1);
+      twins.cpu.setCr(3, before);
+    }],
     ['a table whose stores do not trap', /stores must trap/, ({ twins, leaf }) => {
       twins.put(6, 0, 6 * 4096 + 0x67, 0);
       twins.machine.writeU32(leaf, (twins.p2m[6] as number) * 4096 + 0x67);
@@ -183,5 +188,18 @@ describe.each(SHAPES)('the checker of shadows, %s', (_name, shape) => {
     const made = page(flags, hi);
     spoil(made);
     expect(shadowProblems(made.twins.view()).join('\n')).toMatch(problem);
+  });
+
+  test('between flushes lets pages be old where the host is told of changes, but not the one that was just filled', () => {
+    const { twins, leaf } = page();
+    setBits(twins, leaf, BIT.rw);
+    const view = { ...twins.view(), traps: false };
+    expect(shadowProblems(view, {})).toEqual([]);
+    expect(shadowProblems(view, { filled: 0x1234 })).toEqual([]);
+    expect(shadowProblems(view, { filled: 0x123 }).join()).toMatch(/can be written, which/);
+    expect(shadowProblems({ ...view, traps: true }, {}).join()).toMatch(/can be written, which/);
+    // Where entries lead is never old.
+    twins.machine.writeU32(leaf, POOL_FIRST * 4096 + BIT.present);
+    expect(shadowProblems(view, {}).join()).toMatch(/not the guest's/);
   });
 });

@@ -2,6 +2,7 @@
 // `rexen check --property NAME`: random programs instead (check-property.ts).
 import { Option, type Command } from 'commander';
 import { CHECKERS } from '../../checkers/index.ts';
+import { SHADOWS } from '../../checkers/shadow-checker.ts';
 import { UsageError } from '../../base/assert.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { brokenLines, EPOCH_EVENTS, type CheckMode } from '../../replay/check-watch.ts';
@@ -51,11 +52,11 @@ async function check(file: string | undefined, options: CheckCommandOptions): Pr
   const result = await runReplay({ file, until: undefined, images: options.images, showConsole: false, progress: options.json !== true, check: options.check });
   for (const warning of result.warnings) process.stderr.write(`rexen: ${file}: ${warning}\n`);
   process.exitCode = EXIT_CODE[result.outcome];
-  const { checks, sparseFrom, broken } = result.checked;
-  const checkers = CHECKERS.map(({ name, claim }) => ({ name, claim, held: !(broken?.violations ?? []).some(({ checker }) => checker === name) }));
+  const { checks, sparseFrom, broken, shadowChecks } = result.checked;
+  const checkers = [...CHECKERS, ...(shadowChecks === undefined ? [] : [SHADOWS])].map(({ name, claim }) => ({ name, claim, held: !(broken?.violations ?? []).some(({ checker }) => checker === name) }));
   if (options.json === true) {
     const { outcome, summary, report } = result;
-    process.stdout.write(`${JSON.stringify({ file, held: broken === undefined, exact: outcome === 'exact', outcome, checks, ...(sparseFrom === undefined ? {} : { everyEventUpTo: sparseFrom }), events: summary.events, wallMs: summary.wallMs, checkers, ...(broken === undefined ? {} : { broken }), ...(report === undefined ? {} : { divergence: report }) })}\n`);
+    process.stdout.write(`${JSON.stringify({ file, held: broken === undefined, exact: outcome === 'exact', outcome, checks, ...(sparseFrom === undefined ? {} : { everyEventUpTo: sparseFrom }), ...(shadowChecks === undefined ? {} : { shadowChecks }), events: summary.events, wallMs: summary.wallMs, checkers, ...(broken === undefined ? {} : { broken }), ...(report === undefined ? {} : { divergence: report }) })}\n`);
     return;
   }
   const lines = [
