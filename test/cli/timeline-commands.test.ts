@@ -34,6 +34,10 @@ describe('with --json, one object', () => {
     const branch = await rexen('branch', 'pae.rxr', '--at', '900', '--seed', '7', '--set', 'max-instructions=1_250_000', '-o', 'b.rxr', '--verify', '--json');
     expect(branch.code).toBe(1); // the limit, again
     expect(JSON.parse(branch.stdout)).toMatchObject({ outcome: 'limit', instructions: 1_250_000, file: 'b.rxr', parent: { file: 'pae.rxr', events: 900 }, verified: { same: true } });
+    const parent = JSON.parse((await rexen('info', 'pae.rxr', '--json')).stdout) as { digest: string; parent: unknown };
+    expect(parent.parent).toBe(null);
+    expect(JSON.parse((await rexen('info', 'b.rxr', '--json')).stdout)).toMatchObject({ parent: { digest: parent.digest, events: 900 } });
+    expect((await rexen('info', 'b.rxr')).stdout).toContain(`parent         ${parent.digest}, left after 900 events\n`);
     const diff = await rexen('diff', 'pae.rxr', 'b.rxr', '--json');
     expect(diff.code).toBe(1);
     expect(JSON.parse(diff.stdout)).toMatchObject({ same: false, verdict: expect.stringMatching(/backend\.latency/) });

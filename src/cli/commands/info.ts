@@ -21,6 +21,12 @@ export function register(program: Command): void {
     });
 }
 
+/** Which recording this one is a branch of, by its digest, as `info` shows it there. */
+function parentOf({ world }: Recording): { readonly digest: string; readonly events: number } | null {
+  if (world.parentDigest === undefined || world.parentDigest.length === 0) return null;
+  return { digest: bytesToHex(world.parentDigest), events: world.parentEvents ?? 0 };
+}
+
 function describe(file: string, recording: Recording) {
   const { world, trailer } = recording;
   const rawBytes = recording.chunks.reduce((sum, chunk) => sum + chunk.rawBytes, 0);
@@ -34,6 +40,7 @@ function describe(file: string, recording: Recording) {
     truncated: recording.truncated,
     scenario: world.scenario,
     seed: world.seed,
+    parent: parentOf(recording),
     options: Object.fromEntries(world.options.map(({ name, value }) => [name, value])),
     images: world.images.map((image) => ({ name: image.name, sizeBytes: image.sizeBytes, blake3: bytesToHex(image.blake3), embedded: recording.embeds(image) })),
     nsPerInsn: world.nsPerInsnNumerator / world.nsPerInsnDenominator,
@@ -61,6 +68,7 @@ const thousands = (value: number): string => value.toString().replace(/\B(?=(\d{
 function lines(facts: ReturnType<typeof describe>): string[] {
   const rows: (readonly [string, string])[] = [
     ['scenario', `${facts.scenario}, seed ${facts.seed}`],
+    ...(facts.parent === null ? [] : [['parent', `${facts.parent.digest}, left after ${thousands(facts.parent.events)} events`] as const]),
     ...Object.entries(facts.options).map(([name, value]) => ['option', `${name}=${value}`] as const),
     ...facts.images.map((image) => ['image', `${image.name}, ${thousands(image.sizeBytes)} bytes, blake3 ${image.blake3.slice(0, 16)}, ${image.embedded ? 'embedded' : 'not embedded'}`] as const),
     ['outcome', `${facts.outcome}: ${facts.outcomeText}`],
