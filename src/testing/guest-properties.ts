@@ -4,6 +4,7 @@
 import fc from 'fast-check';
 import type { UserStep } from '../guest/user-program.ts';
 import { pinningWorkloads } from '../guest/workloads.ts';
+import type { PinningBug } from '../guest/xen/state.ts';
 import { GUEST_SETUPS, guestProblems, playGuest, type GuestSetup } from './guest-play.ts';
 import { guestPrograms } from './guest-programs.ts';
 
@@ -23,6 +24,9 @@ export interface CheckGuestOptions {
   readonly seed?: number;
   readonly setups?: readonly GuestSetup[];
 }
+
+/** A kernel with a mistake in its pinning discipline, in both shapes of tables: what is to be found. Other back ends pin nothing. */
+export const setupsWithBug = (bug: PinningBug): readonly GuestSetup[] => GUEST_SETUPS.filter(({ pinning }) => pinning === 'late').map((setup) => ({ ...setup, bug }));
 
 /** Plays random programs until one fails, and makes that one small. */
 export function checkGuestProperty({ runs = 100, seed = 1, setups = GUEST_SETUPS }: CheckGuestOptions = {}): GuestPropertyResult {

@@ -123,6 +123,14 @@ describe('recording and replaying', () => {
   });
 });
 
+test('check finds a mistake that is planted in the guest’s pinning, and shows the smallest program', { timeout: 120_000 }, async () => {
+  const ran = await rexen('check', '--property', 'guest-memory', '--set', 'bug=freed-while-pinned');
+  expect([ran.code, ran.stderr]).toEqual([1, '']);
+  const shown = readFileSync(join(ROOT, 'README.md'), 'utf8').split('--set bug=freed-while-pinned\n')[1]?.split('\n\n')[0];
+  expect(ran.stdout.trimEnd().split('\n')).toEqual(shown?.split('\n').map((line) => line.slice(4)));
+  expect(ran.stdout).toMatch(/BROKEN by program 1 of seed 1.*\n\[.*"op":"exec".*\]\n.*pinned at the end/);
+});
+
 describe('bad input gets one clear sentence and exit code 2', () => {
   test.each([
     ['a kernel that is no kernel', ['record', 'junk.bin'], /junk\.bin.* is not an ELF kernel/],
@@ -140,6 +148,8 @@ describe('bad input gets one clear sentence and exit code 2', () => {
     ['a recording cut in its header', ['replay', 'short.rxr'], /short\.rxr: .*header/],
     ['a recording with a flipped bit', ['replay', 'flipped.rxr'], /flipped\.rxr: .*damaged/],
     ['a recording to check that is none', ['check', 'junk.bin'], /junk\.bin: this is not a Rexen recording/],
+    ['a mistake of the guest’s that is none', ['check', '--property', 'guest-memory', '--set', 'bug=none'], /^rexen: --set bug=none: bug \(.*\) must be one of pin-too-late, unpin-too-late, missed-readonly, freed-while-pinned, batch-out-of-order\n$/],
+    ['a setting for a recording', ['check', 'pae.rxr', '--set', 'bug=pin-too-late'], /^rexen: --set goes with --property/],
     ['a position that is none', ['replay', 'pae.rxr', '--until', 'x'], /--until x: a position is/],
     ['a place that cannot be written', ['record', 'pv-i386-pae', '-o', '/nowhere/x.rxr'], /\/nowhere\/x\.rxr: there is no folder \/nowhere/],
   ] as const)('%s', async (_what, args, sentence) => {

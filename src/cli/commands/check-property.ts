@@ -11,6 +11,7 @@ export interface CheckPropertyArguments {
   readonly runs?: string;
   readonly seed?: string;
   readonly program?: string;
+  readonly set?: readonly string[];
   readonly json?: boolean;
 }
 
@@ -32,14 +33,29 @@ function wholeNumber(text: string | undefined, name: string, otherwise: number):
   return value;
 }
 
+/** The mistake that `--set bug=NAME` names, the last one given. */
+function plantedBug({ PINNING_BUGS, GUEST_PROPERTY }: Testing, property: string, assignments: readonly string[]): import('../../testing/index.ts').PinningBug | undefined {
+  let bug: import('../../testing/index.ts').PinningBug | undefined;
+  for (const assignment of assignments) {
+    if (property !== GUEST_PROPERTY.name) throw new UsageError(`--set ${assignment}: ${property} takes no settings; ${GUEST_PROPERTY.name} takes bug`);
+    const [key = '', value = ''] = assignment.split(/=(.*)/s);
+    if (key !== 'bug') throw new UsageError(`--set ${assignment}: write it as bug=NAME; with --property there is no other setting`);
+    bug = PINNING_BUGS.find((name) => name === value);
+    if (bug === undefined) throw new UsageError(`--set ${assignment}: bug (a mistake planted in the paravirt_ops guest’s pinning) must be one of ${PINNING_BUGS.join(', ')}`);
+  }
+  return bug;
+}
+
 /** Exit code 0: it held; 1: it is broken. */
-export async function checkPropertyCommand({ property: name, runs, seed, program: file, json }: CheckPropertyArguments): Promise<void> {
+export async function checkPropertyCommand({ property: name, runs, seed, program: file, set = [], json }: CheckPropertyArguments): Promise<void> {
   const testing = await loadTesting();
   const options = { runs: wholeNumber(runs, 'runs', 100), seed: wholeNumber(seed, 'seed', 1) };
   const drivers = testing.driverPropertyByName(name);
+  const isKnown = name === testing.GUEST_PROPERTY.name || drivers !== undefined || testing.propertyByName(name) !== undefined;
+  const bug = isKnown ? plantedBug(testing, name, set) : undefined;
   if (name === testing.GUEST_PROPERTY.name || drivers !== undefined) {
     if (file !== undefined) throw new UsageError(`--program takes programs of a hostile guest; ${name} draws its own kind`);
-    if (drivers === undefined) return tellGuest(testing.GUEST_PROPERTY, testing.checkGuestProperty(options), json === true);
+    if (drivers === undefined) return tellGuest(testing.GUEST_PROPERTY, testing.checkGuestProperty(bug === undefined ? options : { ...options, setups: testing.setupsWithBug(bug) }), json === true);
     return tellGuest(drivers, testing.checkDriverProperty(drivers, options), json === true);
   }
   const property = testing.propertyByName(name);

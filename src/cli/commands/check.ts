@@ -18,6 +18,7 @@ interface CheckCommandOptions {
   readonly runs?: string;
   readonly seed?: string;
   readonly program?: string;
+  readonly set: readonly string[];
   readonly check: CheckMode;
 }
 
@@ -35,6 +36,7 @@ export function register(program: Command): void {
     .option('--runs <n>', 'with --property: so many programs (1000)')
     .option('--seed <n>', 'with --property: their seed (1)')
     .option('--program <file>', 'with --property: this program (JSON) instead of random ones')
+    .option('--set <key=value>', 'with --property guest-memory: bug=NAME plants a mistake in the guest’s pinning of page tables, to be found', collect, [])
     .addOption(new Option('--check <when>', `after every event, every ${EPOCH_EVENTS} events (epoch), or after every event for about a minute and then as epoch (auto)`).choices(['auto', 'every', 'epoch']).default('auto'))
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
@@ -47,6 +49,7 @@ async function check(file: string | undefined, options: CheckCommandOptions): Pr
     if (file !== undefined) throw new UsageError('check takes a recording or --property, not both');
     return checkPropertyCommand({ ...options, property });
   }
+  if (options.set.length > 0) throw new UsageError('--set goes with --property: a recording is replayed with the settings that it was made with');
   if (file === undefined) throw new UsageError('check takes a recording, or --property NAME');
   await loadHashes();
   const result = await runReplay({ file, until: undefined, images: options.images, showConsole: false, progress: options.json !== true, check: options.check });
