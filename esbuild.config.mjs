@@ -21,10 +21,12 @@ const entryPoints = [
   'scenarios/**/*.ts',
 ];
 
-rmSync('dist', { recursive: true, force: true });
+/** A test builds elsewhere: `node esbuild.config.mjs FOLDER`. */
+const outdir = process.argv[2] ?? 'dist';
+rmSync(outdir, { recursive: true, force: true });
 await build({
   entryPoints,
-  outdir: 'dist',
+  outdir,
   outbase: '.',
   chunkNames: 'chunks/[name]-[hash]',
   bundle: true,
