@@ -1,4 +1,4 @@
-// What `npm run build` makes of the sources, after tsc has checked them and written their declarations.
+// What `npm run build` makes of the sources; tsc then checks them and writes their declarations.
 //
 // Node takes about a millisecond to find, read and link a module: with one file per source file every command spent
 // most of a second before its first line ran. So what is reachable from the same entries becomes one file, under

@@ -10,7 +10,7 @@ import { setFlagsFromString } from 'node:v8';
 setFlagsFromString('--wasm-tiering-budget=200000000');
 
 // The same of JavaScript: a boot goes through much code of ours that is warm for a moment (decoding, lowering, making
-// programs) and a third of its CPU time was V8's compiler in other threads. Medians of three interleaved runs, default
-// (67,584) against four times that: Debian's Linux 21.0 and 19.7 CPU seconds, GRUB 4.9 and 4.3, our guest 2.3 and 2.1; between four and nine times no difference was seen.
-// Only where V8 has it: others complain of a flag they do not know.
+// programs), and a third of its CPU time was V8's compilers in other threads. Medians of three interleaved runs on a busy
+// machine, default (67,584) against four times that: GRUB 4.9 and 4.3 CPU seconds, our guest 2.3 and 2.1, fork-storm no
+// difference; nine and more times were not told apart from it. Only where V8 has it: others complain of what they do not know.
 if (process.versions.v8.startsWith('11.')) setFlagsFromString('--interrupt-budget=400000');

@@ -22,16 +22,35 @@ const DIGITS = [...'0123456789'].flatMap((digit) => [digit.charCodeAt(0), 0]);
 /** More symbols, or a table further away from the next one, than any kernel has. */
 const MOST_SYMBOLS = 1 << 20;
 const MOST_PADDING = 3 * MOST_SYMBOLS;
-/** A kernel's names are found at the first try or so; what was made to look like them all the time is given up. */
-const MOST_TRIES = 10_000;
+/** Debian's kernels take 9 million of these; what was made to look like tables all over is given up. */
+const MOST_STEPS = 40_000_000;
+const GAVE_UP = new Error('this file looks like tables of names all over');
+
+/** What a search may still cost: about so many bytes or words looked at. */
+class Effort {
+  #left = MOST_STEPS;
+  spend(steps: number): void {
+    this.#left -= steps;
+    if (this.#left < 0) throw GAVE_UP;
+  }
+}
 
 /** Ascending by address; [] if the kernel has none. `wordBytes`: of its addresses. */
 export function readKallsyms(bytes: Uint8Array, wordBytes: 4 | 8): KallsymsRow[] {
+  try {
+    return search(bytes, wordBytes, new Effort());
+  } catch (error) {
+    if (error !== GAVE_UP) throw error;
+    return [];
+  }
+}
+
+function search(bytes: Uint8Array, wordBytes: 4 | 8, effort: Effort): KallsymsRow[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const tokens = findTokens(bytes, view);
+  const tokens = findTokens(bytes, view, effort);
   if (tokens === undefined) return [];
   for (const stride of [4, 8] as const) {
-    const names = findNames(bytes, view, tokens.at, stride, wordBytes);
+    const names = findNames(bytes, view, tokens.at, stride, wordBytes, effort);
     if (names === undefined) continue;
     const vaddrs = addressesOf(view, names, tokens.end, wordBytes);
     if (vaddrs === undefined) return [];
@@ -56,37 +75,38 @@ interface Tokens {
   readonly texts: readonly string[];
 }
 
-function findTokens(bytes: Uint8Array, view: DataView): Tokens | undefined {
+function findTokens(bytes: Uint8Array, view: DataView, effort: Effort): Tokens | undefined {
   const last = DIGITS.length - 2;
   // A digit at every 20th byte is rare enough to look at what is around it.
   for (let at = 0; at < bytes.length; at += DIGITS.length) {
     const byte = bytes[at] as number;
     const from = byte >= 0x30 && byte <= 0x39 ? at - 2 * (byte - 0x30) : byte === 0 ? at - 1 - 2 * ((bytes[at - 1] ?? 0) - 0x30) : -1;
     if (from < 0 || bytes[from] !== 0x30 || bytes[from + last] !== 0x39 || !DIGITS.every((digit, index) => bytes[from + index] === digit)) continue;
-    const found = tokensAround(bytes, view, from);
+    const found = tokensAround(bytes, view, from, effort);
     if (found !== undefined) return found;
   }
   return undefined;
 }
 
 /** `digits`: where token '0' is, the 48th. The first token ends at the 48th NUL before it, and begins at one of the words there. */
-function tokensAround(bytes: Uint8Array, view: DataView, digits: number): Tokens | undefined {
+function tokensAround(bytes: Uint8Array, view: DataView, digits: number, effort: Effort): Tokens | undefined {
   let at = digits;
   for (let ends = 0; at > 0 && ends < 0x30; ) if (bytes[--at] === 0) ends++;
   for (let from = at - (at % 4); from >= 0 && at - from < MARKED; from -= 4) {
-    const found = tokensFrom(bytes, view, from);
+    const found = tokensFrom(bytes, view, from, effort);
     if (found !== undefined) return found;
   }
   return undefined;
 }
 
-function tokensFrom(bytes: Uint8Array, view: DataView, at: number): Tokens | undefined {
+function tokensFrom(bytes: Uint8Array, view: DataView, at: number, effort: Effort): Tokens | undefined {
   const texts: string[] = [];
   const offsets: number[] = [];
   let next = at;
   while (texts.length < TOKENS) {
-    const end = bytes.indexOf(0, next);
-    if (end < 0 || end - next > MARKED) return undefined;
+    const end = bytes.subarray(next, next + MARKED).indexOf(0) + next;
+    effort.spend(MARKED);
+    if (end < next) return undefined;
     offsets.push(next - at);
     texts.push(String.fromCharCode(...bytes.subarray(next, end)));
     next = end + 1;
@@ -110,9 +130,8 @@ const nameAt = (bytes: Uint8Array, at: number): { readonly length: number; reado
 };
 
 /** Backwards from the tokens: the markers, which fall to 0; the names before them; and their count. */
-function findNames(bytes: Uint8Array, view: DataView, tokensAt: number, stride: 4 | 8, wordBytes: number): Names | undefined {
+function findNames(bytes: Uint8Array, view: DataView, tokensAt: number, stride: 4 | 8, wordBytes: number, effort: Effort): Names | undefined {
   const word = (at: number): number => (at < 0 || at + stride > bytes.length || (stride === 8 && view.getUint32(at + 4, true) !== 0) ? -1 : view.getUint32(at, true));
-  let tries = 0;
   // Linux 6.2 has the order of the names in between, three bytes each: ends of the markers are tried further and further away.
   for (let end = Math.floor(tokensAt / stride) * stride, skipped = 0; end > 0 && skipped <= MOST_PADDING; end -= stride, skipped += stride) {
     const most = word(end - stride);
@@ -120,6 +139,7 @@ function findNames(bytes: Uint8Array, view: DataView, tokensAt: number, stride: 
     let at = end - stride;
     let markers = 1;
     while (word(at - stride) >= 0 && word(at - stride) < word(at) && word(at) - word(at - stride) >= MARKED) {
+      effort.spend(1);
       at -= stride;
       markers++;
       if (word(at) === 0) break;
@@ -127,11 +147,11 @@ function findNames(bytes: Uint8Array, view: DataView, tokensAt: number, stride: 
     if (word(at) !== 0 || markers < 2) continue;
     for (let from = at - most - 1; from >= at - most - 2 * MARKED * 128 && from >= 8; from--) {
       if (from % 4 !== 0) continue;
+      effort.spend(1);
       for (const countAt of new Set([from - wordBytes, from - 4])) {
         const count = view.getUint32(countAt, true);
         if (count <= (markers - 1) * MARKED || count > markers * MARKED || count > MOST_SYMBOLS) continue;
-        if (++tries > MOST_TRIES) return undefined;
-        if (marked(bytes, from, at, count, (index) => word(at + index * stride))) return { at: from, countAt, count };
+        if (marked(bytes, from, at, count, (index) => word(at + index * stride), effort)) return { at: from, countAt, count };
       }
     }
   }
@@ -139,9 +159,10 @@ function findNames(bytes: Uint8Array, view: DataView, tokensAt: number, stride: 
 }
 
 /** Do the names begin where the markers say? */
-function marked(bytes: Uint8Array, from: number, limit: number, count: number, marker: (index: number) => number): boolean {
+function marked(bytes: Uint8Array, from: number, limit: number, count: number, marker: (index: number) => number, effort: Effort): boolean {
   let at = from;
   for (let index = 0; index < count; index++) {
+    effort.spend(1);
     if (index % MARKED === 0 && at - from !== marker(index / MARKED)) return false;
     const { length, from: text } = nameAt(bytes, at);
     if (length === 0 || text + length > limit) return false;

@@ -190,19 +190,19 @@ export function decode(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64):
   return nearBranch(bytes, vaddr, bitness) ?? decodeAny(bytes, vaddr, bitness);
 }
 
-/** Near branches without prefixes as iced told them once, by bitness and opcode: a third of what a boot decodes, and only the target differs. */
+/** Near branches without prefixes as iced told them once, by bitness and opcode: a boot decodes very many, and only the target differs. */
 const NEAR_BRANCHES = new Map<number, Insn>();
 
 function nearBranch(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): DecodeResult | undefined {
   if (bitness === 16) return undefined;
   const first = bytes[0] as number;
   const second = bytes[1] as number;
-  const far = first === 0xe8 || first === 0xe9;
-  const long = first === 0x0f && (second & 0xf0) === 0x80;
-  if (!far && !long && first !== 0xeb && (first & 0xf0) !== 0x70) return undefined;
-  const lengthBytes = far ? 5 : long ? 6 : 2;
+  const isCallOrJmp32 = first === 0xe8 || first === 0xe9;
+  const isJcc32 = first === 0x0f && (second & 0xf0) === 0x80;
+  if (!isCallOrJmp32 && !isJcc32 && first !== 0xeb && (first & 0xf0) !== 0x70) return undefined;
+  const lengthBytes = isCallOrJmp32 ? 5 : isJcc32 ? 6 : 2;
   if (bytes.length < lengthBytes) return undefined;
-  const key = bitness * 0x10000 + first * 0x100 + (long ? second : 0);
+  const key = bitness * 0x10000 + first * 0x100 + (isJcc32 ? second : 0);
   let known = NEAR_BRANCHES.get(key);
   if (known === undefined) {
     const decoded = decodeAny(bytes, vaddr, bitness);

@@ -68,6 +68,17 @@ function tables(rows: readonly Row[], { wordBytes, addresses, markerBytes, order
   return Uint8Array.from([...out, ...Array.from({ length: 64 }, () => 0)]);
 }
 
+/** So many words where markers could be, before tokens that are right. */
+function markersBefore(words: number, value: (index: number) => number): Uint8Array {
+  const right = tables(KERNEL64, { wordBytes: 8, addresses: 'percpu before', markerBytes: 4 });
+  const tokensAt = right.findIndex((_, at) => right[at] === 0x23 && right[at + 1] === 0x30 && right[at + 2] === 0);
+  const bytes = new Uint8Array(80_000 + 4 * words + right.length - tokensAt);
+  const view = new DataView(bytes.buffer);
+  for (let index = 0; index < words; index++) view.setUint32(80_000 + 4 * index, value(index), true);
+  bytes.set(right.subarray(tokensAt), 80_000 + 4 * words);
+  return bytes;
+}
+
 const KERNEL64 = Array.from({ length: 700 }, (_, index): Row => ({ vaddr: index < 5 ? BigInt(index * 64) : 0xffff_ffff_8100_0000n + BigInt(index * 48), text: `${index % 3 === 0 ? 'T' : 'd'}${index === 600 ? 'long_'.repeat(40) : ''}_some_function_${index}` }));
 const KERNEL32 = KERNEL64.slice(5).map(({ vaddr, text }): Row => ({ vaddr: (vaddr & 0x0fff_ffffn) | 0xc000_0000n, text }));
 
@@ -92,6 +103,15 @@ describe('the symbols that a stripped Linux kernel has in its data are found', (
       const rows = readKallsyms(bytes, wide ? 8 : 4);
       expect(rows.length === 0 || rows.length === KERNEL64.length).toBe(true);
     }), { seed, numRuns: 200 });
+  });
+
+  // The first two took more than 45 s once: a kernel is anybody's file.
+  test.each([
+    ['tokens of digits all over', Uint8Array.from({ length: 400_000 }, (_, index) => (index % 2 === 0 ? 0x30 + ((index / 2) % 10) : 0))],
+    ['words that rise as markers do, before tokens', markersBefore(120_000, (index) => index * 256 + 7)],
+    ['pairs of words that are markers of something, before tokens', markersBefore(20_000, (index) => (index % 2) * 300)],
+  ] as const)('a file with %s has no names, and is soon given up', { timeout: 30_000 }, (_what, bytes) => {
+    expect(readKallsyms(bytes, 8)).toEqual([]);
   });
 
   test("Debian's kernel names its entries", ({ skip }) => {

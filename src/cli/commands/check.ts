@@ -33,7 +33,7 @@ export function register(program: Command): void {
     .description('replay a recording and check all invariants of the hypervisor after every event')
     .argument('[file]', 'a recording')
     .option('--property <name>', 'instead of a recording: random programs of a hostile guest against that property')
-    .option('--runs <n>', 'with --property: so many programs (1000)')
+    .option('--runs <n>', 'with --property: so many programs (1000; of guest-memory and the drivers’ 100)')
     .option('--seed <n>', 'with --property: their seed (1)')
     .option('--program <file>', 'with --property: this program (JSON) instead of random ones')
     .option('--set <key=value>', 'with --property guest-memory: bug=NAME plants a mistake in the guest’s pinning of page tables, to be found', collect, [])

@@ -19,7 +19,7 @@ import type { StoreReply, StoreWatch } from './store-client.ts';
 const MOST_ATTEMPTS = 50;
 /** How long a back end may keep pages after both ends have closed. */
 const PATIENCE_NS = 1_000_000_000;
-/** How long a back end that closes may take to answer what it has taken: one that has failed never does. */
+/** How long a back end may take, when one of the two closes, to answer what it has taken: one that has failed never does. */
 const ANSWERS_NS = 5_000_000_000;
 /** Of a planted mistake: then it takes them back, whoever uses them. */
 const TOO_LITTLE_PATIENCE_NS = 5_000;
@@ -257,7 +257,7 @@ export abstract class Frontend {
       if (leaving && !this.busy) return;
       if (leaving) {
         const now = yield* this.machinery.events.now();
-        if (now >= (deadline ??= now + ANSWERS_NS)) return yield* this.machinery.complain(`${this.name}: the back end closes and leaves requests without an answer`);
+        if (now >= (deadline ??= now + ANSWERS_NS)) return yield* this.machinery.complain(`${this.name}: the back end leaves requests without an answer`);
         this.machinery.kernel.scheduler.wakeThreadsAt(deadline);
       }
       if (!(this.#watch as StoreWatch).fired) yield BLOCK;
