@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import { FAULT_NAMES, type FaultName, type FaultSpec } from '../abi/faults.ts';
 import type { DiskStep, NetStep } from '../guest/drivers/plan.ts';
 import { DISK_PAGES, DRIVER_JUDGES, driverProblems, type DriverCommand, type DriverJudge, type DriverProgram } from './driver-play.ts';
+import { runProperty, type PropertyRun } from './property-run.ts';
 
 export interface DriverProperty {
   readonly name: string;
@@ -59,13 +60,25 @@ export interface DriverPropertyResult {
   readonly failure?: { readonly program: DriverProgram; readonly problems: readonly string[] };
 }
 
-/** Plays random programs until one fails, and makes that one small. */
-export function checkDriverProperty({ name, judges }: DriverProperty, { runs = 100, seed = 1, problemsOf = driverProblems }: { readonly runs?: number; readonly seed?: number; readonly problemsOf?: typeof driverProblems } = {}): DriverPropertyResult {
-  const details = fc.check(fc.property(driverPrograms(), (program) => problemsOf(program, judges).length === 0), { numRuns: runs, seed });
-  if (!details.failed || details.counterexample === null) return { property: name, seed, runs: details.numRuns };
-  const [program] = details.counterexample;
-  return { property: name, seed, runs: details.numRuns, failure: { program, problems: problemsOf(program, judges) } };
+export interface CheckDriverOptions {
+  readonly runs?: number;
+  readonly seed?: number;
+  readonly problemsOf?: typeof driverProblems;
 }
+
+export const driverPropertyRun = ({ name, judges }: DriverProperty, { runs = 100, seed = 1, problemsOf = driverProblems }: CheckDriverOptions = {}): PropertyRun<DriverProgram, DriverPropertyResult> => ({
+  programs: driverPrograms(),
+  holds: (program) => problemsOf(program, judges).length === 0,
+  parameters: { numRuns: runs, seed },
+  result: ({ failed, counterexample, numRuns }) => {
+    if (!failed || counterexample === null) return { property: name, seed, runs: numRuns };
+    const [program] = counterexample;
+    return { property: name, seed, runs: numRuns, failure: { program, problems: problemsOf(program, judges) } };
+  },
+});
+
+/** Plays random programs until one fails, and makes that one small. */
+export const checkDriverProperty = (property: DriverProperty, options: CheckDriverOptions = {}): DriverPropertyResult => runProperty(driverPropertyRun(property, options));
 
 /** For tests: throws an error that holds the smallest program. */
 export function assertDriverProperty(name: string, options: { readonly runs?: number; readonly seed?: number } = {}): void {

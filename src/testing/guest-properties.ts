@@ -1,12 +1,12 @@
 // The property of the model guest: whatever its processes do, they see the same memory on every back
 // end and with both shapes of tables, Xen refuses nothing, nothing is left behind, and late pinning
 // never takes more hypercalls than early pinning. And how much less: a table of workloads.
-import fc from 'fast-check';
 import type { UserStep } from '../guest/user-program.ts';
 import { pinningWorkloads } from '../guest/workloads.ts';
 import type { PinningBug } from '../guest/xen/state.ts';
 import { GUEST_SETUPS, guestProblems, playGuest, type GuestSetup } from './guest-play.ts';
 import { guestPrograms } from './guest-programs.ts';
+import { runProperty, type PropertyRun } from './property-run.ts';
 
 export const GUEST_PROPERTY = {
   name: 'guest-memory',
@@ -28,13 +28,19 @@ export interface CheckGuestOptions {
 /** A kernel with a mistake in its pinning discipline, in both shapes of tables: what is to be found. Other back ends pin nothing. */
 export const setupsWithBug = (bug: PinningBug): readonly GuestSetup[] => GUEST_SETUPS.filter(({ pinning }) => pinning === 'late').map((setup) => ({ ...setup, bug }));
 
+export const guestPropertyRun = ({ runs = 100, seed = 1, setups = GUEST_SETUPS }: CheckGuestOptions = {}): PropertyRun<UserStep[], GuestPropertyResult> => ({
+  programs: guestPrograms(),
+  holds: (program) => guestProblems(program, setups).length === 0,
+  parameters: { numRuns: runs, seed },
+  result: ({ failed, counterexample, numRuns }) => {
+    if (!failed || counterexample === null) return { seed, runs: numRuns };
+    const [program] = counterexample;
+    return { seed, runs: numRuns, failure: { program, problems: guestProblems(program, setups) } };
+  },
+});
+
 /** Plays random programs until one fails, and makes that one small. */
-export function checkGuestProperty({ runs = 100, seed = 1, setups = GUEST_SETUPS }: CheckGuestOptions = {}): GuestPropertyResult {
-  const details = fc.check(fc.property(guestPrograms(), (program) => guestProblems(program, setups).length === 0), { numRuns: runs, seed });
-  if (!details.failed || details.counterexample === null) return { seed, runs: details.numRuns };
-  const [program] = details.counterexample;
-  return { seed, runs: details.numRuns, failure: { program, problems: guestProblems(program, setups) } };
-}
+export const checkGuestProperty = (options: CheckGuestOptions = {}): GuestPropertyResult => runProperty(guestPropertyRun(options));
 
 /** For tests: throws an error that holds the smallest program. */
 export function assertGuestProperty(options: CheckGuestOptions = {}): void {

@@ -1,8 +1,8 @@
 // The shipped properties, by name: one sentence each, the programs it draws, the judges it asks.
-import fc from 'fast-check';
 import { programs, type ProgramConstraints } from './arbitraries.ts';
 import { Player, type Finding, type Judge, type WorldRules } from './play.ts';
 import { operationCount, type Program } from './program.ts';
+import { runProperty, type PropertyRun } from './property-run.ts';
 import { smallest } from './shrink.ts';
 
 export interface Property {
@@ -43,25 +43,27 @@ export interface CheckPropertyOptions {
   readonly rules?: WorldRules;
 }
 
-/** Plays random programs until one fails, and makes that one small. */
-export function checkProperty(property: Property, { runs = 1000, seed = 1, rules = {} }: CheckPropertyOptions = {}): PropertyResult {
+export function propertyRun(property: Property, { runs = 1000, seed = 1, rules = {} }: CheckPropertyOptions = {}): PropertyRun<Program, PropertyResult> {
   const player = new Player(rules);
   const options = { judges: property.judges };
-  let played = 0;
-  let failing: Program | undefined;
-  const details = fc.check(fc.property(programs(property.programs), (program) => {
-    played++;
-    if (player.play(program, options) === undefined) return true;
-    failing = program;
-    return false;
-  }), { numRuns: runs, seed, endOnFailure: true });
-  if (!details.failed || failing === undefined) return { property: property.name, seed, runs: played };
-  const found: Program = failing;
-  const cut = firstSteps(found, player.play(found, options) as Finding);
-  const small = smallest(player.play(cut, options) === undefined ? found : cut, (candidate) => player.play(candidate, options) !== undefined);
-  const problems = player.play(small, options)?.problems ?? [];
-  return { property: property.name, seed, runs: played, failure: { program: small, operations: operationCount(small), problems, found } };
+  return {
+    programs: programs(property.programs),
+    holds: (program) => player.play(program, options) === undefined,
+    // Made small by what knows a program's steps (shrink.ts).
+    parameters: { numRuns: runs, seed, endOnFailure: true },
+    result: ({ failed, counterexample, numRuns }) => {
+      if (!failed || counterexample === null) return { property: property.name, seed, runs: numRuns };
+      const [found] = counterexample;
+      const cut = firstSteps(found, player.play(found, options) as Finding);
+      const small = smallest(player.play(cut, options) === undefined ? found : cut, (candidate) => player.play(candidate, options) !== undefined);
+      const problems = player.play(small, options)?.problems ?? [];
+      return { property: property.name, seed, runs: numRuns, failure: { program: small, operations: operationCount(small), problems, found } };
+    },
+  };
 }
+
+/** Plays random programs until one fails, and makes that one small. */
+export const checkProperty = (property: Property, options: CheckPropertyOptions = {}): PropertyResult => runProperty(propertyRun(property, options));
 
 const firstSteps = (program: Program, { step }: Finding): Program => ({ ...program, steps: program.steps.slice(0, step + 1) });
 

@@ -131,6 +131,24 @@ test('check finds a mistake that is planted in the guest’s pinning, and shows 
   expect(ran.stdout).toMatch(/BROKEN by program 1 of seed 1.*\n\[.*"op":"exec".*\]\n.*pinned at the end/);
 });
 
+test('a search for a program that breaks a property shows how far it is, on a terminal only, and tells what held when it is interrupted', { timeout: 120_000 }, async () => {
+  const quiet = await rexen('check', '--property', 'guest-memory', '--runs', '3');
+  expect([quiet.code, quiet.stderr]).toEqual([0, '']);
+  expect(quiet.stdout).toMatch(/guest-memory: held in 3 programs \(seed 1\)\n$/);
+
+  const child = spawn(process.execPath, ['--import', 'data:text/javascript,process.stderr.isTTY = true', ...LOADER, 'check', '--property', 'guest-memory', '--runs', '100000'], { cwd: folder });
+  let [said, told] = ['', ''];
+  child.stdout.on('data', (chunk: Buffer) => void (told += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => {
+    said += chunk.toString();
+    if (/[1-9]\d* of 100000 programs/.test(said)) child.kill('SIGINT');
+  });
+  const code = await new Promise((done) => child.on('close', done));
+  expect(code).toBe(1);
+  expect(said).toMatch(/guest-memory \[.*\] 0%/);
+  expect(told).toMatch(/guest-memory: interrupted; held in [1-9]\d* of 100000 programs \(seed 1\)\n$/);
+});
+
 describe('bad input gets one clear sentence and exit code 2', () => {
   test.each([
     ['a kernel that is no kernel', ['record', 'junk.bin'], /junk\.bin.* is not an ELF kernel/],
