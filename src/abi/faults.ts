@@ -34,6 +34,9 @@ export const FAULTS = {
   'clock.jump': { variants: 16, about: 'the host takes the time away: the clock jumps by 1 ms times the argument' },
   'domain.pause': { variants: 16, about: 'a domain is paused for 100 µs times the argument' },
   'backend.rebind': { variants: 16, about: 'the back end of a disk is replaced without the guest’s knowledge: it answers what it has taken; the next takes the ring over 20 µs times the argument later' },
+  'block.short': { variants: 16, about: 'a disk moves only the first sectors of a request, the more the larger the argument, and then fails' },
+  'block.reorder': { variants: 1, about: 'a request to a disk overtakes all that are under way' },
+  'grant.grow': { variants: 1, about: 'Xen has no frame for a grant table that is to grow' },
 } as const satisfies Readonly<Record<string, FaultRow>>;
 
 export type FaultName = keyof typeof FAULTS;

@@ -88,7 +88,7 @@ export interface BlkLimits {
   readonly discard: boolean;
 }
 
-const bytesOf = (segments: readonly BlkSegment[]): number => segments.reduce((sum, row) => sum + (row.lastSector - row.firstSector + 1) * BLKIF_SECTOR_BYTES, 0);
+export const bytesOf = (segments: readonly BlkSegment[]): number => segments.reduce((sum, row) => sum + (row.lastSector - row.firstSector + 1) * BLKIF_SECTOR_BYTES, 0);
 
 /** Before the segments of an indirect request are read: undefined, or the status that answers. */
 export function refuseUnread(request: BlkRequest, limits: BlkLimits): number | undefined {

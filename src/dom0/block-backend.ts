@@ -7,12 +7,17 @@
 // The disk acts when the latency is over, in one piece: two requests under way may be carried out and
 // answered in either order. A barrier waits for all before it and holds up all after it. A write that
 // has been answered with OKAY is on the disk. Requests under way when the frontend closes are dropped.
+//
+// Under the fault block.short the disk moves only the first sectors. An answer has a status and no count of
+// bytes, so all that a guest learns is ERROR, as for a request of which nothing was moved: the pages of such a
+// read are partly new, the sectors of such a write partly (__end_block_io_op(): one failed bio fails them all).
 // Source: drivers/block/xen-blkback/blkback.c, xenbus.c in Linux; xen/include/public/io/blkif.h.
 import { BLKIF_LAYOUTS, BLKIF_OP, BLKIF_RSP, BLKIF_SECTOR_BYTES, BLKIF_SEGMENT_BYTES, BLKIF_SEGMENTS_PER_INDIRECT_PAGE, VDISK, type BlkifProtocol } from '../abi/blkif.ts';
 import { SRING } from '../abi/device-ring.ts';
 import { DEVICE, EVENT, valueIndex } from '../abi/events.ts';
+import { FAULTS } from '../abi/faults.ts';
 import { BackRing, type BackRingState } from './back-ring.ts';
-import { blkResponse, parseBlkRequest, refuseRead, refuseUnread, segmentsOf, type BlkLimits, type BlkRequest, type BlkSegment } from './blkif-request.ts';
+import { blkResponse, bytesOf, parseBlkRequest, refuseRead, refuseUnread, segmentsOf, type BlkLimits, type BlkRequest, type BlkSegment } from './blkif-request.ts';
 import { DeviceDirectories, type DeviceDriver } from './device-backend.ts';
 import type { DeviceConfig } from './device-spec.ts';
 import type { Disk } from './disk.ts';
@@ -21,12 +26,14 @@ import type { DevicePort, GrantedPage } from './ports.ts';
 type DiskDevice = Extract<DeviceConfig, { deviceClass: 'vbd' }>;
 
 const VBD = valueIndex(DEVICE, 'vbd');
-/** A request takes one of so many multiples of the unit: a fast disk. */
 /** What a request takes longer under a fault, times its argument. */
 const LATE_NS = 100_000;
+/** A request takes one of so many multiples of the unit: a fast disk. */
 const LATENCY_STEPS = 16;
 const LATENCY_UNIT_NS = 4_000;
 const SLEEP_UNIT_NS = 500;
+/** Of a request that fails half-way: it fails in one of so many parts. */
+const SHARES = FAULTS['block.short'].variants;
 const MAX_INDIRECT_SEGMENTS = 256;
 const MAX_RING_PAGE_ORDER = 4;
 /** xen_blkif_max_pgrants: beyond it pages are given back after each request. */
@@ -227,10 +234,15 @@ export class BlockBackend implements DeviceDriver {
     const latencyNs = (1 + this.#port.choose('disk.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS;
     // A barrier is carried out after everything that is under way.
     const waits = request.operation === BLKIF_OP.WRITE_BARRIER && this.#port.planted !== 'flush-reordered';
-    const after = waits ? Math.max(this.#port.nowNs(), ...connection.inFlight.map((row) => row.dueNs)) : this.#port.nowNs();
-    const dueNs = after + latencyNs + (this.#port.fault?.('block.late') ?? 0) * LATE_NS;
+    const now = this.#port.nowNs();
+    const others = connection.inFlight.map((row) => row.dueNs);
+    const after = waits ? Math.max(now, ...others) : now;
+    const lateNs = after + latencyNs + (this.#port.fault?.('block.late') ?? 0) * LATE_NS;
+    const overtakes = !waits && others.length > 0 && this.#port.fault?.('block.reorder') === 1;
+    // What is under way is due later than now: finishDue() has run.
+    const dueNs = overtakes ? Math.min(lateNs, ...others.map((each) => each - 1)) : lateNs;
     connection.inFlight.push({ request, segments: segments as readonly BlkSegment[], dueNs, index, pages });
-    this.#port.scheduleRun(dueNs - this.#port.nowNs());
+    this.#port.scheduleRun(dueNs - now);
   }
 
   /** All segments, those of indirect pages copied once; or the status that refuses. */
@@ -274,8 +286,9 @@ export class BlockBackend implements DeviceDriver {
     if (due.length === 0) return;
     connection.inFlight = connection.inFlight.filter((row) => row.dueNs > now);
     for (const row of due) {
-      const fails = this.#port.fault?.('block.error') === 1;
-      if (!fails) this.#carryOut(connection, row);
+      const movedBytes = this.#movedBytes(row);
+      const fails = movedBytes < Infinity;
+      if (movedBytes > 0) this.#carryOut(connection, row, movedBytes);
       this.#giveBack(row.pages);
       // The planted mistake: the path for errors answers, and goes on into the common one.
       if (fails && this.#port.planted === 'answers-twice') this.#answer(connection, row.request, BLKIF_RSP.ERROR);
@@ -283,13 +296,25 @@ export class BlockBackend implements DeviceDriver {
     }
   }
 
-  #carryOut(connection: Connection, { request, segments, pages }: InFlight): void {
+  /** What the disk moves before it fails: whole sectors of its own, and not all of them. Infinity: it does not fail. */
+  #movedBytes({ request, segments }: InFlight): number {
+    if (this.#port.fault?.('block.error') === 1) return 0;
+    const { sectorBytes } = this.#limits;
+    const sectors = (request.action === BLKIF_OP.DISCARD ? request.discardSectors * BLKIF_SECTOR_BYTES : bytesOf(segments)) / sectorBytes;
+    const share = sectors < 2 ? 0 : (this.#port.fault?.('block.short') ?? 0);
+    return share === 0 ? Infinity : (1 + Math.floor(((sectors - 1) * (share - 1)) / SHARES)) * sectorBytes;
+  }
+
+  /** Of a request that fails on the way: the first `mostBytes`. */
+  #carryOut(connection: Connection, { request, segments, pages }: InFlight, mostBytes: number): void {
     const { action, discardSectors } = request;
-    let offset = request.firstSector512 * BLKIF_SECTOR_BYTES;
-    if (action === BLKIF_OP.DISCARD) return this.#disk.discard(offset, discardSectors * BLKIF_SECTOR_BYTES);
+    const begin = request.firstSector512 * BLKIF_SECTOR_BYTES;
+    if (action === BLKIF_OP.DISCARD) return this.#disk.discard(begin, Math.min(mostBytes, discardSectors * BLKIF_SECTOR_BYTES));
+    let offset = begin;
     segments.forEach(({ gref, firstSector, lastSector }, position) => {
       const page = (pages[position] ?? connection.persistent.get(gref)) as GrantedPage;
-      const sizeBytes = (lastSector - firstSector + 1) * BLKIF_SECTOR_BYTES;
+      const sizeBytes = Math.min((lastSector - firstSector + 1) * BLKIF_SECTOR_BYTES, begin + mostBytes - offset);
+      if (sizeBytes === 0) return;
       if (action === BLKIF_OP.READ) page.writeBytes(firstSector * BLKIF_SECTOR_BYTES, this.#disk.read(offset, sizeBytes));
       else this.#disk.write(offset, page.readBytes(firstSector * BLKIF_SECTOR_BYTES, sizeBytes));
       offset += sizeBytes;

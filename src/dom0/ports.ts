@@ -20,6 +20,7 @@ export interface RingPort {
   readonly page: SharedPage;
   /** Sends an event to the guest through the service's channel. */
   notify(): void;
+  nowNs(): number;
   /** Asks for run() at a later virtual time. */
   scheduleRun(delayNs: number): void;
   /** Whether a fault happens here. Absent: there are none. */

@@ -18,7 +18,7 @@ const AT = {
   rspCons: XS_RING.fields.rsp_cons.at, rspProd: XS_RING.fields.rsp_prod.at, features: XS_RING.fields.server_features.at, error: XS_RING.fields.error.at,
 } as const;
 
-/** What a slow answer takes longer, times the fault's argument. */
+/** What a slow daemon takes longer for all that it has to say, events of watches too, times the fault's argument. */
 const SLOW_NS = 100_000;
 
 interface RingState {
@@ -28,6 +28,8 @@ interface RingState {
   output: string;
   /** Why the domain is ignored; 0 = it is not. */
   ignored: number;
+  /** Until then it takes and gives nothing, whoever rings. */
+  slowUntilNs?: number;
 }
 
 export class StoreRing {
@@ -52,8 +54,7 @@ export class StoreRing {
   run(): void {
     const connection = this.#store.connection(this.domId);
     if (connection === undefined) return;
-    const slow = this.#port.fault?.('xenstore.slow') ?? 0;
-    if (slow > 0) return this.#port.scheduleRun(slow * SLOW_NS);
+    if (this.#isSlow()) return;
     let moved = false;
     for (let goesOn = true; goesOn && this.#state.ignored === 0; ) {
       goesOn = this.#takeRequest(connection);
@@ -61,6 +62,21 @@ export class StoreRing {
       if (this.#give(connection)) moved = goesOn = true;
     }
     if (moved) this.#port.notify();
+  }
+
+  /** What waits when the delay is over is not delayed again. */
+  #isSlow(): boolean {
+    const { slowUntilNs } = this.#state;
+    if (slowUntilNs !== undefined) {
+      if (this.#port.nowNs() < slowUntilNs) return true;
+      delete this.#state.slowUntilNs;
+      return false;
+    }
+    const slow = this.#port.fault?.('xenstore.slow') ?? 0;
+    if (slow === 0) return false;
+    this.#state.slowUntilNs = this.#port.nowNs() + slow * SLOW_NS;
+    this.#port.scheduleRun(slow * SLOW_NS);
+    return true;
   }
 
   /** Events wait for this domain (another one's request made them). */

@@ -17,6 +17,7 @@ export function ringPort(world: World, domId: number, service: string, mfn: numb
   return {
     page: sharedPage(world.machine, mfn),
     notify: () => notifyGuest(world, domId, port, port),
+    nowNs: () => world.nowNs(),
     scheduleRun: (delayNs) => world.schedule(domId, service, delayNs),
     fault: (name) => world.fault(name, domId),
     emit: (kind, values, bytes) => world.emit(kind, domId, 0, values, bytes),

@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import { BLKIF_OP, BLKIF_RSP, type BlkifProtocol } from '../../src/abi/blkif.ts';
 import { ringSlots, SRING } from '../../src/abi/device-ring.ts';
+import type { FaultName } from '../../src/abi/faults.ts';
 import { XENBUS_STATE } from '../../src/abi/xenbus.ts';
 import { BlockBackend } from '../../src/dom0/block-backend.ts';
 import type { DeviceConfig, DiskConfig } from '../../src/dom0/device-spec.ts';
@@ -216,6 +217,47 @@ describe('several at once', () => {
     host.writeFront('state', XENBUS_STATE.closed);
     host.settle();
     expect([host.mapped.size, disk.overlayBlocks, front.answers()]).toEqual([0, 0, []]);
+  });
+});
+
+describe('faults', () => {
+  const faulty = (fault: FaultName, argument: number, config: Partial<DiskConfig> = {}) => {
+    const made = rig(config);
+    made.front.connect();
+    made.host.fault = (name) => (name === fault ? argument : 0);
+    return made;
+  };
+
+  test.each([[1, 1], [8, 4], [16, 7]])('block.short:%i moves %i of 8 sectors, and all that the guest learns is an error', (argument, sectors) => {
+    const { host, front, disk, image } = faulty('block.short', argument);
+    const page = host.grant(100);
+    page.bytes.fill(0xab);
+    expect(front.ask({ op: OP.READ, id: 1, sector: 3, segments: [whole(100, 0, 1), whole(100, 2, 7)] })).toBe(BLKIF_RSP.ERROR);
+    expect(page.bytes).toEqual(Uint8Array.of(...image.slice(3 * 512, (3 + sectors) * 512), ...new Uint8Array(4096 - sectors * 512).fill(0xab)));
+    page.bytes.fill(0xcd);
+    expect(front.ask({ op: OP.WRITE, id: 2, sector: 3, segments: [whole(100)] })).toBe(BLKIF_RSP.ERROR);
+    expect(disk.read(3 * 512, 4096)).toEqual(Uint8Array.of(...new Uint8Array(sectors * 512).fill(0xcd), ...image.slice((3 + sectors) * 512, 11 * 512)));
+    expect([...host.mapped.keys()], 'its pages are given back').toEqual([8]);
+  });
+
+  test('a disk of larger sectors moves whole ones, and none of a single one falls short', () => {
+    const { host, front, disk } = faulty('block.short', 16, { sectorBytes: 4096 });
+    for (const gref of [100, 101]) host.grant(gref).bytes.fill(1);
+    expect(front.ask({ op: OP.WRITE, id: 1, sector: 0, segments: [whole(100), whole(101)] })).toBe(BLKIF_RSP.ERROR);
+    expect([disk.read(4095, 1)[0], disk.read(4096, 1)[0]]).toEqual([1, imageBytes()[4096]]);
+    expect(front.ask({ op: OP.WRITE, id: 2, sector: 0, segments: [whole(100)] })).toBe(BLKIF_RSP.OKAY);
+    expect(front.ask({ op: OP.FLUSH_DISKCACHE, id: 3, sector: 0 })).toBe(BLKIF_RSP.OKAY);
+    expect(front.ask({ op: OP.DISCARD, id: 4, sector: 0, discardSectors: 16 })).toBe(BLKIF_RSP.ERROR);
+    expect([disk.read(0, 1)[0], disk.read(4096, 1)[0]]).toEqual([0, imageBytes()[4096]]);
+  });
+
+  test('block.reorder lets each request overtake those under way, but none a barrier', () => {
+    const { host, front } = faulty('block.reorder', 1);
+    host.grant(100);
+    for (let id = 0; id < 7; id++) front.push(front.slot({ op: id === 3 ? OP.WRITE_BARRIER : OP.WRITE, id, sector: id, segments: [whole(100, 0, 0)] }));
+    host.kick();
+    host.settle();
+    expect(front.answers().map(({ id }) => id)).toEqual([2, 1, 0, 3, 6, 5, 4]);
   });
 });
 

@@ -1,6 +1,7 @@
 // A dom0 for one device without a hypervisor: a real xenstored, grants as pages by reference, event
 // channels as counters, an agenda in virtual time. `frontend` acts as the guest (domain 1).
 import { XS, xsOperationName } from '../../src/abi/xenstore.ts';
+import type { FaultQuestion } from '../../src/abi/faults.ts';
 import { DeviceBackend, type DeviceDriver } from '../../src/dom0/device-backend.ts';
 import { backendPath, frontendPath, type DeviceConfig } from '../../src/dom0/device-spec.ts';
 import { writeDomainEntries } from '../../src/dom0/domain-entries.ts';
@@ -31,6 +32,7 @@ export class DeviceHost {
   readonly emitted: { readonly kind: number; readonly values: readonly number[]; readonly bytes: Uint8Array | undefined }[] = [];
   readonly notes: string[] = [];
   choose: (name: string, options: number) => number = () => 0;
+  fault: FaultQuestion = () => 0;
   nowNs = 0;
   renew: () => string | undefined = () => undefined;
   backend: DeviceBackend | undefined;
@@ -157,6 +159,7 @@ export class DeviceHost {
       nowNs: () => this.nowNs,
       scheduleRun: (delayNs) => this.#schedule('device', delayNs),
       choose: (name, options) => this.choose(name, options),
+      fault: (name) => this.fault(name),
       emit: (kind, values, bytes) => void this.emitted.push({ kind, values, bytes }),
     };
   }

@@ -31,6 +31,10 @@ export interface TestPort extends ConsolePort {
   notified: number;
   readonly emitted: { readonly kind: number; readonly values: readonly number[]; readonly text: string }[];
   printed: string;
+  /** What time it is. */
+  atNs: number;
+  /** When it is to be run, in the order in which it asked. */
+  readonly runsAtNs: number[];
 }
 
 export function testPort(): TestPort {
@@ -39,8 +43,11 @@ export function testPort(): TestPort {
     notified: 0,
     emitted: [],
     printed: '',
+    atNs: 0,
+    runsAtNs: [],
     notify: () => void port.notified++,
-    scheduleRun: () => {},
+    nowNs: () => port.atNs,
+    scheduleRun: (delayNs) => void port.runsAtNs.push(port.atNs + delayNs),
     emit: (kind, values, bytes) => void port.emitted.push({ kind, values, text: String.fromCharCode(...(bytes ?? [])) }),
     output: (bytes) => void (port.printed += String.fromCharCode(...bytes)),
   };

@@ -163,6 +163,35 @@ describe('the store ring', () => {
     expect(guest.messages()).toEqual([[XS.READ, 3, 'g']]);
   });
 
+  test('a slow daemon says nothing before its time, neither replies nor events of watches, whoever rings; and then all of it', () => {
+    const guest = new Guest();
+    let asked = 0;
+    guest.put(message(XS.WATCH, 'device\0tok\0'));
+    guest.ring.run();
+    guest.take();
+    guest.messages();
+    const slow = { ...guest.port, page: guest.port.page, nowNs: () => guest.port.atNs, fault: () => (asked++, 3) };
+    let ring = new StoreRing(guest.store, 1, slow);
+    guest.store.writeAsDom0('/local/domain/1/device/vbd/0/state', '1');
+    ring.run();
+    expect(guest.port.runsAtNs).toEqual([300_000]);
+    guest.port.atNs = 299_999;
+    guest.put(message(XS.READ, 'name\0', 4));
+    const saved = JSON.parse(JSON.stringify(ring.save())) as unknown;
+    ring = new StoreRing(guest.store, 1, slow);
+    ring.restore(saved);
+    ring.run();
+    guest.take();
+    expect(guest.messages()).toEqual([]);
+    guest.port.atNs = 300_000;
+    ring.run();
+    guest.take();
+    expect(guest.messages()).toEqual([[XS.WATCH_EVENT, 0, 'device/vbd/0/state\0tok\0'], [XS.READ, 4, 'g']]);
+    expect([asked, guest.port.runsAtNs.length], 'what has waited is not made to wait again').toEqual([1, 1]);
+    ring.run();
+    expect(asked).toBe(2);
+  });
+
   test('an event that another one causes waits to be given', () => {
     const guest = new Guest();
     guest.put(message(XS.WATCH, 'device\0tok\0'));

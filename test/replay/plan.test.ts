@@ -6,6 +6,7 @@ import { choicesFor, parsePlan, planText, PlannedChoices, TracedChoices } from '
 import { runPlanned } from '../../src/replay/planned-run.ts';
 import { decidingEvents, placeAnswers, shrinkPlan } from '../../src/replay/shrink-plan.ts';
 import { PrngStream } from '../../src/base/prng.ts';
+import type { ModelGuest } from '../../src/guest/index.ts';
 import { SeededChoices } from '../../src/sim/choices.ts';
 import { findScenario } from '../../src/node/scenario-files.ts';
 import { applySettings } from '../../src/sim/settings.ts';
@@ -85,5 +86,17 @@ describe('a failing run of our guest', () => {
     expect(runPlanned(subject, choicesFor('3', parsePlan('calm'))).cause).toBeUndefined();
     expect(placeAnswers(subject, '3', plan)).toMatchObject([{ choice: planText(plan).slice('calm,'.length), position: expect.stringMatching(/^\d+:d1v0:\d+$/) }]);
     expect(decidingEvents(subject, '3', plan)?.a.line).toContain('fault name=fault.xenstore.access');
+  });
+
+  test('comes down to the write that overtook another one', async () => {
+    const { spec: plain, expect: expected } = await findScenario('block');
+    const steps = [{ do: 'write', page: 0, pages: 5, value: 1, ahead: true }, { do: 'write', page: 0, pages: 5, value: 2 }, { do: 'check', page: 0, pages: 5, value: 2 }] as const;
+    const domains = plain.domains.map((domain) => ({ ...domain, model: { ...(domain.model as ModelGuest), drivers: { disks: [{ disk: 'xvda', steps }] } } }));
+    const spec = applySettings({ ...plain, domains }, ['faults=block.reorder:2,block.short:1000,grant.grow:2']);
+    const subject = { spec, images: (await imagesOf(spec)).domains, expect: expected };
+    const failing = (): PlannedChoices => new PlannedChoices('3', parsePlan('calm,fault.block.reorder#1=1,fault.grant.grow#1=1,backend.latency#2=7'));
+    const found = shrinkPlan(subject, failing(), { base: 'calm', seed: '3' });
+    expect(found).toMatchObject({ minimal: true, run: { cause: expect.stringContaining('all steps done') } });
+    expect(planText((found as NonNullable<typeof found>).plan)).toBe('calm,fault.block.reorder#1=1');
   });
 });

@@ -32,6 +32,10 @@ describe('under random faults and commands', () => {
       faults: [{ fault: 'net.corrupt', oneIn: 30, most: 3 }, { fault: 'upcall.merge', oneIn: 30, most: 3 }, { fault: 'net.lose', oneIn: 10, most: 3 }, { fault: 'grant.map', oneIn: 30, most: 3 }],
       commands: [{ delayNs: 124_633, command: { do: 'save-restore' } }, { delayNs: 17, command: { do: 'save-restore' } }, { delayNs: 2_336_240, command: { do: 'save-restore' } }],
     }],
+    ['a frontend that is told that the guest stops while it asks the store whether its device is still there stops', {
+      ...PLAIN, seed: 47610, disk: [{ do: 'write', page: 0, pages: 2, value: 1 }], net: [],
+      faults: [{ fault: 'xenstore.access', oneIn: 30, most: 1000 }], commands: [{ delayNs: 1, command: { do: 'detach', device: 'vif0' } }],
+    }],
     ['a back end that closes, because it cannot map the ring that it took over, and never answers what is in it is left after a while', {
       ...PLAIN, seed: 0, disk: [{ do: 'write', page: 0, pages: 1, value: 1 }], net: [],
       faults: [{ fault: 'grant.map', oneIn: 10, most: 1 }, { fault: 'backend.rebind', oneIn: 1, most: 3 }],

@@ -125,19 +125,15 @@ export class BlkFront extends Frontend {
     if (yield* ring.publish()) yield* this.machinery.notify(this.port);
   }
 
-  /** False: no reference is free. */
+  /** False: there are not enough references. */
   *#ask(ring: FrontRing, part: Part): Task<boolean> {
     const { transfer, from, to } = part;
     const { grants } = this.machinery;
+    const pfns = transfer.pfns.slice(from, to);
+    // All or none: two disks that each hold a part of what the other waits for would wait for ever.
+    if (!(yield* grants.enough(pfns.length))) return false;
     const grefs: number[] = [];
-    for (const pfn of transfer.pfns.slice(from, to)) {
-      const gref = yield* grants.grant(pfn, 0, transfer.operation !== BLKIF_OP.READ);
-      if (gref === undefined) {
-        for (const each of grefs) yield* grants.end(each);
-        return false;
-      }
-      grefs.push(gref);
-    }
+    for (const pfn of pfns) grefs.push((yield* grants.grant(pfn, 0, transfer.operation !== BLKIF_OP.READ)) as number);
     const id = this.#nextId++;
     const slot = new Uint8Array(LAYOUT.entryBytes);
     const view = new DataView(slot.buffer);

@@ -51,6 +51,8 @@ export abstract class Frontend {
   #watch: StoreWatch | undefined;
   #pages: RingPage[] = [];
   #restoresSeen = 0;
+  /** For a page: what woke the thread meanwhile, it has not looked at. */
+  #waited = false;
 
   constructor(machinery: Machinery, node: string) {
     this.machinery = machinery;
@@ -135,6 +137,7 @@ export abstract class Frontend {
     const { grants, events } = this.machinery;
     const deadline = (yield* events.now()) + PATIENCE_NS;
     while (!this.stale && !(yield* grants.end(gref))) {
+      this.#waited = true;
       const now = yield* events.now();
       if (now >= deadline) {
         yield* this.machinery.complain(`${this.name}: the back end keeps page ${gref} for good`);
@@ -191,7 +194,9 @@ export abstract class Frontend {
   }
   *#isOver(): Task<boolean> {
     if (this.machinery.leaving) return true;
-    return (yield* this.machinery.store.read(`${this.node}/state`)) === undefined;
+    const state = yield* this.machinery.store.read(`${this.node}/state`);
+    // Looked at again: what woke this thread while it asked the store wakes it no more.
+    return this.machinery.leaving || state === undefined;
   }
 
   /** False: there is nothing to wait for. */
@@ -253,6 +258,7 @@ export abstract class Frontend {
       const { connected, closing } = XENBUS_STATE;
       if (this.backendState !== connected && this.backendState !== closing) return;
       const leaving = this.backendState === closing || this.machinery.leaving;
+      this.#waited = false;
       yield* this.work(leaving);
       if (leaving && !this.busy) return;
       if (leaving) {
@@ -260,7 +266,7 @@ export abstract class Frontend {
         if (now >= (deadline ??= now + ANSWERS_NS)) return yield* this.machinery.complain(`${this.name}: the back end leaves requests without an answer`);
         this.machinery.kernel.scheduler.wakeThreadsAt(deadline);
       }
-      if (!(this.#watch as StoreWatch).fired) yield BLOCK;
+      if (!(this.#watch as StoreWatch).fired && !this.#waited) yield BLOCK;
     }
   }
 

@@ -1,6 +1,9 @@
 // The grant table, version 1: entries of eight bytes (flags, domain, frame) in pages that Xen gives, a
 // free list of references, and the rule that an entry is taken back only when nobody uses it.
 //
+// Xen may refuse pages beyond the first, which every domain has: then there are fewer references, whoever
+// finds none waits until somebody gives one back, and more pages are asked for when references run out.
+//
 //   grant:  frame first, then domain and permit_access in one store
 //   end:    compare-and-exchange of flags without reading and writing to 0; whoever maps it sets one of
 //           them first, so that it fails and the page stays the other domain's
@@ -31,10 +34,17 @@ export class GrantTable {
   #pages: number[] = [];
   #free: number[] = [];
   #used = 0;
+  /** Pages that Xen has given; the others are there for it. */
+  #given = 0;
+  /** The fewest that somebody waits for. */
+  #wanted = Infinity;
+  readonly #freed: () => void;
 
-  constructor(kernel: Kernel, xen: XenState) {
+  /** `freed`: there are references for whoever waits for them. */
+  constructor(kernel: Kernel, xen: XenState, freed: () => void) {
     this.#kernel = kernel;
     this.#xen = xen;
+    this.#freed = freed;
   }
 
   /** References that have been given out. */
@@ -44,21 +54,33 @@ export class GrantTable {
 
   /** Once before the first use; and after a restore, when all references have become void. */
   *setUp(): Task {
-    const { m } = this.#xen;
     while (this.#pages.length < TABLE_PAGES) {
       const pfn = this.#kernel.frames.take();
       if (pfn === undefined) return yield* this.#kernel.panic('no memory for the grant table');
       this.#pages.push(pfn);
     }
-    yield* this.#xen.withStruct('the grant table', HC.grant_table_op, GNTTABOP_setup_table, [DOMID_SELF, TABLE_PAGES, 0, LIST_AT], 1);
-    const status = ((yield m.load32(KERNEL_PAGES.scratch + 8)) << 16) >> 16;
-    if (status !== 0) yield* this.#xen.refused('the grant table', status);
-    yield m.readWords(LIST_AT, TABLE_PAGES);
-    const mfns = [...m.words.subarray(0, TABLE_PAGES)];
-    for (let i = 0; i < TABLE_PAGES; i++) yield* this.#map(this.#pages[i] as number, mfns[i] as number);
-    this.#used = 0;
+    this.#used = this.#given = 0;
     this.#free = [];
-    for (let gref = TABLE_PAGES * ENTRIES_PER_PAGE - 1; gref >= RESERVED_ENTRIES; gref--) this.#free.push(gref);
+    this.#wanted = Infinity;
+    if ((yield* this.#grow(TABLE_PAGES)) === 0) return;
+    const status = yield* this.#grow(1);
+    if (status !== 0) yield* this.#xen.refused('the grant table', status);
+  }
+
+  /** To so many pages; the answer is Xen's, GNTST_*. */
+  *#grow(pages: number): Task<number> {
+    const { m } = this.#xen;
+    yield* this.#xen.withStruct('the grant table', HC.grant_table_op, GNTTABOP_setup_table, [DOMID_SELF, pages, 0, LIST_AT], 1);
+    const status = ((yield m.load32(KERNEL_PAGES.scratch + 8)) << 16) >> 16;
+    if (status !== 0) return status;
+    yield m.readWords(LIST_AT, pages);
+    const mfns = [...m.words.subarray(0, pages)];
+    const first = this.#given;
+    // Given before they are mapped: somebody else may want references meanwhile.
+    this.#given = pages;
+    for (let i = first; i < pages; i++) yield* this.#map(this.#pages[i] as number, mfns[i] as number);
+    for (let gref = pages * ENTRIES_PER_PAGE - 1; gref >= Math.max(RESERVED_ENTRIES, first * ENTRIES_PER_PAGE); gref--) this.#free.push(gref);
+    return 0;
   }
 
   /** Before a suspension: a saved domain has no frames of Xen's in its tables. */
@@ -74,10 +96,18 @@ export class GrantTable {
     return pfnToVaddr(this.#pages[Math.floor(gref / ENTRIES_PER_PAGE)] as number) + (gref % ENTRIES_PER_PAGE) * ENTRY_BYTES;
   }
 
-  /** The frame may be used by `domId` from now on; undefined: all references are in use. */
+  /** Are so many references free? If not, everybody is woken when they are. */
+  *enough(count: number): Task<boolean> {
+    while (this.#free.length < count && this.#given < TABLE_PAGES && (yield* this.#grow(this.#given + 1)) === 0);
+    if (this.#free.length >= count) return true;
+    this.#wanted = Math.min(this.#wanted, count);
+    return false;
+  }
+
+  /** The frame may be used by `domId` from now on; undefined: not enough(1). */
   *grant(pfn: number, domId: number, readOnly: boolean): Task<number | undefined> {
-    const gref = this.#free.pop();
-    if (gref === undefined) return undefined;
+    if (!(yield* this.enough(1))) return undefined;
+    const gref = this.#free.pop() as number;
     this.#used++;
     const { m } = this.#xen;
     const at = this.#entry(gref);
@@ -98,6 +128,10 @@ export class GrantTable {
     }
     this.#free.push(gref);
     this.#used--;
+    if (this.#free.length >= this.#wanted) {
+      this.#wanted = Infinity;
+      this.#freed();
+    }
     return true;
   }
 }

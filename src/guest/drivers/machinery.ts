@@ -34,7 +34,7 @@ export class Machinery {
     this.xen = xen;
     this.events = events;
     this.ports = new Ports(kernel, xen);
-    this.grants = new GrantTable(kernel, xen);
+    this.grants = new GrantTable(kernel, xen, () => this.wake());
     this.store = new StoreClient(kernel, xen, events);
   }
 

@@ -208,7 +208,8 @@ function setupFrames(hv: Hypervisor, domain: Domain, frames: number, translated:
   const { grants } = domain;
   if (frames > grants.maxGrantFrames || (translated && frames > TRANSLATED_MAX_FRAMES)) return GNTST.general_error;
   const missing = frames > grants.sharedMfns.length || (grants.version === 2 && statusFramesFor(frames) > grants.statusMfns.length);
-  return missing && !growGrantTable(hv, domain, frames) ? GNTST.general_error : GNTST.okay;
+  if (!missing) return GNTST.okay;
+  return (hv.world.fault?.('grant.grow', domain.domId) ?? 0) > 0 || !growGrantTable(hv, domain, frames) ? GNTST.general_error : GNTST.okay;
 }
 
 function querySize(hv: Hypervisor, vcpu: Vcpu, vaddr: number, count: number): HypercallOutcome {
