@@ -8,6 +8,7 @@
 // CPU's code cache when the frame holds translated code. Not checked: who may access a frame.
 import { assert, UsageError } from '../base/assert.ts';
 import { PAGE_SHIFT, PAGE_SIZE } from '../base/brand.ts';
+import type { MemoryPool } from './memory-pool.ts';
 
 /** Per-frame flags, one byte per frame at `frameFlagsBase`. */
 export const FRAME_FLAG = {
@@ -25,6 +26,8 @@ export interface MachineMemoryOptions {
   /** RAM size in 4 KiB frames. */
   readonly frameCount: number;
   readonly arenaBytes?: number;
+  /** Where to take the WebAssembly memory from: a new one without. */
+  readonly pool?: MemoryPool;
 }
 
 export class MachineMemory {
@@ -49,7 +52,7 @@ export class MachineMemory {
     if (pages >= MAX_WASM_PAGES) {
       throw new UsageError(`a machine of ${Math.round((options.frameCount * PAGE_SIZE) / 2 ** 20)} MiB does not fit into 4 GiB of WebAssembly memory; ask for less memory`);
     }
-    this.wasm = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    this.wasm = options.pool?.take(pages) ?? new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.frameCount = options.frameCount;
     this.ramBase = arenaBytes;
     this.u8 = new Uint8Array(this.wasm.buffer);

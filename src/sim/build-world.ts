@@ -2,6 +2,7 @@
 // ends of dom0. Everything that a real toolstack does before it unpauses a guest.
 import { assert, UsageError } from '../base/assert.ts';
 import { MachineMemory } from '../machine/memory.ts';
+import type { MemoryPool } from '../machine/memory-pool.ts';
 import { createCpu } from '../x86/create.ts';
 import type { Cpu, CpuOptions } from '../x86/cpu.ts';
 import type { ImageReader } from '../dom0/ports.ts';
@@ -40,6 +41,8 @@ export interface WorldOptions {
   readonly tier?: NonNullable<CpuOptions['tier']>;
   /** Milliseconds, for the profile only. */
   readonly clock?: () => number;
+  /** Where the machine's memory comes from; whoever gives it gives it back. */
+  readonly pool?: MemoryPool;
 }
 
 const FRAMES_PER_MIB = 256;
@@ -53,7 +56,7 @@ export function buildWorld(options: WorldOptions): World {
   const guestFrames = spec.domains.reduce((sum, domain) => sum + domain.memoryMib * FRAMES_PER_MIB, 0);
   // The machine-to-phys tables take 12 bytes a frame.
   const frameCount = guestFrames + XEN_FRAMES + Math.ceil((guestFrames * 12) / 4096) + spec.domains.reduce((sum, { model }) => sum + (isShadowGuest(model) ? POOL_FRAMES : 64), 0);
-  const machine = new MachineMemory({ frameCount, arenaBytes: arenaBytes(frameCount, spec.domains.length) });
+  const machine = new MachineMemory({ frameCount, arenaBytes: arenaBytes(frameCount, spec.domains.length), ...(options.pool === undefined ? {} : { pool: options.pool }) });
   const domIdOf = (name: string): number | undefined => {
     const index = spec.domains.findIndex((domain) => domain.name === name);
     return index < 0 ? undefined : FIRST_DOMID + index;

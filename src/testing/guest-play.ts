@@ -12,6 +12,7 @@ import type { PinDiscipline, PinningBug, XenCounts } from '../guest/xen/state.ts
 import type { XenPlatform } from '../guest/xen/index.ts';
 import { shadowProblems, shadowViewOf } from '../checkers/shadow-checker.ts';
 import { FRAME } from '../hypervisor/frame-table.ts';
+import type { MemoryPool } from '../machine/memory-pool.ts';
 import type { HostCounts, ShadowHost } from '../shadow/host.ts';
 import { buildWorld } from '../sim/build-world.ts';
 import { SeededChoices } from '../sim/choices.ts';
@@ -78,26 +79,30 @@ export interface PlayGuestOptions {
   readonly seed?: string;
   /** Of a back end with a world: called before it runs. For mistakes to be found. */
   readonly prepare?: (world: World) => void;
+  /** Memory that the machine takes and gives back. */
+  readonly pool?: MemoryPool;
 }
 
 /** Plays a program; Xen's world has no recording. */
-export function playGuest(setup: GuestSetup, program: readonly UserStep[], { memoryMib = MEMORY_MIB, seed = '1', prepare }: PlayGuestOptions = {}): GuestRun {
-  return setup.backend === 'native' ? playBare(specOf(setup, program), memoryMib) : playWorld(specOf(setup, program), memoryMib, seed, prepare);
+export function playGuest(setup: GuestSetup, program: readonly UserStep[], options: PlayGuestOptions = {}): GuestRun {
+  return setup.backend === 'native' ? playBare(specOf(setup, program), options) : playWorld(specOf(setup, program), options);
 }
 
-function playBare(spec: ModelGuest, memoryMib: number): GuestRun {
-  const machine = new BareMachine(spec, memoryMib);
+function playBare(spec: ModelGuest, { memoryMib = MEMORY_MIB, pool }: PlayGuestOptions): GuestRun {
+  const machine = new BareMachine(spec, memoryMib, pool);
   const { outcome, text, insns } = machine.run(MOST_INSNS);
+  pool?.giveBack(machine.machine);
   return { outcome, console: machine.console, histories: historiesOf(machine.kernel), counts: undefined, shadowCounts: undefined, insns, problems: kernelProblems(outcome, text, machine.console) };
 }
 
 /** On Xen or on the shadow-paging host. */
-function playWorld(model: ModelGuest, memoryMib: number, seed: string, prepare: PlayGuestOptions['prepare']): GuestRun {
+function playWorld(model: ModelGuest, { memoryMib = MEMORY_MIB, seed = '1', prepare, pool }: PlayGuestOptions): GuestRun {
   const spec: WorldSpec = { ...SPEC_DEFAULTS, digestEveryInsns: 0, maxInstructions: MOST_INSNS, domains: [{ name: 'guest', kernel: { name: 'model:paravirt' }, model, cmdline: '', memoryMib }] };
   let console = '';
   const world = buildWorld({
     spec, images: [{ kernel: modelKernelImage(model), ramdisk: undefined }], choices: new SeededChoices(seed), input: (domIdOf) => new ScriptedInput([], domIdOf),
     observers: { consoleOut: (_domId, bytes) => { for (const byte of bytes) console += String.fromCharCode(byte); } },
+    ...(pool === undefined ? {} : { pool }),
   });
   const shadow = world.hosts.get(1);
   const watch = shadow === undefined ? undefined : watchShadow(shadow);
@@ -109,6 +114,7 @@ function playWorld(model: ModelGuest, memoryMib: number, seed: string, prepare: 
   if (watch !== undefined) problems.push(...watch.problems);
   else if (problems.length === 0) problems.push(...xenProblems(world));
   const counts = shadow === undefined ? (kernel.platform as XenPlatform).xen.counts : undefined;
+  pool?.giveBack(world.machine);
   return { outcome, console, histories: historiesOf(kernel), counts, shadowCounts: shadow?.counts, insns: world.insns(), problems };
 }
 

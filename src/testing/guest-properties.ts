@@ -1,6 +1,7 @@
 // The property of the model guest: whatever its processes do, they see the same memory on every back
 // end and with both shapes of tables, Xen refuses nothing, nothing is left behind, and late pinning
 // never takes more hypercalls than early pinning. And how much less: a table of workloads.
+import { MemoryPool } from '../machine/memory-pool.ts';
 import type { UserStep } from '../guest/user-program.ts';
 import { pinningWorkloads } from '../guest/workloads.ts';
 import type { PinningBug } from '../guest/xen/state.ts';
@@ -28,16 +29,19 @@ export interface CheckGuestOptions {
 /** A kernel with a mistake in its pinning discipline, in both shapes of tables: what is to be found. Other back ends pin nothing. */
 export const setupsWithBug = (bug: PinningBug): readonly GuestSetup[] => GUEST_SETUPS.filter(({ pinning }) => pinning === 'late').map((setup) => ({ ...setup, bug }));
 
-export const guestPropertyRun = ({ runs = 100, seed = 1, setups = GUEST_SETUPS }: CheckGuestOptions = {}): PropertyRun<UserStep[], GuestPropertyResult> => ({
-  programs: guestPrograms(),
-  holds: (program) => guestProblems(program, setups).length === 0,
-  parameters: { numRuns: runs, seed },
-  result: ({ failed, counterexample, numRuns }) => {
-    if (!failed || counterexample === null) return { seed, runs: numRuns };
-    const [program] = counterexample;
-    return { seed, runs: numRuns, failure: { program, problems: guestProblems(program, setups) } };
-  },
-});
+export function guestPropertyRun({ runs = 100, seed = 1, setups = GUEST_SETUPS }: CheckGuestOptions = {}): PropertyRun<UserStep[], GuestPropertyResult> {
+  const pool = new MemoryPool();
+  return {
+    programs: guestPrograms(),
+    holds: (program) => guestProblems(program, setups, { pool }).length === 0,
+    parameters: { numRuns: runs, seed },
+    result: ({ failed, counterexample, numRuns }) => {
+      if (!failed || counterexample === null) return { seed, runs: numRuns };
+      const [program] = counterexample;
+      return { seed, runs: numRuns, failure: { program, problems: guestProblems(program, setups) } };
+    },
+  };
+}
 
 /** Plays random programs until one fails, and makes that one small. */
 export const checkGuestProperty = (options: CheckGuestOptions = {}): GuestPropertyResult => runProperty(guestPropertyRun(options));

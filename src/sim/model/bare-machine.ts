@@ -7,6 +7,7 @@ import type { Kernel } from '../../guest/kernel/kernel.ts';
 import { BARE_PORT, END_REASON, TIMER_VECTOR } from '../../guest/native/index.ts';
 import { SHAPES } from '../../guest/pte.ts';
 import { MachineMemory } from '../../machine/memory.ts';
+import type { MemoryPool } from '../../machine/memory-pool.ts';
 import { STATE } from '../../x86/state-layout.ts';
 import { LEAST_PAGES, loadKernel } from './load-kernel.ts';
 import { ModelProcessor } from './model-processor.ts';
@@ -30,10 +31,10 @@ export class BareMachine {
   #deadlineLow = 0;
   #idleNs = 0;
 
-  constructor(spec: ModelGuest, memoryMib: number) {
+  constructor(spec: ModelGuest, memoryMib: number, pool?: MemoryPool) {
     const pages = memoryMib * 256;
     if (pages < LEAST_PAGES) throw new UsageError(`a bare machine needs at least ${LEAST_PAGES / 256} MiB`);
-    this.machine = new MachineMemory({ frameCount: pages, arenaBytes: ARENA_BYTES });
+    this.machine = new MachineMemory({ frameCount: pages, arenaBytes: ARENA_BYTES, ...(pool === undefined ? {} : { pool }) });
     this.cpu = new ModelProcessor(this.machine, { exceptions: 'idt', cpuid: () => [0, 0, 0, 0], pdpteCached: true });
     const guest = createModelGuest(spec, this.cpu.port);
     this.kernel = guest.kernel;

@@ -1,0 +1,29 @@
+// A machine on another's memory is a new machine.
+import { expect, test } from 'vitest';
+import { MachineMemory } from '../../src/machine/memory.ts';
+import { MemoryPool } from '../../src/machine/memory-pool.ts';
+import { forkStorm } from '../../src/guest/workloads.ts';
+import { GUEST_SETUPS, playGuest } from '../../src/testing/index.ts';
+
+const options = { frameCount: 32, arenaBytes: 1024 * 1024 };
+
+test('a memory that was given back is zero when it is taken again, and only for a machine of its size', () => {
+  const pool = new MemoryPool();
+  const first = new MachineMemory({ ...options, pool });
+  first.u8.fill(0xff, first.reserve(4096), first.ramBase - first.arenaLeftBytes);
+  for (let mfn = 0; mfn < 32; mfn++) first.fillFrame(mfn, 0xff);
+  pool.giveBack(first);
+  expect(new MachineMemory({ frameCount: 64, arenaBytes: options.arenaBytes, pool }).wasm).not.toBe(first.wasm);
+  const second = new MachineMemory({ ...options, pool });
+  expect(second.wasm).toBe(first.wasm);
+  expect(second.u8.every((byte) => byte === 0)).toBe(true);
+  expect(new MachineMemory({ ...options, pool }).wasm).not.toBe(first.wasm);
+});
+
+test.each(GUEST_SETUPS.filter(({ pinning }) => pinning === undefined || pinning === 'late'))('a guest runs on used memory as on new: $name', (setup) => {
+  const pool = new MemoryPool();
+  const program = forkStorm(1, 2);
+  const plain = playGuest(setup, program);
+  for (let time = 0; time < 2; time++) expect(playGuest(setup, program, { pool })).toEqual(plain);
+  expect(plain.problems).toEqual([]);
+});
