@@ -70,7 +70,6 @@ export class Timeline {
   /** Since the last checkpoint on the way here. */
   #cost: ReplayCost;
   #at: string | undefined;
-  #writes: { readonly world: World; readonly frames: Set<number> } | undefined;
   /** A checkpoint that was made before turned out damaged: none of them is used any more. */
   damage: string | undefined;
   /** Where the last seek began to run. */
@@ -138,22 +137,18 @@ export class Timeline {
     return this.seek({ insns: Infinity });
   }
 
+  /** Puts the world where one of `checkpoints` was taken. (Not so if that turns out damaged: then at the beginning.) */
+  goBack(checkpoint: Snapshot): Place {
+    this.#at = undefined;
+    this.#restore(checkpoint);
+    return this.place();
+  }
+
   /** Goes on from here by running, past whatever checkpoints there are. */
   goOn(target: Target): Place {
     this.#at = undefined;
     this.#runTo(target);
     return this.place();
-  }
-
-  /** Goes on to so many instructions: is the frame written on the way, be it with what it holds already? */
-  writes(mfn: number, insns: number): boolean {
-    const { world } = this;
-    if (this.#writes?.world !== world) this.#writes = { world, frames: world.frameHashes.track() };
-    world.frameHashes.current();
-    this.#writes.frames.clear();
-    this.goOn({ insns });
-    world.frameHashes.current();
-    return this.#writes.frames.has(mfn);
   }
 
   /** Leaves a checkpoint here. Undefined if this world cannot be restored. */

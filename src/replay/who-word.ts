@@ -1,22 +1,24 @@
-// Who changed a word of guest memory last, by running the recording again. Stretches of it are run from the
-// place that is asked about backwards; one that wrote nothing to the word's frame is done with, one that did
-// is halved, later half first, and a short one is run instruction by instruction. So the answer is the
-// last change, also of a word that has had its old value again since.
+// Who changed a word of guest memory last, by running the recording again. From the place that is asked about
+// backwards, each stretch between two checkpoints is run once, and told of every store to the word (the door by
+// which stores to code come, src/x86/code-frames.ts). The last one that changed it is the answer, also of a word
+// that has had its old value again since.
 //
-//   ├───────────┼───────────┼─────┬──┬──┤?      a frame that was written: halves, the later one first
-//        3rd         2nd             1st
+//   x──────────x──────────x──s─s────s─|?        the latest stretch first; one without a change: the one before it
+//      3rd         2nd         1st
+//
+// Where in a stretch: it is run in pieces, the piece with the last change in smaller ones, and that one by single
+// instructions. (Translated code does not say how many instructions it has retired when it stores.)
+import { assert } from '../base/assert.ts';
 import { eventLine } from '../log/event-text.ts';
 import { findL1, found, PTE } from '../hypervisor/page-walk.ts';
+import { watchStores } from '../x86/code-frames.ts';
 import { contextOf } from './diff.ts';
 import { nextInstruction } from './instruction-bisect.ts';
 import type { SymbolsByDomain } from './symbols.ts';
-import type { Timeline } from './timeline.ts';
+import { isBefore, type Place, type Timeline } from './timeline.ts';
 
-/** Stretches of so many instructions are run one by one. */
-const STEPS = 512;
-const LEAVES_CHECKPOINT = 20_000;
-/** A frame that is written all the time costs a stretch each: after so many the search ends, and says so. */
-const MOST_STRETCHES = 3000;
+/** Instructions of the pieces in which a stretch is run, and the one of them that counts again; then one by one. */
+const PIECES = [1 << 20, 1 << 10] as const;
 const MOST_EVENTS = 20;
 
 export interface WordChange {
@@ -31,8 +33,6 @@ export interface WordChange {
   readonly after: number;
   /** What happened with it. */
   readonly events: readonly string[];
-  /** The search came no further back than so many instructions. */
-  readonly searchedTo: number;
 }
 
 /** The machine address that a domain's virtual address has here; undefined: it is not mapped. */
@@ -53,78 +53,103 @@ export function mfnOfPfn({ world }: Timeline, domId: number, pfn: number): numbe
 
 /** The timeline is where the question is asked; `maddr` is aligned to 4. */
 export function whoChangedWord(timeline: Timeline, maddr: number, symbols: SymbolsByDomain | undefined): WordChange {
-  const search = new WordSearch(timeline, maddr);
-  const here = timeline.place().insns;
-  const after = search.word();
-  const at = search.back(here);
+  const after = wordAt(timeline, maddr);
+  const at = lastChange(timeline, maddr);
   const hex = (value: number): string => `0x${value.toString(16)}`;
-  const nothing = { maddr, insns: undefined, vcpu: undefined, instruction: undefined, code: [], before: undefined, after, events: [], searchedTo: search.searchedTo };
-  if (at === undefined) return { ...nothing, verdict: search.searchedTo === 0 ? `it has been ${hex(after)} since the beginning` : `it did not change after instruction ${search.searchedTo}, where the search ended: its frame is written all the time; ask again with --before` };
-  const from = timeline.seek({ insns: at - 1 }).eventCount;
-  const before = search.word();
-  const { vcpu, instruction, code } = nextInstruction(timeline, symbols);
-  const to = timeline.seek({ insns: at }).eventCount;
+  const nothing = { maddr, insns: undefined, vcpu: undefined, instruction: undefined, code: [], before: undefined, after, events: [] };
+  if (at === undefined) return { ...nothing, verdict: `it has been ${hex(after)} since the beginning` };
+  const { insns } = at;
+  const between = 'event' in at;
+  const from = timeline.seek({ insns: between ? insns : insns - 1 }).eventCount;
+  const before = wordAt(timeline, maddr);
+  const { vcpu, instruction, code } = between ? nothing : nextInstruction(timeline, symbols);
+  const to = timeline.seek(at).eventCount;
   const { recording } = timeline;
   const events = [...recording.events(from, Math.min(to, recording.eventCount, from + MOST_EVENTS))].map((event) => eventLine(event, { ...contextOf(recording), symbols }));
-  return { ...nothing, insns: at, vcpu, instruction, code, before, events, verdict: `last changed by instruction ${at}${vcpu === undefined ? '' : ` (${vcpu}, ${instruction})`}${events.length === 0 ? '' : ', or by what Xen and dom0 did with it'}: from ${hex(before)} to ${hex(search.word())}` };
+  const byOthers = events.length === 0 ? '' : ', or by what Xen and dom0 did with it';
+  const by = between ? `by Xen or dom0 behind instruction ${insns}` : `by instruction ${insns}${vcpu === undefined ? '' : ` (${vcpu}, ${instruction})`}${byOthers}`;
+  return { ...nothing, insns, vcpu, instruction, code, before, events, verdict: `last changed ${by}: from ${hex(before)} to ${hex(wordAt(timeline, maddr))}` };
 }
 
-class WordSearch {
-  readonly #timeline: Timeline;
-  readonly #maddr: number;
-  #stretches = 0;
-  searchedTo = 0;
+const wordAt = ({ world }: Timeline, maddr: number): number => world.machine.readU32(maddr);
 
-  constructor(timeline: Timeline, maddr: number) {
-    this.#timeline = timeline;
-    this.#maddr = maddr;
-  }
+type End = Pick<Place, 'insns' | 'eventCount'>;
 
-  word(): number {
-    return this.#timeline.world.machine.readU32(this.#maddr);
-  }
+/** Behind an instruction; with an event: behind what was done with no instruction run, up to that event. */
+type Change = { readonly insns: number } | { readonly insns: number; readonly event: number };
 
-  /** The last change before `end`. */
-  back(end: number): number | undefined {
-    let to = end;
-    for (const from of this.#timeline.checkpoints.map(({ insns }) => insns).filter((insns) => insns < end).reverse()) {
-      const at = this.#last(from, to);
-      if (at !== undefined || this.#stretches > MOST_STRETCHES) return at;
-      to = from;
-      this.searchedTo = from;
-    }
-    return undefined;
+/** What made the word as it is here; undefined: it has always been so. */
+function lastChange(timeline: Timeline, maddr: number): Change | undefined {
+  let end: End = timeline.place();
+  let valueAtEnd = wordAt(timeline, maddr);
+  for (const checkpoint of timeline.checkpoints.filter((each) => isBefore(each, { insns: end.insns, event: end.eventCount })).reverse()) {
+    const begin = timeline.goBack(checkpoint);
+    const value = wordAt(timeline, maddr);
+    const piece = lastPiece(timeline, maddr, end, PIECES[0]);
+    // What is done where a checkpoint was taken, with no instruction run, is in neither of the two stretches.
+    if (wordAt(timeline, maddr) !== valueAtEnd) return { insns: end.insns, event: end.eventCount };
+    if (piece !== undefined) return within(timeline, maddr, piece);
+    end = begin;
+    valueAtEnd = value;
+    if (begin.insns === 0) break;
   }
+  return undefined;
+}
 
-  /** The last change after `from` instructions and up to `to`. */
-  #last(from: number, to: number): number | undefined {
-    if (this.#stretches++ > MOST_STRETCHES || from >= to) return undefined;
-    this.#timeline.seek({ insns: from });
-    if (to - from <= STEPS) {
-      const at = this.#step(to);
-      if (at === undefined) this.searchedTo = from;
-      return at;
-    }
-    // What is run many times, in halves, begins here.
-    if (to - from > LEAVES_CHECKPOINT && this.#timeline.checkpoints.every(({ insns }) => insns !== from)) this.#timeline.checkpoint();
-    if (!this.#timeline.writes(Math.floor(this.#maddr / 4096), to)) {
-      this.searchedTo = from;
-      return undefined;
-    }
-    const middle = Math.floor((from + to) / 2);
-    return this.#last(middle, to) ?? this.#last(from, middle);
-  }
+interface Piece {
+  readonly from: number;
+  readonly end: End;
+}
 
-  #step(to: number): number | undefined {
-    let last: number | undefined;
-    let value = this.word();
-    for (let insns = this.#timeline.place().insns; insns < to; ) {
-      insns = this.#timeline.goOn({ insns: insns + 1 }).insns;
-      const now = this.word();
-      if (now !== value) last = insns;
-      value = now;
-      if (this.#timeline.world.ended !== undefined) break;
-    }
-    return last;
+/** Goes on to `end`, so many instructions at a time: the last piece in which the word changed. */
+function lastPiece(timeline: Timeline, maddr: number, end: End, pieceInsns: number): Piece | undefined {
+  let value = wordAt(timeline, maddr);
+  let last: Piece | undefined;
+  let here: Piece = { from: timeline.place().insns, end };
+  let told = false;
+  const settle = (): void => {
+    const now = wordAt(timeline, maddr);
+    if (now === value) return;
+    assert(told, () => `the word at ${maddr} has changed and nobody was told`);
+    value = now;
+    last = here;
+  };
+  const stop = watchStores(timeline.world.machine, maddr, 4, () => {
+    settle();
+    told = true;
+  });
+  try {
+    let { from } = here;
+    do {
+      here = { from, end: from + pieceInsns < end.insns ? { insns: from + pieceInsns, eventCount: 0 } : end };
+      timeline.goOn({ insns: here.end.insns, event: here.end.eventCount });
+      settle();
+      from += pieceInsns;
+    } while (here.end !== end);
+  } finally {
+    stop();
   }
+  return last;
+}
+
+/** The last change in a piece that has one. */
+function within(timeline: Timeline, maddr: number, { from, end }: Piece): Change {
+  timeline.seek({ insns: from });
+  // Whoever asks for a state in there begins here.
+  timeline.checkpoint();
+  const small = lastPiece(timeline, maddr, end, PIECES[1]);
+  assert(small !== undefined, () => `the word at ${maddr} changed behind ${from} instructions and does so no more`);
+  timeline.seek({ insns: small.from });
+  let last: Change | undefined;
+  let value = wordAt(timeline, maddr);
+  const changes = (target: Change): void => {
+    timeline.goOn(target);
+    const now = wordAt(timeline, maddr);
+    if (now !== value) last = target;
+    value = now;
+  };
+  for (let insns = small.from + 1; insns <= small.end.insns; insns++) changes({ insns });
+  changes({ insns: small.end.insns, event: small.end.eventCount });
+  assert(last !== undefined, () => `the word at ${maddr} changed behind ${small.from} instructions and does so no more`);
+  return last;
 }

@@ -4,6 +4,7 @@
 import { describe, expect, test } from 'vitest';
 import { MachineMemory } from '../../src/machine/memory.ts';
 import type { CpuExit } from '../../src/x86/exit.ts';
+import { watchStores } from '../../src/x86/code-frames.ts';
 import { createCpu } from '../../src/x86/create.ts';
 import { Dice, LAYOUT, randomProgram } from './random-program.ts';
 
@@ -136,5 +137,76 @@ describe('repeated string instructions', () => {
       expect(sides[1]?.seen, title).toEqual(sides[0]?.seen);
       expect(Buffer.compare(sides[1]?.memory as Uint8Array, sides[0]?.memory as Uint8Array), title).toBe(0);
     }
+  });
+});
+
+describe('stores that are watched', () => {
+  /** Runs as `budgets` cut it: what the word was, one value after another. */
+  function changes(tier: Tier, seed: number, word: number, budgets: readonly number[], watched: boolean) {
+    const program = randomProgram(seed, 24, 20);
+    const side = machineWith(tier, program.bytes, SHAPES[3] as Shape);
+    const { machine, cpu } = side;
+    const dice = new Dice(seed);
+    const before = machine.readBytes(0, 0x100000);
+    const found: number[] = [];
+    let value = machine.readU32(word);
+    const settle = (): void => {
+      if (machine.readU32(word) !== value) found.push((value = machine.readU32(word)));
+    };
+    const stop = watched ? watchStores(machine, word, 4, settle) : undefined;
+    cpu.setEip(program.starts[0] as number);
+    for (const budget of budgets) {
+      for (let left = budget; left > 0; ) {
+        const from = cpu.retired();
+        const exit = cpu.run(watched ? left : 1);
+        // What ends a run may count as no instruction.
+        left -= cpu.retired() - from + (exit.kind === 'budget' ? 0 : 1);
+        // What is watched changes only behind its back.
+        if (!watched) settle();
+        if (exit.kind === 'budget') continue;
+        cpu.setEip(dice.pick(program.starts));
+        cpu.setReg(4, LAYOUT.stack + LAYOUT.stackBytes - 64);
+        cpu.setEflags(cpu.eflags() & ~0x100);
+      }
+    }
+    stop?.();
+    settle();
+    return { found, state: cpu.saveState(), before, memory: machine.readBytes(0, 0x100000) };
+  }
+
+  test('are told in every tier, each that stepping sees, and nothing else depends on it', { timeout: 120_000 }, () => {
+    let seen = 0;
+    for (let seed = 1; seed <= PROGRAMS; seed++) {
+      const dice = new Dice(seed ^ 0xf00);
+      const budgets = Array.from({ length: 12 }, () => 1 + dice.below(400));
+      // One that has changed in the end: in the data, on the stack, in a table or in the code itself.
+      const { before, memory } = changes('evaluate', seed, 0, budgets, false);
+      const [old, now] = [before, memory].map(({ buffer }) => new Uint32Array(buffer)) as [Uint32Array, Uint32Array];
+      const word = 4 * dice.pick(Array.from(old.keys()).filter((at) => old[at] !== now[at]));
+      const stepped = changes('evaluate', seed, word, budgets, false);
+      seen += stepped.found.length;
+      for (const tier of ['evaluate', 'translate'] as const) {
+        const told = changes(tier, seed, word, budgets, true);
+        expect(told.found, `seed ${seed}, ${tier}`).toEqual(stepped.found);
+        expect(Buffer.compare(told.state, stepped.state), `seed ${seed}, ${tier}`).toBe(0);
+        expect(Buffer.compare(told.memory, stepped.memory), `seed ${seed}, ${tier}`).toBe(0);
+      }
+    }
+    expect(seen).toBeGreaterThan(PROGRAMS);
+  });
+
+  test('from outside are told too, and no more once the watch has ended', () => {
+    const machine = new MachineMemory({ frameCount: 16, arenaBytes: 4 * 1024 * 1024 });
+    let told = 0;
+    const stop = watchStores(machine, 0x3008, 4, () => told++);
+    expect(() => watchStores(machine, 0x5000, 4, () => {})).toThrow(/watched already/);
+    machine.writeU32(0x3008, 1);
+    machine.writeBytes(0x2ff0, new Uint8Array(64));
+    machine.writeU32(0x4008, 1);
+    expect(told).toBe(2);
+    stop();
+    machine.writeU32(0x3008, 2);
+    expect(told).toBe(2);
+    expect(() => watchStores(machine, 0x5ffe, 4, () => {})).toThrow(/two frames/);
   });
 });
