@@ -197,7 +197,7 @@ export function eventDiffOf({ before, a, b, at, context, textA, textB }: Parting
     position: positionText(first ?? (other as PositionedEvent)),
     relation: moved ? 'moved' : hunk.relation,
     hunk,
-    differences: differencesOf(first, other),
+    differences: differencesOf(first, other, textA.levels),
     before: before.map((event) => eventLine(event, textA)),
     a: side(first, a, textA),
     b: side(other, b, textB),

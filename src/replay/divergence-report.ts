@@ -38,7 +38,7 @@ export function reportDivergence(world: World, replayer: Replayer, symbolsOf?: (
   const { registers, code, backtrace } = processorAt(world, where, symbols);
   const context = { ...recording.textContext(), symbols };
   const line = (event: PositionedEvent | undefined): string | undefined => (event === undefined ? undefined : eventLine(event, context));
-  return { position, sentence: sentence(replayer, position), expected: line(divergence?.expected), actual: line(divergence?.actual), differences: differencesOf(divergence?.expected, divergence?.actual), registers, code, backtrace, history: history.map((event) => eventLine(event, context)) };
+  return { position, sentence: sentence(replayer, position), expected: line(divergence?.expected), actual: line(divergence?.actual), differences: differencesOf(divergence?.expected, divergence?.actual, context.levels), registers, code, backtrace, history: history.map((event) => eventLine(event, context)) };
 }
 
 function sentence(replayer: Replayer, position: string): string {

@@ -1,6 +1,7 @@
 // Which fields of two events differ. For reports on files alone: nothing of a world is needed.
 import { EVENT, eventRow } from '../abi/events.ts';
 import { bytesToHex } from '../base/hash.ts';
+import type { TextContext } from '../log/event-text.ts';
 import type { PositionedEvent } from '../log/reader.ts';
 
 /** Something that both events have, with different values. */
@@ -10,10 +11,14 @@ export interface Difference {
   readonly actual: string;
 }
 
-/** Where an i386 guest's hypercall event has its registers: EAX holds the result. */
-const REGISTER_OF: Readonly<Record<string, string>> = { result: 'result (eax)', a0: 'a0 (ebx)', a1: 'a1 (ecx)', a2: 'a2 (edx)', a3: 'a3 (esi)', a4: 'a4 (edi)', a5: 'a5 (ebp)' };
+/** Where a guest has what a hypercall event shows. Source: xen/include/public/arch-x86/xen-x86_{32,64}.h. */
+const REGISTERS: Readonly<Record<32 | 64, Readonly<Record<string, string>>>> = {
+  32: { result: 'eax', a0: 'ebx', a1: 'ecx', a2: 'edx', a3: 'esi', a4: 'edi', a5: 'ebp' },
+  64: { result: 'rax', a0: 'rdi', a1: 'rsi', a2: 'rdx', a3: 'r10', a4: 'r8', a5: 'r9' },
+};
 
-export function differencesOf(expected: PositionedEvent | undefined, actual: PositionedEvent | undefined): Difference[] {
+/** `levels`: of page tables by domain, as in a TextContext. */
+export function differencesOf(expected: PositionedEvent | undefined, actual: PositionedEvent | undefined, levels: TextContext['levels']): Difference[] {
   if (expected === undefined || actual === undefined) return [];
   const found: Difference[] = [];
   const compare = (name: string, a: number | string, b: number | string): void => {
@@ -26,10 +31,11 @@ export function differencesOf(expected: PositionedEvent | undefined, actual: Pos
   compare('retired instructions', expected.retired, actual.retired);
   compare('virtual time in ns', expected.nowNs, actual.nowNs);
   if (row === undefined || expected.kind !== actual.kind) return found;
-  const isHypercall = expected.kind === EVENT.hypercall;
+  const registers = expected.kind === EVENT.hypercall ? REGISTERS[(levels.get(expected.domId) ?? 4) === 4 ? 64 : 32] : {};
   let at = 0;
   for (const field of row.fields) {
-    const name = isHypercall ? (REGISTER_OF[field.name] ?? field.name) : field.name;
+    const register = registers[field.name];
+    const name = register === undefined ? field.name : `${field.name} (${register})`;
     const wide = field.type === 'u64' || field.type === 's64';
     const text = (event: PositionedEvent): string => (wide ? hex64(event.values[at] ?? 0, event.values[at + 1] ?? 0) : String(event.values[at] ?? 0));
     compare(name, text(expected), text(actual));

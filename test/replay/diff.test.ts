@@ -1,7 +1,7 @@
 // `diff` names the first event in which two recordings differ, tells what became of it, and reads little
 // of long ones.
 import { beforeAll, describe, expect, test } from 'vitest';
-import { EVENT } from '../../src/abi/events.ts';
+import { EVENT, hypercallValues } from '../../src/abi/events.ts';
 import { PrngStream } from '../../src/base/prng.ts';
 import type { EventEmitter } from '../../src/log/event-encoder.ts';
 import { CountedSource, openIndexed, type IndexedRecording } from '../../src/log/indexed.ts';
@@ -126,4 +126,17 @@ test('lists come together again as soon as three members agree', () => {
   expect(align('xabcdefgh', 'yzabcdefgh')).toEqual({ relation: 'changed', inA: 1, inB: 2 });
   expect(align('abc', 'xyz').relation).toBe('apart');
   expect(align('', 'xyz').relation).toBe('ended');
+});
+
+test.each([
+  [4, ['result (rax)', 'a0 (rdi)', 'a1 (rsi)', 'a2 (rdx)', 'a3 (r10)', 'a4 (r8)', 'a5 (r9)']],
+  [3, ['result (eax)', 'a0 (ebx)', 'a1 (ecx)', 'a2 (edx)', 'a3 (esi)', 'a4 (edi)', 'a5 (ebp)']],
+  [2, ['result (eax)', 'a0 (ebx)', 'a1 (ecx)', 'a2 (edx)', 'a3 (esi)', 'a4 (edi)', 'a5 (ebp)']],
+])('the registers of a hypercall are those of a guest with tables of %i levels', (levels, names) => {
+  const made = (value: number): IndexedRecording => openIndexed(bytesSource('test.rxr', recordBytes((encoder) => {
+    encoder.emit(EVENT.domainCreated, 1, 0, 0, 0, [1024, 1, levels], new TextEncoder().encode('guest'));
+    const words = new Uint32Array(6).fill(value);
+    encoder.emit(EVENT.hypercall, 1, 0, 10, 10, hypercallValues(26, -value, 'done', { lo: words, hi: words }, 6));
+  }, { codec: zlibCodec() })), { codec: zlibCodec() });
+  expect(diffRecordings(made(1), made(2)).events?.differences).toEqual(names.map((name) => ({ name, expected: name.startsWith('result') ? '-1' : '0x100000001', actual: name.startsWith('result') ? '-2' : '0x200000002' })));
 });
