@@ -134,12 +134,13 @@ export interface AheadPort {
   /** The high half is left in `op.hi`. */
   load64Ahead(vaddr: number, op: Operation): number;
   storeAhead(vaddr: number, value: number, sizeBytes: 1 | 4): boolean;
-  storeWordsAhead(vaddr: number, words: Uint32Array, count: number): boolean;
+  /** Any fast operation, as it was made. */
+  performAhead(op: Operation): number;
   computeAhead(insns: number): boolean;
 }
 export const NOT_NOW = -1;
 /** For registers without a processor. */
-const NOTHING_AHEAD: AheadPort = { loadAhead: () => NOT_NOW, load64Ahead: () => NOT_NOW, storeAhead: () => false, storeWordsAhead: () => false, computeAhead: () => false };
+const NOTHING_AHEAD: AheadPort = { loadAhead: () => NOT_NOW, load64Ahead: () => NOT_NOW, storeAhead: () => false, performAhead: () => NOT_NOW, computeAhead: () => false };
 
 /** A task that is over. There is one record: delegate to it at once, as to every operation. */
 const OVER = {
@@ -203,7 +204,21 @@ export class MachinePort {
   }
   /** As writeWords. */
   putWords(vaddr: number, words: Uint32Array, count: number): Task {
-    return this.#ahead.storeWordsAhead(vaddr, words, count) ? nothing() : doneBy(this.writeWords(vaddr, words, count));
+    return this.#done(this.writeWords(vaddr, words, count));
+  }
+  /** As readWords. */
+  takeWords(vaddr: number, count: number): Task {
+    return this.#done(this.readWords(vaddr, count));
+  }
+  fillPage(vaddr: number): Task {
+    return this.#done(this.zeroPage(vaddr));
+  }
+  duplicatePage(toVaddr: number, fromVaddr: number): Task {
+    return this.#done(this.copyPage(toVaddr, fromVaddr));
+  }
+  /** Of a fast operation whose answer is of no interest. */
+  #done(op: Operation): Task {
+    return this.#ahead.performAhead(op) === NOT_NOW ? doneBy(op) : nothing();
   }
   spend(insns: number): Task {
     return this.#ahead.computeAhead(insns) ? nothing() : doneBy(this.compute(insns));

@@ -81,7 +81,7 @@ export class Memory {
     if (old === this.#zeroPfn || this.#frames.users(old) > 1) {
       const pfn = this.#frames.take();
       if (pfn === undefined) return 'oom';
-      yield this.#m.copyPage(pfnToVaddr(pfn), pfnToVaddr(old));
+      yield* this.#m.duplicatePage(pfnToVaddr(pfn), pfnToVaddr(old));
       fresh = pfn;
     }
     yield* mmu.set_pte_at(mm, page, ptep, yield* mmu.make_pte((withFrame(value, fresh) + ((value & PTE.rw) === 0 ? PTE.rw : 0) + ((value & PTE.dirty) === 0 ? PTE.dirty : 0)) as PteVal));

@@ -50,7 +50,7 @@ export class PageTables {
   /** `count` entries as the table holds them, read in one go: nothing else changes them meanwhile. */
   *readRun(vaddr: number, count: number): Task<readonly number[]> {
     const wide = this.shape.entryBytes === 8;
-    yield this.m.readWords(vaddr, wide ? count * 2 : count);
+    yield* this.m.takeWords(vaddr, wide ? count * 2 : count);
     const { words } = this.m;
     const entries: number[] = new Array(count);
     for (let i = 0; i < count; i++) entries[i] = wide ? joinHalves(words[i * 2] as number, words[i * 2 + 1] as number) : (words[i] as number);
@@ -60,7 +60,7 @@ export class PageTables {
   /** A frame of zeros in the direct map, or undefined. */
   *zeroedFrame(): Task<number | undefined> {
     const pfn = this.frames.take();
-    if (pfn !== undefined) yield this.m.zeroPage(pfnToVaddr(pfn));
+    if (pfn !== undefined) yield* this.m.fillPage(pfnToVaddr(pfn));
     return pfn;
   }
 
@@ -136,7 +136,7 @@ export class PageTables {
     else {
       const pfn = this.frames.take();
       if (pfn === undefined) return yield* this.#undoL2s(mm, KERNEL_ROOT_PAE);
-      yield this.m.copyPage(pfnToVaddr(pfn), pfnToVaddr(kernelL2));
+      yield* this.m.duplicatePage(pfnToVaddr(pfn), pfnToVaddr(kernelL2));
       yield* mmu.alloc_pd_clone(mm, pfn, kernelL2, 0, this.shape.entries);
       yield* this.#setRoot(mm, KERNEL_ROOT_PAE, pfn);
     }

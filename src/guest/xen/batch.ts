@@ -140,10 +140,10 @@ export class Batch {
 
   *#multicall(count: number): Task {
     const { m } = this.#xen;
-    yield m.writeWords(KERNEL_PAGES.batch, this.#list, count * ENTRY_WORDS);
+    yield* m.putWords(KERNEL_PAGES.batch, this.#list, count * ENTRY_WORDS);
     const rc = yield* this.#xen.call(HC.multicall, KERNEL_PAGES.batch, count);
     if (rc < 0) yield* this.#xen.refused('a multicall', rc);
-    yield m.readWords(KERNEL_PAGES.batch, count * ENTRY_WORDS);
+    yield* m.takeWords(KERNEL_PAGES.batch, count * ENTRY_WORDS);
     const { words } = m;
     for (let i = 0; i < count; i++) {
       const result = (words[i * ENTRY_WORDS + 1] as number) | 0;

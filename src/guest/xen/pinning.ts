@@ -97,7 +97,7 @@ export class Pinning {
   *#entriesOf(pfn: number, count: number): Task<number[]> {
     const { m, shape } = this.#xen;
     const wide = shape.entryBytes === 8;
-    yield m.readWords(pfnToVaddr(pfn), wide ? count * 2 : count);
+    yield* m.takeWords(pfnToVaddr(pfn), wide ? count * 2 : count);
     const { words } = m;
     const found: number[] = [];
     for (let i = 0; i < count; i++) {

@@ -69,7 +69,6 @@ export class ModelProcessor extends Processor implements GuestProcessor, AheadPo
   readonly #idt: boolean;
   readonly #contexts: Context[] = [];
   readonly #user = new Operation();
-  readonly #ahead = new Operation();
   /** A record for each depth of contexts. */
   readonly #operations: Operation[] = [];
   /** The instruction pointer may not be where this processor left it. */
@@ -84,7 +83,6 @@ export class ModelProcessor extends Processor implements GuestProcessor, AheadPo
     this.#traps = traps;
     this.#idt = options.exceptions === 'idt';
     this.port = new MachinePort(this, this);
-    this.#ahead.kind = OP.writeWords;
   }
 
   get code(): GuestCode | undefined {
@@ -354,15 +352,12 @@ export class ModelProcessor extends Processor implements GuestProcessor, AheadPo
     this.addRetired(1);
     return true;
   }
-  storeWordsAhead(vaddr: number, words: Uint32Array, count: number): boolean {
-    if (!this.#mayRunAhead(1 + count)) return false;
-    const op = this.#ahead;
-    op.a = vaddr;
-    op.b = count;
-    op.words = words;
-    if (this.#words(op, false) === RAISED) return false;
-    this.addRetired(1 + count);
-    return true;
+  performAhead(op: Operation): number {
+    if (!this.#mayRunAhead(op.cost)) return NOT_NOW;
+    const answer = this.#perform(op, false);
+    if (answer === RAISED) return NOT_NOW;
+    this.addRetired(op.cost);
+    return answer;
   }
   computeAhead(insns: number): boolean {
     if (!this.#mayRunAhead(insns)) return false;
