@@ -218,8 +218,15 @@ export interface WordHalves {
  * the others hold what the guest happened to have there and are left out.
  */
 export function hypercallValues(nr: number, rc: number, end: (typeof HYPERCALL_END)[number], args: WordHalves, argCount: number): number[] {
-  const values = [nr, rc, HYPERCALL_END.indexOf(end)];
-  for (let index = 0; index < argCount; index++) values.push(args.lo[index] as number, args.hi[index] as number);
+  // Of its final size at once: arrays that grow cost more than all the rest here.
+  const values = new Array<number>(3 + argCount * 2);
+  values[0] = nr;
+  values[1] = rc;
+  values[2] = HYPERCALL_END.indexOf(end);
+  for (let index = 0; index < argCount; index++) {
+    values[3 + index * 2] = args.lo[index] as number;
+    values[4 + index * 2] = args.hi[index] as number;
+  }
   return values;
 }
 

@@ -12,7 +12,6 @@
 // do_iret() in pv/iret.c. The failsafe callback's frame is in failsafe.ts.
 import type { Cpu } from '../x86/cpu.ts';
 import { VECTOR, type Exception } from '../x86/exit.ts';
-import { SEG } from '../x86/state-layout.ts';
 import type { Vcpu } from './domain.ts';
 import { guestRangeOk } from './guest-access.ts';
 import { shownIopl, VMASST_architectural_iopl, type Bounce, type FrameAbi, type ReturnFrame } from './guest-frames.ts';
@@ -63,8 +62,7 @@ function bounce(hv: Hypervisor, vcpu: Vcpu, to: Bounce, from: ReturnFrame): Retu
 /** Flat segments, and RCX and R11 as SYSRET finds and leaves them: the state in which a hypercall returns. */
 export function enterFlat(vcpu: Vcpu): void {
   const cpu = vcpu.cpu as Cpu;
-  cpu.setSegment(SEG.cs, FLAT_SEGMENT.cs64);
-  cpu.setSegment(SEG.ss, FLAT_SEGMENT.ss);
+  cpu.setCodeAndStack(FLAT_SEGMENT.cs64, FLAT_SEGMENT.ss);
   setVaddr(cpu, GPR.ecx, cpu.rip());
   setWord(cpu, GPR.r11, { lo: (cpu.eflags() & ~EFLAGS.RF) >>> 0, hi: 0 });
 }
@@ -74,8 +72,7 @@ function enter(vcpu: Vcpu, frame: ReturnFrame): Exception | undefined {
   const flags = ((frame.eflags & ~(EFLAGS.IOPL | EFLAGS.VM)) | EFLAGS.IF | EFLAGS.MBS) >>> 0;
   if (frame.sysret && isCanonical(frame.ip)) {
     const compat = frame.cs === FLAT_64.cs32;
-    cpu.setSegment(SEG.cs, compat ? FLAT_SEGMENT.cs32 : FLAT_SEGMENT.cs64);
-    cpu.setSegment(SEG.ss, FLAT_SEGMENT.ss);
+    cpu.setCodeAndStack(compat ? FLAT_SEGMENT.cs32 : FLAT_SEGMENT.cs64, FLAT_SEGMENT.ss);
     setWord(cpu, GPR.ecx, frame.ip);
     setWord(cpu, GPR.r11, { lo: flags, hi: 0 });
     setWord(cpu, GPR.esp, frame.sp);
@@ -87,8 +84,7 @@ function enter(vcpu: Vcpu, frame: ReturnFrame): Exception | undefined {
   if ('vector' in loaded) return loaded;
   const long = (loaded.cs.access & 0x2000) !== 0;
   if (long ? !isCanonical(frame.ip) : frame.ip.hi !== 0 || frame.ip.lo > loaded.cs.limit) return { vector: VECTOR.GP, errorCode: 0 };
-  cpu.setSegment(SEG.cs, loaded.cs);
-  cpu.setSegment(SEG.ss, loaded.ss);
+  cpu.setCodeAndStack(loaded.cs, loaded.ss);
   setWord(cpu, GPR.esp, frame.sp);
   cpu.setRip(wordToVaddr(frame.ip));
   cpu.setEflags(flags);

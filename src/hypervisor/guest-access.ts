@@ -125,7 +125,7 @@ export class GuestAccess {
   }
   writeU32(vcpu: Vcpu, vaddr: number, value: number): boolean {
     const data = new Uint8Array(4);
-    new DataView(data.buffer).setUint32(0, value, true);
+    for (let at = 0; at < 4; at++) data[at] = value >>> (at * 8);
     return this.write(vcpu, vaddr, data);
   }
   /** `value` a non-negative integer below 2^53, or a signed number (sign-extended). */

@@ -33,9 +33,9 @@ export interface FrameAbi {
   readonly enter: (vcpu: Vcpu, frame: ReturnFrame) => Exception | undefined;
 }
 
-/** Where the processor is now. */
-export function currentFrame(cpu: Cpu): ReturnFrame {
-  return { cs: cpu.segmentSelector(SEG.cs), ip: vaddrToWord(cpu.rip()), ss: cpu.segmentSelector(SEG.ss), sp: readWord(cpu, GPR.esp), eflags: cpu.eflags(), sysret: false };
+/** Where the processor is now; `flags` are set in the image of its flags. */
+export function currentFrame(cpu: Cpu, flags = 0): ReturnFrame {
+  return { cs: cpu.segmentSelector(SEG.cs), ip: vaddrToWord(cpu.rip()), ss: cpu.segmentSelector(SEG.ss), sp: readWord(cpu, GPR.esp), eflags: (cpu.eflags() | flags) >>> 0, sysret: false };
 }
 
 /** VMASST_TYPE_architectural_iopl: the guest sees and sets its virtual IOPL in EFLAGS. */

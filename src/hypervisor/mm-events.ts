@@ -53,7 +53,14 @@ export function emitGuestMemory(hv: Hypervisor, vcpu: Vcpu, vaddr: number, data:
 /** One element of a multicall. */
 export function emitMulticallEntry(hv: Hypervisor, vcpu: Vcpu, index: number, number: number, args: HypercallArgs, outcome: HypercallOutcome): void {
   const argCount = hv.hypercallRows[number]?.args.length ?? 0;
-  const values = [index, number, outcome.kind === 'done' ? outcome.rc : 0, HYPERCALL_END.indexOf(outcome.kind)];
-  for (let i = 0; i < argCount; i++) values.push(args.lo[i] as number, args.hi[i] as number);
+  const values = new Array<number>(4 + argCount * 2);
+  values[0] = index;
+  values[1] = number;
+  values[2] = outcome.kind === 'done' ? outcome.rc : 0;
+  values[3] = HYPERCALL_END.indexOf(outcome.kind);
+  for (let i = 0; i < argCount; i++) {
+    values[4 + i * 2] = args.lo[i] as number;
+    values[5 + i * 2] = args.hi[i] as number;
+  }
   hv.world.emit(EVENT.multicallEntry, vcpu.domain.domId, vcpu.vcpuId, values);
 }

@@ -7,15 +7,28 @@ import { SEG } from '../x86/state-layout.ts';
 export const ACCESS = { writable: 0x2, conforming: 0x4, code: 0x8, nonSystem: 0x10, present: 0x80, long: 0x2000, big: 0x4000, unusable: 0x1_0000 } as const;
 const dplOf = (access: number): number => (access >>> 5) & 3;
 
-/** The two words of a descriptor, or undefined when the selector is null, past the table, or unreadable. */
-export function readDescriptor(cpu: Cpu, selector: number): { lo: number; hi: number } | undefined {
+/** The hidden parts that were made last, by selector: two exits in a row load the same few. */
+const MADE = 64;
+const made: { lo: number; hi: number; state: SegmentState }[] = Array.from({ length: MADE }, () => ({ lo: 0, hi: 0, state: { selector: -1, base: 0, limit: 0, access: 0 } }));
+
+/** What a load of the selector's descriptor gives, unchecked; undefined when the selector is null, past the table, or unreadable. */
+export function segmentOf(cpu: Cpu, selector: number): SegmentState | undefined {
   if ((selector & 0xfffc) === 0) return undefined;
   const table = (selector & 4) === 0 ? cpu.gdtr() : cpu.ldtr();
   const at = selector & 0xfff8;
   if (at + 7 > table.limit) return undefined;
   // Tables lie in Xen's own range: no wrapping at 4 GiB, and no descriptor in two pages.
   const maddr = cpu.locate(table.base + at, 'read', false);
-  return maddr < 0 ? undefined : { lo: cpu.machine.readU32(maddr), hi: cpu.machine.readU32(maddr + 4) };
+  if (maddr < 0) return undefined;
+  const lo = cpu.machine.readU32(maddr);
+  const hi = cpu.machine.readU32(maddr + 4);
+  const known = made[(selector >>> 3) & (MADE - 1)] as (typeof made)[number];
+  if (known.state.selector !== selector || known.lo !== lo || known.hi !== hi) {
+    known.lo = lo;
+    known.hi = hi;
+    known.state = segmentFromDescriptor(selector, { lo, hi });
+  }
+  return known.state;
 }
 
 /** The hidden part that a load of this descriptor gives. */
@@ -27,22 +40,21 @@ export function segmentFromDescriptor(selector: number, { lo, hi }: { lo: number
   return { selector, base, limit, access: (hi >>> 8) & 0xf0ff };
 }
 
+const fault = (vector: number, selector: number): Exception => ({ vector, errorCode: selector & 0xfffc });
+
 /** What IRET to that CS and SS would load, or the fault it would raise. `longMode`: the processor is in it. */
 export function segmentsForReturn(cpu: Cpu, cs: number, ss: number, longMode = false): { cs: SegmentState; ss: SegmentState } | Exception {
-  const fault = (vector: number, selector: number): Exception => ({ vector, errorCode: selector & 0xfffc });
   const rpl = cs & 3;
-  const code = readDescriptor(cpu, cs);
-  if (code === undefined) return fault(VECTOR.GP, cs);
-  const csState = segmentFromDescriptor(cs, code);
+  const csState = segmentOf(cpu, cs);
+  if (csState === undefined) return fault(VECTOR.GP, cs);
   const { access } = csState;
   const conforms = (access & ACCESS.conforming) !== 0;
   if ((access & ACCESS.nonSystem) === 0 || (access & ACCESS.code) === 0) return fault(VECTOR.GP, cs);
   if (longMode && (access & ACCESS.long) !== 0 && (access & ACCESS.big) !== 0) return fault(VECTOR.GP, cs);
   if (conforms ? dplOf(access) > rpl : dplOf(access) !== rpl) return fault(VECTOR.GP, cs);
   if ((access & ACCESS.present) === 0) return fault(VECTOR.NP, cs);
-  const stack = readDescriptor(cpu, ss);
-  if (stack === undefined) return fault(VECTOR.GP, ss);
-  const ssState = segmentFromDescriptor(ss, stack);
+  const ssState = segmentOf(cpu, ss);
+  if (ssState === undefined) return fault(VECTOR.GP, ss);
   const isWritableData = (ssState.access & ACCESS.nonSystem) !== 0 && (ssState.access & ACCESS.code) === 0 && (ssState.access & ACCESS.writable) !== 0;
   if (!isWritableData || (ss & 3) !== rpl || dplOf(ssState.access) !== rpl) return fault(VECTOR.GP, ss);
   if ((ssState.access & ACCESS.present) === 0) return fault(VECTOR.SS, ss);

@@ -83,8 +83,7 @@ function injectAt(hv: Hypervisor, vcpu: Vcpu, exception: Exception, from: Return
 
 /** Delivers an exception or software interrupt to the guest's trap table. pv_inject_event(). */
 export function injectException(hv: Hypervisor, vcpu: Vcpu, exception: Exception): void {
-  const from = currentFrame(vcpu.cpu as Cpu);
-  injectAt(hv, vcpu, exception, SETS_RF.has(exception.vector) ? { ...from, eflags: (from.eflags | EFLAGS.RF) >>> 0 } : from);
+  injectAt(hv, vcpu, exception, currentFrame(vcpu.cpu as Cpu, SETS_RF.has(exception.vector) ? EFLAGS.RF : 0));
 }
 
 /** Enters the event callback: the caller has seen that an event is pending and not masked. */

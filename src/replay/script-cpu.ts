@@ -6,6 +6,7 @@
 import { InvariantViolation } from '../base/assert.ts';
 import type { Cpu, CpuCounters, SegmentState } from '../x86/cpu.ts';
 import { VECTOR, type Exception } from '../x86/exit.ts';
+import { SEG } from '../x86/state-layout.ts';
 import type { Vcpu } from '../hypervisor/domain.ts';
 import { findL1, found, PTE, tableIndex, walkAsProcessor } from '../hypervisor/page-walk.ts';
 import type { MachineMemory } from '../machine/memory.ts';
@@ -146,6 +147,10 @@ export class ScriptCpu implements Cpu {
   segmentAccess = (index: number): number => this.segment(index).access;
   setSegment(index: number, state: SegmentState): void {
     this.#segments.set(index, state);
+  }
+  setCodeAndStack(cs: SegmentState, ss: SegmentState): void {
+    this.setSegment(SEG.cs, cs);
+    this.setSegment(SEG.ss, ss);
   }
   setSegmentBase(index: number, base: number): void {
     this.#segments.set(index, { ...this.segment(index), base });

@@ -74,6 +74,8 @@ export interface Cpu {
   segmentSelector(index: number): number;
   segmentAccess(index: number): number;
   setSegment(index: number, state: SegmentState): void;
+  /** The same for CS and SS together. */
+  setCodeAndStack(cs: SegmentState, ss: SegmentState): void;
   /** Only the base: FS_BASE, GS_BASE and arch_prctl-like calls in long mode. Canonical. */
   setSegmentBase(index: number, base: number): void;
   /** KERNEL_GS_BASE, which SWAPGS exchanges with GS's base. A PV guest's is its GS base of the other mode. */

@@ -327,11 +327,13 @@ function dropEntry(u32: Uint32Array, e: number, vpnWord: number): void {
 
 /** In both sets: a global translation that one of them holds may be the other's too. */
 export function invlpg(core: Core, vaddr: number): void {
-  const [low, high] = [vpnLow(vaddr), vpnHigh(vaddr)];
+  const low = vpnLow(vaddr);
+  const high = vpnHigh(vaddr);
   const slot = low & (TLB_ENTRIES - 1);
-  for (const [base, vpns] of sets(core)) {
-    const vpnWord = vpns + slot * (TLB_VPN_BYTES >> 2);
-    if (core.u32[vpnWord] === low && core.u32[vpnWord + 1] === high) dropEntry(core.u32, base + slot * (TLB_ENTRY_BYTES >> 2), vpnWord);
+  for (let set: 0 | 1 = 0; ; set = 1) {
+    const vpnWord = (core.tlbVpnBases[set] + slot * TLB_VPN_BYTES) >>> 2;
+    if (core.u32[vpnWord] === low && core.u32[vpnWord + 1] === high) dropEntry(core.u32, (core.tlbBases[set] + slot * TLB_ENTRY_BYTES) >>> 2, vpnWord);
+    if (set === 1 || !core.secondUsed) break;
   }
   if (core.get32(STATE.fetchVpn) === low && core.get32(STATE.fetchVpn + 4) === high) core.dropFetchPage();
 }

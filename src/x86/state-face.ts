@@ -93,6 +93,10 @@ export abstract class StateFace {
     if (index === SEG.cs) this.core.set32(STATE.cpl, state.selector & 3);
     this.core.updateMode();
   }
+  setCodeAndStack(cs: SegmentState, ss: SegmentState): void {
+    this.#setSlot(STATE.seg + SEG.ss * SEG_SLOT_BYTES, ss);
+    this.setSegment(SEG.cs, cs);
+  }
   setSegmentBase(index: number, base: number): void {
     this.core.setAddress(STATE.seg + index * SEG_SLOT_BYTES + 8, base);
     this.core.updateMode();
