@@ -10,7 +10,7 @@ import { EFLAGS, EXPLICIT, FLAG_BIT, FLAG_ROWS, STATUS_FLAGS, STATUS_MASK, flagO
 import { compileFlag, type FlagGetter } from './evaluate-expr.ts';
 import { CS_FLAT, MODE, type ModeKey } from './mode.ts';
 import { ARCH_STATE_BYTES, FPU_CONTROL_RESET, MXCSR_RESET, SEG, SEG_SLOT_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
-import { TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
+import { FILLED, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
 
 export const UNUSABLE = 0x10000;
 /** Access-rights bits. */
@@ -22,7 +22,6 @@ export const EFER = { SCE: 1, LME: 0x100, LMA: 0x400, NXE: 0x800 } as const;
 /** By flagOpCode * 8 + flag. */
 const flagGetters: (FlagGetter | undefined)[] = [];
 
-export const FILLED_MAX = 2 * TLB_ENTRIES;
 const LONG_FLAT = (1 << (MODE.flatShift + SEG.es)) | (1 << (MODE.flatShift + SEG.cs)) | (1 << (MODE.flatShift + SEG.ss)) | (1 << (MODE.flatShift + SEG.ds));
 
 export class Core {
@@ -38,9 +37,7 @@ export class Core {
   /** Of the set of translations in use. */
   tlbBase: number;
   tlbVpnBase: number;
-  /** Slots that were filled since they were empty, by set: what a flush has to look at. More than FILLED_MAX: all of them. Derived. */
-  readonly filled: readonly [Uint16Array, Uint16Array] = [new Uint16Array(FILLED_MAX), new Uint16Array(FILLED_MAX)];
-  readonly filledCount: [number, number] = [FILLED_MAX + 1, FILLED_MAX + 1];
+  readonly tlbFilledBases: readonly [number, number];
   /** The second set has been used: flushes have to look at it. */
   secondUsed = false;
   /** Long mode is active; 64-bit code runs. Both follow from EFER and CS (restoreMode). */
@@ -69,6 +66,9 @@ export class Core {
     const vpns = (): number => machine.reserve(TLB_ENTRIES * TLB_VPN_BYTES, 64);
     this.tlbBases = [tlb(), tlb()];
     this.tlbVpnBases = [vpns(), vpns()];
+    const filled = (): number => machine.reserve(FILLED.bytes, 64);
+    this.tlbFilledBases = [filled(), filled()];
+    this.allFilled();
     this.tlbBase = this.tlbBases[0];
     this.tlbVpnBase = this.tlbVpnBases[0];
     this.s = this.stateBase >>> 2;
@@ -91,6 +91,11 @@ export class Core {
     this.set32(STATE.fpuControl, FPU_CONTROL_RESET);
     this.dropFetchPage();
     this.updateMode();
+  }
+
+  /** Any slot may hold something. */
+  allFilled(): void {
+    for (const base of this.tlbFilledBases) this.u32[base >>> 2] = FILLED.max + 1;
   }
 
   get32(at: number): number {

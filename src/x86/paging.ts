@@ -10,19 +10,22 @@ import { wide } from '../base/wide.ts';
 import { FRAME_FLAG, type MachineMemory } from '../machine/memory.ts';
 import { highHalf, vpnHigh, vpnLow } from './address.ts';
 import { armedBreakpoints, watchesPage } from './breakpoints.ts';
-import { CR0, CR4, EFER, FILLED_MAX, type Core } from './core.ts';
+import { CR0, CR4, EFER, type Core } from './core.ts';
 import { PF_ERR, VECTOR } from './exit.ts';
 import { STATE } from './state-layout.ts';
-import { NO_TAG, TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
+import { FILLED, NO_TAG, TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
 
 export type Access = 'read' | 'write' | 'fetch';
 
 /** TLB.arch bits. */
-const ARCH = { valid: 1, user: 2, writable: 4, executable: 8, dirty: 16, noRam: 32, wp: 64, global: 0x80000000 } as const;
-const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
+export const ARCH = { valid: 1, user: 2, writable: 4, executable: 8, dirty: 16, noRam: 32, wp: 64, global: 0x80000000 } as const;
+export const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
 const NX_HI = 0x80000000;
 /** Physical addresses have 40 bits: the upper half's bits 8..19 are reserved; 20..30 too, but not for a PAE guest whose tables are walked as part of four levels. */
-const RESERVED_HI = { native: 0x7fffff00, hosted: 0x000fff00 } as const;
+export const RESERVED_HI = { native: 0x7fffff00, hosted: 0x000fff00 } as const;
+
+/** Of an entry for 2 MiB. */
+export const LARGE_PAGE_RESERVED = 0x001fe000;
 
 /** Linear-memory scratch for physical addresses without RAM: reads give ones, writes vanish. */
 interface Walked {
@@ -225,7 +228,7 @@ function walkPae(core: Core, vaddr: number, access: Access, user: boolean, wp: n
   if ((pdeHi & reservedHi) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
   const pdeNx = nxe && (pdeHi & NX_HI) !== 0;
   if ((pde & PTE.PS) !== 0) {
-    if ((pde & 0x001fe000) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+    if ((pde & LARGE_PAGE_RESERVED) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
     return leaf(core, vaddr, access, user, wp, pdeMaddr, pde, pde, pdeNx, frameOf(pde & 0xffe00000, pdeHi) + (vaddr & 0x001ff000));
   }
   setBits(core, pdeMaddr, pde, PTE.A);
@@ -257,7 +260,7 @@ function walkFourLevel(core: Core, vaddr: number, access: Access, user: boolean,
     if ((hi & reservedHi) !== 0 || (level > 2 && (lo & PTE.PS) !== 0)) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
     nx ||= nxe && (hi & NX_HI) !== 0;
     if ((lo & PTE.PS) !== 0) {
-      if ((lo & 0x001fe000) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
+      if ((lo & LARGE_PAGE_RESERVED) !== 0) return fault(core, vaddr, PF_ERR.present | PF_ERR.reserved, access, user);
       return leaf(core, vaddr, access, user, wp, at, lo, rights & lo, nx, frameOf(lo & 0xffe00000, hi) + (vaddr & 0x001ff000));
     }
     rights &= lo;
@@ -288,30 +291,33 @@ export function loadPdptes(core: Core, cr3: number): boolean {
 const sets = (core: Core): readonly (readonly [number, number])[] => (core.secondUsed ? [0, 1] : [0]).map((i) => [(core.tlbBases[i] as number) >>> 2, (core.tlbVpnBases[i] as number) >>> 2] as const);
 
 function noteFilled(core: Core, slot: number): void {
-  const set = core.tlbBase === core.tlbBases[0] ? 0 : 1;
-  const count = core.filledCount[set];
-  if (count < FILLED_MAX) core.filled[set][count] = slot;
-  core.filledCount[set] = Math.min(count, FILLED_MAX) + 1;
+  const base = core.tlbFilledBases[core.tlbBase === core.tlbBases[0] ? 0 : 1];
+  const count = core.u32[base >>> 2] as number;
+  if (count < FILLED.max) core.machine.u16[(base + FILLED.slots + 2 * count) >>> 1] = slot;
+  core.u32[base >>> 2] = Math.min(count, FILLED.max) + 1;
 }
 
 /** Both sets. Guests flush often, with a few dozen translations in between: only slots that were filled are looked at. */
 export function flushTlb(core: Core, keepGlobal: boolean): void {
   const { u32 } = core;
+  const { u16 } = core.machine;
   for (const set of core.secondUsed ? ([0, 1] as const) : ([0] as const)) {
     const [base, vpns] = [core.tlbBases[set] >>> 2, core.tlbVpnBases[set] >>> 2];
-    const slots = core.filled[set];
-    const all = core.filledCount[set] > FILLED_MAX;
-    const count = all ? TLB_ENTRIES : core.filledCount[set];
+    const filled = core.tlbFilledBases[set];
+    const slots = (filled + FILLED.slots) >>> 1;
+    const some = u32[filled >>> 2] as number;
+    const all = some > FILLED.max;
+    const count = all ? TLB_ENTRIES : some;
     let kept = 0;
     for (let i = 0; i < count; i++) {
-      const slot = all ? i : (slots[i] as number);
+      const slot = all ? i : (u16[slots + i] as number);
       const e = base + slot * (TLB_ENTRY_BYTES >> 2);
       const arch = u32[e + (TLB.arch >> 2)] as number;
       if ((arch & ARCH.valid) === 0) continue;
-      if (keepGlobal && (arch & ARCH.global) !== 0) slots[kept++] = slot;
+      if (keepGlobal && (arch & ARCH.global) !== 0) u16[slots + kept++] = slot;
       else dropEntry(u32, e, vpns + slot * (TLB_VPN_BYTES >> 2));
     }
-    core.filledCount[set] = kept;
+    u32[filled >>> 2] = kept;
   }
   core.dropFetchPage();
 }

@@ -1,7 +1,7 @@
 // A processor as bytes: registers in canonical form, then the architectural half of each TLB entry. What is
 // derived from them (mode key, tags, addends, decoded and translated code) is left out and made anew.
 import { assert } from '../base/assert.ts';
-import { FILLED_MAX, type Core } from './core.ts';
+import { type Core } from './core.ts';
 import { debugRegistersChanged, dropAllTags, setAddend } from './paging.ts';
 import { ARCH_STATE_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';
@@ -48,7 +48,7 @@ export function restoreState(core: Core, bytes: Uint8Array): number {
     }
   }
   if (sets === 1) forgetSecond(core);
-  core.filledCount.fill(FILLED_MAX + 1);
+  core.allFilled();
   dropAllTags(core);
   core.restoreMode();
   debugRegistersChanged(core);

@@ -27,3 +27,5 @@ export const TLB = {
 export const NO_TAG = 1;
 /** Separate area: the vpn (u64) of each slot, valid with arch bit 0. */
 export const TLB_VPN_BYTES = 8;
+/** Separate area: slots (u16) that were filled since they were empty, which is what a flush has to look at. A count above `max`: all of them. Derived. */
+export const FILLED = { count: 0, slots: 4, max: 2 * TLB_ENTRIES, bytes: 4 + 2 * 2 * TLB_ENTRIES } as const;

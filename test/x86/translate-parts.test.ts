@@ -66,7 +66,8 @@ describe('the dispatcher', () => {
   test('computes the status image of every producer as the evaluator does', () => {
     const machine = new MachineMemory({ frameCount: 16, arenaBytes: 4 * 1024 * 1024 });
     const { core } = createCpu(machine, { exceptions: 'exit', cpuid: () => [0, 0, 0, 0], tier: 'evaluate' });
-    const bytes = dispatcherModule({ stateBase: 0, tlbBase: 0, jumpCacheBase: 0, memoryPages: machine.wasm.buffer.byteLength / 65536, long: false });
+    const nowhere = { stateBase: 0, tlbBase: 0, tlbVpnBase: 0, tlbFilledBase: 0, jumpCacheBase: 0, ramBase: 0, ramBytes: 0, frameFlagsBase: 0 };
+    const bytes = dispatcherModule({ ...nowhere, memoryPages: machine.wasm.buffer.byteLength / 65536, long: false });
     const table = new WebAssembly.Table({ element: 'anyfunc', initial: 1 });
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), { e: { m: machine.wasm, t: table }, h: { slowRead: () => 0, slowWrite: () => 0 } });
     const statusImage = exports['statusImage'] as (op: number, a: number, b: number, r: number) => number;

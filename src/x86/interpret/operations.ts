@@ -129,11 +129,6 @@ function access(c: CodeBuffer, places: OperationPlaces, at: number, width: Width
   c.byte(OP.i64_ne);
   c.open(OP.if);
   c.get(LOCAL.at);
-  c.byte(OP.i32_wrap_i64);
-  c.get(LOCAL.at);
-  c.const64(32n);
-  c.byte(OP.i64_shr_u);
-  c.byte(OP.i32_wrap_i64);
   c.const32(sizeBytes);
   c.index(OP.call, kind === 'read' ? places.slowRead : places.slowWrite);
   c.tee(LOCAL.host);

@@ -2,7 +2,8 @@
 // dispatch table, and the helpers that regions import.
 //
 //    run(execTag, modeNumber):
-//      loop: rip on another page than the current fetch page? look the page up in the TLB (law 1), miss -> return
+//      loop: rip on another page than the current fetch page? look the page up in the TLB (law 1), in long mode walk
+//            the tables on a miss (page-walker.ts), else                                        miss -> return
 //            rip in the jump cache for this machine page and mode?                              miss -> return
 //            slot 0: a block program, for the interpreter (../interpret/); it says what it ended with
 //            the entry's hops are used up -> return 2
@@ -21,11 +22,10 @@ import { CodeBuffer, OP, TYPE } from './code-buffer.ts';
 import { emitJumpCacheOffset } from './emit-region.ts';
 import { emitExpr, type Reads } from './expression.ts';
 import { JUMP_CACHE } from './jump-cache.ts';
+import { FIND, walkerBody, type WalkerPlaces } from './page-walker.ts';
 import { moduleBytes, type Signature } from './wasm-module.ts';
 
-export interface DispatcherPlaces {
-  readonly stateBase: number;
-  readonly tlbBase: number;
+export interface DispatcherPlaces extends WalkerPlaces {
   readonly jumpCacheBase: number;
   readonly memoryPages: number;
   readonly long: boolean;
@@ -37,17 +37,17 @@ export interface DispatcherPlaces {
 export const LEFT = { miss: 0, stop: 1, hops: 2, warm: ENDED.warm, short: ENDED.short } as const;
 
 const { i32, i64 } = TYPE;
-/** Function index of the interpreter: after two imports and four functions. */
-const INTERPRET = 6;
-/** Signature numbers shared with the region modules. */
-export const SIGNATURE = { region: 0, slow: 1, image: 2, run: 3 } as const;
+/** Function indices: two imports, then these. The last two are of long mode. */
+const FUNCTION = { slowRead: 2, slowWrite: 3, statusImage: 4, run: 5, find: 6, interpret: 7 } as const;
+/** Signature numbers shared with the region modules, and the last, which is the dispatcher's. */
+export const SIGNATURE = { region: 0, slow: 1, image: 2, run: 3, hostSlow: 4 } as const;
 
 export function signatures(long: boolean): Signature[] {
   const word = long ? i64 : i32;
   return [
     { params: [i32], results: [i32] },
-    // Address (by halves in long mode) and size.
-    { params: long ? [i32, i32, i32] : [i32, i32], results: [i32] },
+    // Address and size.
+    { params: [word, i32], results: [i32] },
     { params: [i32, word, word, word], results: [i32] },
     { params: [i32, i32], results: [i32] },
   ];
@@ -62,31 +62,70 @@ export const HELPER_IMPORTS = [
 
 /** The module; it imports slowRead and slowWrite and exports them again together with statusImage and run. */
 export function dispatcherModule(places: DispatcherPlaces): Uint8Array {
-  const slow = (index: number, exportName: string) => {
-    const c = new CodeBuffer(32);
-    c.u32(0);
-    c.get(0);
-    c.get(1);
-    if (places.long) c.get(2);
-    c.index(OP.call, index);
-    c.end();
-    return { signature: SIGNATURE.slow, body: c.written().slice(), exportName };
-  };
-  const { stateBase, tlbBase, counter } = places;
-  const interpreter = counter === undefined ? [] : [{ signature: SIGNATURE.run, body: interpreterBody({ stateBase, tlbBase, counter, slowRead: 0, slowWrite: 1, statusImage: 4 }) }];
+  const { stateBase, tlbBase, counter, long } = places;
+  const { slowRead, slowWrite, statusImage } = FUNCTION;
+  const walker = long ? [{ signature: SIGNATURE.slow, body: walkerBody(places) }] : [];
+  const interpreter = counter === undefined ? [] : [{ signature: SIGNATURE.run, body: interpreterBody({ stateBase, tlbBase, counter, slowRead, slowWrite, statusImage }) }];
   return moduleBytes({
-    signatures: signatures(places.long),
-    imports: [HELPER_IMPORTS[0], HELPER_IMPORTS[1]],
+    // To TypeScript the addresses of long mode go by halves.
+    signatures: [...signatures(long), { params: long ? [i32, i32, i32] : [i32, i32], results: [i32] }],
+    imports: [HELPER_IMPORTS[0], HELPER_IMPORTS[1]].map(({ name }) => ({ name, signature: SIGNATURE.hostSlow })),
     memoryPages: places.memoryPages,
     table: true,
     functions: [
-      slow(0, 'slowRead'),
-      slow(1, 'slowWrite'),
-      { signature: SIGNATURE.image, body: statusImageBody(places.long), exportName: 'statusImage' },
+      { signature: SIGNATURE.slow, body: slowBody(0, long ? FIND.read : undefined), exportName: 'slowRead' },
+      { signature: SIGNATURE.slow, body: slowBody(1, long ? FIND.write : undefined), exportName: 'slowWrite' },
+      { signature: SIGNATURE.image, body: statusImageBody(long), exportName: 'statusImage' },
       { signature: SIGNATURE.run, body: runBody(places), exportName: 'run' },
+      ...walker,
       ...interpreter,
     ],
   });
+}
+
+/** slowRead and slowWrite: the walker's answer if it has one and the access stays in its page, else TypeScript's. */
+function slowBody(host: number, access: number | undefined): Uint8Array {
+  const c = new CodeBuffer(96);
+  const [at, sizeBytes, found] = [0, 1, 2];
+  if (access === undefined) {
+    c.u32(0);
+    c.get(at);
+    c.get(sizeBytes);
+  } else {
+    c.u32(1);
+    c.u32(1);
+    c.byte(i32);
+    c.get(at);
+    c.byte(OP.i32_wrap_i64);
+    c.const32(0xfff);
+    c.byte(OP.i32_and);
+    c.get(sizeBytes);
+    c.byte(OP.i32_add);
+    c.const32(4096);
+    c.byte(OP.i32_gt_u);
+    c.open(OP.if);
+    c.const32(0);
+    c.byte(OP.return);
+    c.end();
+    c.get(at);
+    c.const32(access);
+    c.index(OP.call, FUNCTION.find);
+    c.tee(found);
+    c.open(OP.if);
+    c.get(found);
+    c.byte(OP.return);
+    c.end();
+    c.get(at);
+    c.byte(OP.i32_wrap_i64);
+    c.get(at);
+    c.const64(32n);
+    c.byte(OP.i64_shr_u);
+    c.byte(OP.i32_wrap_i64);
+    c.get(sizeBytes);
+  }
+  c.index(OP.call, host);
+  c.end();
+  return c.written().slice();
 }
 
 function runBody({ stateBase, tlbBase, jumpCacheBase, long, counter }: DispatcherPlaces): Uint8Array {
@@ -131,7 +170,15 @@ function runBody({ stateBase, tlbBase, jumpCacheBase, long, counter }: Dispatche
   constant(-4096);
   c.byte(word.and);
   c.byte(word.ne);
-  c.brIf(2);
+  if (long) {
+    c.open(OP.if);
+    c.get(rip);
+    c.const32(FIND.fetch);
+    c.index(OP.call, FUNCTION.find);
+    c.byte(OP.i32_eqz);
+    c.brIf(3);
+    c.end();
+  } else c.brIf(2);
   c.const32(stateBase);
   c.get(rip);
   constant(12);
@@ -165,7 +212,7 @@ function runBody({ stateBase, tlbBase, jumpCacheBase, long, counter }: Dispatche
     c.get(entry);
     c.memory(OP.i32_load, jumpCacheBase + JUMP_CACHE.label);
     c.get(execTag);
-    c.index(OP.call, INTERPRET);
+    c.index(OP.call, FUNCTION.interpret);
     c.tee(left);
     c.byte(OP.i32_eqz);
     c.brIf(1);

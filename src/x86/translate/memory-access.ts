@@ -62,13 +62,6 @@ export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number
   emitPageDiffers(f);
   f.open(OP.if);
   c.get(at);
-  f.wrap();
-  if (long) {
-    c.get(at);
-    c.const64(32n);
-    c.byte(OP.i64_shr_u);
-    f.wrap();
-  }
   c.const32(sizeBytes);
   c.index(OP.call, kind === 'read' ? HELPER.slowRead : HELPER.slowWrite);
   c.tee(host);

@@ -2,6 +2,7 @@
 import type { MachineMemory } from '../../machine/memory.ts';
 import type { Lowered } from '../lower.ts';
 import type { SegmentKind } from './frame.ts';
+import type { WalkerPlaces } from './page-walker.ts';
 
 /** What a mode key means for translation. */
 export interface TranslatorMode {
@@ -30,6 +31,8 @@ export interface TranslatorHost {
   /** The same for an instruction that goes on in the next page, if the TLB maps that page for this mode now. */
   lowerCrossing(maddr: number, vaddr: number, mode: number): { readonly lowered: Lowered; readonly nextMaddr: number } | undefined;
   mode(key: number): TranslatorMode;
+  /** Where a set of translations and what walks fill it from are. */
+  placesOf(set: 0 | 1): WalkerPlaces;
   /** Fills the TLB as a data access of the current privilege does; the address in linear memory, or 0: evaluate. */
   slowRead(vaddr: number, sizeBytes: number): number;
   slowWrite(vaddr: number, sizeBytes: number): number;

@@ -126,7 +126,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   /** Made when long mode is first met. */
   const maker = (): ProgramMaker | undefined => (options.interpret === false ? undefined : (programs ??= new ProgramMaker(machine, stateBase)));
   const makeDispatcher = (long: boolean, second: boolean) => {
-    const bytes = dispatcherModule({ stateBase, tlbBase: host.tlbBases[second ? 1 : 0], jumpCacheBase: jumps.base, memoryPages, long, counter: long ? maker()?.counter : undefined });
+    const bytes = dispatcherModule({ ...host.placesOf(second ? 1 : 0), jumpCacheBase: jumps.base, memoryPages, long, counter: long ? maker()?.counter : undefined });
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), { e: { m: machine.wasm, t: table }, h: long ? longHelpers : helpers });
     return { run: exports['run'] as (execTag: number, mode: number) => number, imports: { e: { m: machine.wasm }, h: exports } };
   };
