@@ -51,6 +51,8 @@ export function walkerBody(p: WalkerPlaces): Uint8Array {
   const state = (at: number): Code => load(OP.i32_load, k(p.stateBase), at);
   const is = (access: keyof typeof FIND): Code => op(OP.i32_eq, get('access'), k(FIND[access]));
   const not = (a: Code): Code => op(OP.i32_eqz, a);
+  /** 1 if any bit is set: conditions are joined bit by bit. */
+  const some = (a: Code): Code => op(OP.i32_ne, a, k(0));
   /** `bit` of a moved to where `to` is. */
   const moved = (a: Code, bit: number, to: number): Code => (to > bit ? op(OP.i32_mul, and(a, bit), k(to / bit)) : op(OP.i32_shr_u, and(a, bit), k(Math.log2(bit / to))));
 
@@ -113,7 +115,7 @@ export function walkerBody(p: WalkerPlaces): Uint8Array {
     refuseIf(op(OP.i32_and, get('user'), not(and(get('rights'), PTE.US))));
     when(is('write'), () => {
       refuseIf(not(and(get('low'), PTE.D)));
-      refuseIf(op(OP.i32_and, not(and(get('rights'), PTE.RW)), or(get('user'), get('wp'))));
+      refuseIf(op(OP.i32_and, not(and(get('rights'), PTE.RW)), or(get('user'), some(get('wp')))));
     });
     refuseIf(op(OP.i32_ge_u, get('maddr'), k(p.ramBytes)));
   };
@@ -124,7 +126,7 @@ export function walkerBody(p: WalkerPlaces): Uint8Array {
       when(op(OP.i32_le_u, get('table'), k(FILLED.max)), () => store(OP.i32_store, k(p.tlbFilledBase), FILLED.count, op(OP.i32_add, get('table'), k(1))));
     });
     const executable = op(OP.i32_mul, op(OP.i32_ge_s, get('nx'), k(0)), k(ARCH.executable));
-    const global = op(OP.i32_mul, op(OP.i32_and, op(OP.i32_ne, and(get('low'), PTE.G), k(0)), op(OP.i32_ne, and(state(STATE.cr4), CR4.PGE), k(0))), k(ARCH.global));
+    const global = op(OP.i32_mul, op(OP.i32_and, some(and(get('low'), PTE.G)), some(and(state(STATE.cr4), CR4.PGE))), k(ARCH.global));
     set('arch', or(k(ARCH.valid), get('wp'), moved(get('rights'), PTE.US, ARCH.user), moved(get('rights'), PTE.RW, ARCH.writable), moved(get('low'), PTE.D, ARCH.dirty), executable, global));
     store(OP.i64_store, get('vpnAt'), p.tlbVpnBase, op(OP.i64_shr_u, get('vaddr'), k64(12n)));
     store(OP.i32_store, get('entry'), p.tlbBase + TLB.arch, get('arch'));
@@ -134,7 +136,7 @@ export function walkerBody(p: WalkerPlaces): Uint8Array {
   /** A store needs its frame's flag, and TypeScript if there is code in it. */
   const frame = (): void => {
     set('frame', load(OP.i32_load8_u, op(OP.i32_shr_u, get('maddr'), k(12)), p.frameFlagsBase));
-    refuseIf(op(OP.i32_and, is('write'), op(OP.i32_ne, and(get('frame'), FRAME_FLAG.code), k(0))));
+    refuseIf(op(OP.i32_and, is('write'), some(and(get('frame'), FRAME_FLAG.code))));
   };
   const tags = (): void => {
     when(is('write'), () => {
@@ -176,7 +178,7 @@ export function walkerBody(p: WalkerPlaces): Uint8Array {
   miss(op(OP.i64_ne, load(OP.i64_load, get('vpnAt'), p.tlbVpnBase), op(OP.i64_shr_u, get('vaddr'), k64(12n))));
   miss(op(OP.i32_and, get('user'), not(and(get('arch'), ARCH.user))));
   miss(op(OP.i32_and, is('fetch'), not(and(get('arch'), ARCH.executable))));
-  const readOnly = op(OP.i32_and, not(and(get('arch'), ARCH.writable)), or(get('user'), op(OP.i32_ne, and(get('arch'), ARCH.wp), k(0))));
+  const readOnly = op(OP.i32_and, not(and(get('arch'), ARCH.writable)), or(get('user'), some(and(get('arch'), ARCH.wp))));
   miss(op(OP.i32_and, is('write'), or(not(and(get('arch'), ARCH.dirty)), readOnly)));
   refuseIf(and(get('arch'), ARCH.noRam));
   set('maddr', load(OP.i32_load, get('entry'), p.tlbBase + TLB.maddr));
