@@ -10,7 +10,7 @@ import { unmetExpectations } from '../replay/planned-run.ts';
 import { profileLines, profileOf, TimedSink } from '../replay/profile.ts';
 import { KindCounts, Recorder } from '../replay/recorder.ts';
 import { INPUTS_OPTION, type LogMode } from '../replay/whole-digest.ts';
-import { EventEncoder } from '../log/event-encoder.ts';
+import { BatchedEncoder } from '../log/batched-encoder.ts';
 import { EventsDigest, recordingDigest } from '../log/digest.ts';
 import { encodeMessage } from '../log/packets.ts';
 import { buildWorld } from '../sim/build-world.ts';
@@ -64,9 +64,9 @@ function loggedWorld(run: LiveRun, images: LoadedImages): LoggedWorld {
 class DigestOnly implements EventSink {
   readonly counts = new KindCounts();
   readonly digest = new EventsDigest();
-  readonly #encoder: EventEncoder;
+  readonly #encoder: BatchedEncoder;
   constructor(nsPerInsn: { num: number; den: number }) {
-    this.#encoder = new EventEncoder({ chunk: (chunk) => void this.digest.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
+    this.#encoder = new BatchedEncoder({ chunk: (chunk) => void this.digest.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
   }
   event(...args: Parameters<EventSink['event']>): void {
     const [kind, domId, vcpuId, retired, nowNs, values, bytes] = args;

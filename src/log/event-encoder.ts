@@ -11,6 +11,7 @@
 import { BODY_FIELD_OFFSET, BYTES_FIELD_NUMBER, EVENT, EVENT_ROWS, MAX_KIND, eventRow, type EventRow } from '../abi/events.ts';
 import { InvariantViolation, assert } from '../base/assert.ts';
 import { MAX_VARINT_BYTES, writeSigned, writeSignedHalves, writeUnsigned, writeVarint32, writeVarint64 } from '../base/varint.ts';
+import { EventBatch, HEAD_PLACES } from './event-batch.ts';
 
 /** Every multiple of this is a chunk boundary: an event count, so that it is the same in every run. */
 export const EVENTS_PER_CHUNK = 8192;
@@ -58,13 +59,13 @@ interface VcpuSlot {
   retired: number;
 }
 
-// One list per kind: [type, tag] pairs. Types: 0 uint, 1 sint, 2 u64, 3 s64.
+// One list per kind, a number for each field: its tag, and its type above that. Types: 0 uint, 1 sint, 2 u64, 3 s64.
 const TYPE_CODE = { uint: 0, sint: 1, u64: 2, s64: 3 } as const;
-const PLANS: (Uint8Array | undefined)[] = [];
+const PLANS: (Int32Array | undefined)[] = [];
 const IS_LANDMARK = new Uint8Array(MAX_KIND + 1);
 const HAS_BYTES = new Uint8Array(MAX_KIND + 1);
 for (const row of EVENT_ROWS as readonly EventRow[]) {
-  PLANS[row.kind] = Uint8Array.from(row.fields.flatMap((field, index) => [TYPE_CODE[field.type], (index + 1) << 3]));
+  PLANS[row.kind] = Int32Array.from(row.fields.map((field, index) => (TYPE_CODE[field.type] << 8) | ((index + 1) << 3)));
   IS_LANDMARK[row.kind] = row.role === 'input' || row.kind === EVENT.nameDefined || row.kind === EVENT.domainCreated ? 1 : 0;
   HAS_BYTES[row.kind] = row.bytes === undefined ? 0 : 1;
 }
@@ -94,6 +95,7 @@ export class EventEncoder {
   /** The event count at which the chunk ends at the latest. */
   #chunkEnd = EVENTS_PER_CHUNK;
   readonly #names = new Map<string, number>();
+  readonly #one = new EventBatch(1);
 
   /** Without a sink the bytes are dropped at each chunk's end: for replay, which compares them first. */
   constructor(sink: ChunkSink | undefined, rate: TimeRate = { numerator: 1, denominator: 1 }) {
@@ -109,6 +111,27 @@ export class EventEncoder {
    * `nowNs` the world's time; both integers that never go back. `values` as in abi/events.ts.
    */
   emit(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void {
+    const one = this.#one;
+    one.length = 0;
+    one.put(kind, domId, vcpuId, retired, nowNs, values);
+    this.#encode(one.numbers, one.words, 0, bytes);
+  }
+
+  /** Appends the events of the batch, which have no byte strings, and empties it. */
+  emitBatch(batch: EventBatch): void {
+    const { numbers, words, length } = batch;
+    batch.length = 0;
+    for (let at = 0; at < length; ) at = this.#encode(numbers, words, at, undefined);
+  }
+
+  /** Appends the event at that place of a batch; returns the place behind it. */
+  #encode(numbers: Float64Array, words: Int32Array, place: number, bytes: Uint8Array | undefined): number {
+    const head = words[2 * place] as number;
+    const domId = words[2 * place + 1] as number;
+    const vcpuId = head >>> 16;
+    const kind = head & 0xff;
+    const retired = numbers[place + 1] as number;
+    const nowNs = numbers[place + 2] as number;
     const plan = PLANS[kind];
     if (plan === undefined) return bad(`event kind ${kind} has no row`);
     if (this.eventCount === this.#chunkEnd || this.position >= CHUNK_BYTES_LIMIT) this.endChunk();
@@ -130,7 +153,8 @@ export class EventEncoder {
     at += 2; // The length goes to start + 1, one byte unless the event turns out longer.
     if (domId !== 0) {
       buffer[at++] = 8;
-      at = writeVarint32(buffer, at, domId);
+      if (domId < 0x80) buffer[at++] = domId;
+      else at = writeVarint32(buffer, at, domId);
     }
     if (vcpuId !== 0) {
       buffer[at++] = 16;
@@ -138,7 +162,8 @@ export class EventEncoder {
     }
     if (insnsDelta !== 0) {
       buffer[at++] = 24;
-      at = writeUnsigned(buffer, at, insnsDelta);
+      if (insnsDelta < 0x80) buffer[at++] = insnsDelta;
+      else at = writeUnsigned(buffer, at, insnsDelta);
     }
     if (skewNs !== 0) {
       buffer[at++] = 32;
@@ -148,24 +173,27 @@ export class EventEncoder {
     if (field < 16) buffer[at++] = (field << 3) | 2;
     else at = writeVarint32(buffer, at, (field << 3) | 2);
     const bodyStart = ++at; // one byte for the body's length
-    const count = values.length;
-    let value = 0;
-    for (let step = 0; step < plan.length && value < count; step += 2) {
-      const type = plan[step] as number;
-      const lo = values[value++] as number;
-      if (type < 2) {
+    let value = place + HEAD_PLACES;
+    const valuesEnd = value + ((head >>> 8) & 0xff);
+    for (let step = 0; step < plan.length && value < valuesEnd; step++) {
+      const field = plan[step] as number;
+      const lo = numbers[value++] as number;
+      if (field < 0x200) {
         if (lo === 0) continue;
-        buffer[at++] = plan[step + 1] as number;
-        if (type === 0) at = writeUnsigned(buffer, at, lo);
-        else at = writeSigned(buffer, at, lo);
+        buffer[at] = field;
+        if (field >= 0x100) at = writeSigned(buffer, at + 1, lo);
+        else if (lo < 0x80 && (lo & 0x7f) === lo) {
+          buffer[at + 1] = lo;
+          at += 2;
+        } else at = writeUnsigned(buffer, at + 1, lo);
       } else {
-        const hi = values[value++] as number;
+        const hi = numbers[value++] as number;
         if (lo === 0 && hi === 0) continue;
-        buffer[at++] = plan[step + 1] as number;
-        at = type === 2 ? writeVarint64(buffer, at, lo, hi) : writeSignedHalves(buffer, at, lo, hi);
+        buffer[at] = field;
+        at = field >= 0x300 ? writeSignedHalves(buffer, at + 1, lo, hi) : hi === 0 ? writeUnsigned(buffer, at + 1, lo) : writeVarint64(buffer, at + 1, lo, hi);
       }
     }
-    if (value !== count) return bad(`event ${eventRow(kind)?.name} has room for ${value} values, not ${count}`);
+    if (value !== valuesEnd) return bad(`event ${eventRow(kind)?.name} has room for ${value - place - HEAD_PLACES} values, not ${valuesEnd - place - HEAD_PLACES}`);
     if (bytes !== undefined && bytes.length > 0) {
       if (HAS_BYTES[kind] !== 1) return bad(`event ${eventRow(kind)?.name} has no byte string`);
       buffer[at++] = BYTES_TAG;
@@ -184,6 +212,7 @@ export class EventEncoder {
     this.lastStart = start;
     this.position = at;
     this.eventCount++;
+    return valuesEnd;
   }
 
   /**

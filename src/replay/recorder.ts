@@ -1,6 +1,7 @@
 // A run that is written down: the sink that encodes every event into chunks for a writer.
 import { MAX_KIND, eventRow } from '../abi/events.ts';
-import { EventEncoder, type ChunkSink } from '../log/event-encoder.ts';
+import { BatchedEncoder } from '../log/batched-encoder.ts';
+import type { ChunkSink } from '../log/event-encoder.ts';
 import type { StateDigest } from '../log/packets.ts';
 import type { EventSink } from '../sim/world.ts';
 import { WholeDigest, type LogMode } from './whole-digest.ts';
@@ -29,7 +30,7 @@ export class KindCounts {
 
 export class Recorder implements EventSink {
   readonly counts = new KindCounts();
-  readonly #encoder: EventEncoder;
+  readonly #encoder: BatchedEncoder;
   readonly #target: RecorderTarget;
   readonly #digestState: () => StateDigest['parts'];
   readonly #flushInputs: boolean;
@@ -38,7 +39,7 @@ export class Recorder implements EventSink {
   /** `flushInputs`: an input is in the log before the guest sees it (a person is typing). */
   constructor(target: RecorderTarget, nsPerInsn: { num: number; den: number }, digestState: () => StateDigest['parts'], flushInputs: boolean, log: LogMode = 'all') {
     this.#whole = log === 'inputs' ? new WholeDigest(nsPerInsn) : undefined;
-    this.#encoder = new EventEncoder(target, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
+    this.#encoder = new BatchedEncoder(target, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
     this.#target = target;
     this.#digestState = digestState;
     this.#flushInputs = flushInputs;

@@ -1,8 +1,8 @@
 // A recording of inputs alone (`--log inputs`): what a replay needs, and now and then one digest of
 // everything else. The digest covers the canonical bytes of every event so far, recorded or not, and the
 // state; so such a recording verifies as much as a full one, and only says less about where it broke.
+import { BatchedEncoder } from '../log/batched-encoder.ts';
 import { EventsDigest } from '../log/digest.ts';
-import { EventEncoder } from '../log/event-encoder.ts';
 import type { StateDigest, World } from '../log/packets.ts';
 import { blake3 } from '../base/hash.ts';
 import type { EventSink } from '../sim/world.ts';
@@ -19,10 +19,10 @@ export const INPUTS_DIGEST_EVERY_INSNS = 10_000_000;
 
 export class WholeDigest {
   readonly #events = new EventsDigest();
-  readonly #encoder: EventEncoder;
+  readonly #encoder: BatchedEncoder;
 
   constructor(nsPerInsn: { num: number; den: number }) {
-    this.#encoder = new EventEncoder({ chunk: (chunk) => void this.#events.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
+    this.#encoder = new BatchedEncoder({ chunk: (chunk) => void this.#events.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
   }
 
   event(...[kind, domId, vcpuId, retired, nowNs, values, bytes]: Parameters<EventSink['event']>): void {

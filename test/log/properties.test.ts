@@ -2,17 +2,18 @@
 // here changes for every recording there is.
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { EVENT_ROWS, MAX_KIND, eventRow, type EventRow } from '../../src/abi/events.ts';
+import { EVENT, EVENT_ROWS, MAX_KIND, eventRow, type EventRow } from '../../src/abi/events.ts';
 import { crc32c } from '../../src/base/crc.ts';
 import { blake3, bytesToHex, runningHash } from '../../src/base/hash.ts';
 import { highHalf, readVarint, unzigzag, varint, varintSigned, varintUnsigned, writeVarint64, writeZigzag64 } from '../../src/base/varint.ts';
+import { BatchedEncoder } from '../../src/log/batched-encoder.ts';
 import { decodeEvent, eventEnd, eventKind } from '../../src/log/event-decoder.ts';
-import { EventEncoder, type RawChunk } from '../../src/log/event-encoder.ts';
+import { EventEncoder, type ChunkSink, type EventEmitter, type RawChunk } from '../../src/log/event-encoder.ts';
 import { ReplayEncoder } from '../../src/log/replay-encoder.ts';
 import { loadHashes } from '../../src/node/load-hashes.ts';
 import { zlibCodec } from '../../src/node/zlib-codec.ts';
 import { fflateCodec } from '../../src/log/codec.ts';
-import { open, recordBytes, storm, WORLD } from './synthetic.ts';
+import { open, recordBytes, storm, WORLD, zoo } from './synthetic.ts';
 
 beforeAll(loadHashes);
 
@@ -71,6 +72,46 @@ describe('round trips', () => {
       }),
       RUNS,
     );
+  });
+
+  test('events encoded in batches are those encoded one by one, chunk by chunk', () => {
+    const chunksOf = (run: (sink: ChunkSink) => { endChunk(): void }): unknown[] => {
+      const chunks: unknown[] = [];
+      run({ chunk: (chunk) => void chunks.push({ ...chunk, bytes: bytesToHex(chunk.bytes), vcpus: [...chunk.vcpus], landmarks: [...chunk.landmarks] }) }).endChunk();
+      return chunks;
+    };
+    const rate = { numerator: 3, denominator: 2 };
+    const both = (run: (emitter: EventEmitter) => void): void => {
+      const one = chunksOf((sink) => {
+        const encoder = new EventEncoder(sink, rate);
+        run(encoder);
+        return encoder;
+      });
+      const many = chunksOf((sink) => {
+        const encoder = new BatchedEncoder(sink, rate);
+        run(encoder);
+        return encoder;
+      });
+      expect(many).toEqual(one);
+    };
+    fc.assert(fc.property(fc.array(anyEvent, { maxLength: 40 }), (events) => both((emitter) => void play(events, emitter))), RUNS);
+    // More than a batch holds, and more than a chunk.
+    both((emitter) => zoo({ emit: emitter.emit.bind(emitter), nameNumber: () => 1 }, 3000));
+    both((emitter) => storm({ emit: emitter.emit.bind(emitter), nameNumber: () => 1 }, 6000));
+  });
+
+  test('a batch refuses what no event is: a count that goes back, too many values, a kind without a row', () => {
+    const batched = (...events: Parameters<EventEncoder['emit']>[]): (() => void) => () => {
+      const encoder = new BatchedEncoder({ chunk: () => {} }, { numerator: 1, denominator: 1 });
+      for (const event of events) encoder.emit(...event);
+      encoder.endChunk();
+    };
+    expect(batched([EVENT.upcall, 1, 0, 10, 10, [1, 2]], [EVENT.upcall, 1, 0, 9, 10, [1, 2]])).toThrow('d1v0 went back from 10 to 9 retired instructions at event 1');
+    expect(batched([EVENT.upcall, 1, 0, 10, 10, [1, 2, 3]])).toThrow('event upcall has room for 2 values, not 3');
+    expect(batched([EVENT.upcall, 1, 0, 10, 10, new Array<number>(40).fill(1)])).toThrow('has 40 values');
+    expect(batched([MAX_KIND + 1, 1, 0, 10, 10, []])).toThrow('has no row');
+    expect(batched([300, 1, 0, 10, 10, []])).toThrow('kind 300');
+    expect(batched([EVENT.upcall, 1, 0, 10, 10, [1.5, 2]])).toThrow('1.5 is not an integer');
   });
 
   test('any change to any event makes a replay diverge at that event', () => {
