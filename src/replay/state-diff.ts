@@ -49,7 +49,7 @@ export function compareWorlds(a: World, b: World, symbols: SymbolsByDomain | und
     comparePlain(found, `d${domId}`, recordOf(domain), recordOf(other));
   }
   compareFrames(found, a, b);
-  comparePlain(found, 'dom0', a.saveServices(), b.saveServices());
+  comparePlain(found, 'dom0', a.services.save(), b.services.save());
   comparePlain(found, 'scheduler', schedulerState(a), schedulerState(b));
   compareMemory(found, a, b, symbols);
   return { differences: found.differences, more: found.more };

@@ -18,7 +18,7 @@ export function ringPort(world: World, domId: number, service: string, mfn: numb
     page: sharedPage(world.machine, mfn),
     notify: () => notifyGuest(world, domId, port, port),
     nowNs: () => world.nowNs(),
-    scheduleRun: (delayNs) => world.schedule(domId, service, delayNs),
+    scheduleRun: (delayNs) => world.services.schedule(domId, service, delayNs),
     fault: (name) => world.fault(name, domId),
     emit: (kind, values, bytes) => world.emit(kind, domId, 0, values, bytes),
   };
@@ -79,16 +79,16 @@ export function devicePort(wiring: DeviceWiring): DevicePort {
       world.emit(EVENT.evtchnBind, 0, 0, [valueIndex(BIND_HOW, 'interdomain'), ownPort, domId, guestPort, 0, bound ? 0 : -22]);
       if (!bound) return false;
       channels.set(guestPort, ownPort);
-      world.connectPort(domId, guestPort, service);
+      world.services.connectPort(domId, guestPort, service);
       // bind_interdomain leaves the new port pending: what the guest did before is seen.
-      world.schedule(domId, service, world.latencyNs());
+      world.services.schedule(domId, service, world.latencyNs());
       return true;
     },
     unbindChannel: (guestPort) => {
       const ownPort = channels.get(guestPort);
       if (ownPort === undefined) return;
       channels.delete(guestPort);
-      world.connectPort(domId, guestPort, undefined);
+      world.services.connectPort(domId, guestPort, undefined);
       disconnectBackend(hv, domId, guestPort, ownPort);
       world.emit(EVENT.evtchnClose, 0, 0, [ownPort, 0]);
     },
@@ -102,7 +102,7 @@ export function devicePort(wiring: DeviceWiring): DevicePort {
     watchStore: (path) => store.watchAsDom0(path, token),
     unwatchStore: (path) => store.unwatchAsDom0(path, token),
     nowNs: () => world.nowNs(),
-    scheduleRun: (delayNs) => world.schedule(domId, service, delayNs),
+    scheduleRun: (delayNs) => world.services.schedule(domId, service, delayNs),
     choose: (name, options) => world.choose(name, options),
     fault: (name) => world.fault(name, domId),
     ...(world.spec.bug === undefined ? {} : { planted: world.spec.bug }),

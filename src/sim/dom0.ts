@@ -68,7 +68,7 @@ export class Dom0 {
     world.disk = (domId, vdev) => this.#disk(domId, vdev);
     if (world.spec.faults !== undefined) this.store.fault = (name, domId) => world.fault(name, domId);
     this.store.onDom0Event = (_path, token) => this.#watchFired(token);
-    world.addService(0, {
+    world.services.add(0, {
       name: DOM0_SERVICE,
       run: () => this.#act(() => this.toolstack.run()),
       command: (domId, command) => this.#command(domId, command),
@@ -108,16 +108,16 @@ export class Dom0 {
     const ring = new StoreRing(this.store, domId, ringPort(world, domId, 'xenstore', ends.storeMfn, ends.storePort));
     tenant.ring = ring;
     tenant.ends = ends;
-    world.addService(domId, { name: 'xenstore', run: () => this.#act(() => ring.run()), save: () => ring.save(), restore: (state) => ring.restore(state) }, [ends.storePort]);
+    world.services.add(domId, { name: 'xenstore', run: () => this.#act(() => ring.run()), save: () => ring.save(), restore: (state) => ring.restore(state) }, [ends.storePort]);
     const port: ConsolePort = { ...ringPort(world, domId, 'console', ends.consoleMfn, ends.consolePort), output: (bytes) => world.consoleOut(domId, bytes) };
     const console = new ConsoleBackend(port);
-    world.addService(domId, { name: 'console', run: () => console.run(), input: (bytes) => console.input(bytes), save: () => console.save(), restore: (state) => console.restore(state) }, [ends.consolePort]);
+    world.services.add(domId, { name: 'console', run: () => console.run(), input: (bytes) => console.input(bytes), save: () => console.save(), restore: (state) => console.restore(state) }, [ends.consolePort]);
     return { ring, console };
   }
 
   #removeRings(domId: number, tenant: Tenant): void {
     tenant.ring = tenant.ends = undefined;
-    for (const service of ['xenstore', 'console']) this.#world.removeService(domId, service);
+    for (const service of ['xenstore', 'console']) this.#world.services.remove(domId, service);
   }
 
   // ---- the end of a domain, and its return -----------------------------------------------------------
@@ -143,7 +143,7 @@ export class Dom0 {
     const tenant = this.#tenants.get(domId);
     if (domain === undefined || tenant === undefined) return;
     // xenconsoled reads what is left in the ring before it lets go of it.
-    world.service(domId, 'console')?.run();
+    world.services.get(domId, 'console')?.run();
     this.toolstack.forgetDomain(domId);
     this.store.release(domId);
     this.store.removeAsDom0(`/local/domain/${domId}`);
@@ -162,7 +162,7 @@ export class Dom0 {
   #act(work: () => void): void {
     work();
     for (const domId of this.store.takeWoken()) {
-      if (this.#tenants.get(domId)?.ring?.hasOutput() === true) this.#world.schedule(domId, 'xenstore', this.#world.latencyNs());
+      if (this.#tenants.get(domId)?.ring?.hasOutput() === true) this.#world.services.schedule(domId, 'xenstore', this.#world.latencyNs());
     }
   }
 
@@ -171,7 +171,7 @@ export class Dom0 {
     const [domText = '', service = ''] = token.split(':');
     const domId = Number(domText);
     this.#device(domId, service)?.backend.changed();
-    this.#world.schedule(domId, service, this.#world.latencyNs());
+    this.#world.services.schedule(domId, service, this.#world.latencyNs());
   }
 
   #command(domId: number, command: ToolstackCommand): void {
@@ -190,7 +190,7 @@ export class Dom0 {
       othersRun: (domId) => [...this.#world.hv.domains.values()].some((domain) => domain.domId !== domId && domain.life.kind === 'running'),
       latencyNs: () => this.#world.latencyNs(),
       nowNs: () => this.#world.nowNs(),
-      scheduleRun: (delayNs) => this.#world.schedule(0, DOM0_SERVICE, delayNs),
+      scheduleRun: (delayNs) => this.#world.services.schedule(0, DOM0_SERVICE, delayNs),
       watchStore: (path) => this.store.watchAsDom0(path, token),
       unwatchStore: (path) => this.store.unwatchAsDom0(path, token),
       note: (domId, text) => this.#world.emit(EVENT.note, domId, 0, [], new TextEncoder().encode(text)),
@@ -219,7 +219,7 @@ export class Dom0 {
     const backend = new DeviceBackend(config, port, this.#driverOf(domId, config, port));
     const device: RunningDevice = { domId, service, config, backend, channels };
     this.#devices.push(device);
-    this.#world.addService(domId, this.#deviceService(device), []);
+    this.#world.services.add(domId, this.#deviceService(device), []);
     return device;
   }
 
@@ -238,7 +238,7 @@ export class Dom0 {
     if (device === undefined) return;
     device.backend.vanish();
     this.#devices = this.#devices.filter((row) => row !== device);
-    this.#world.removeService(domId, device.service);
+    this.#world.services.remove(domId, device.service);
   }
 
   // ---- state ---------------------------------------------------------------------------------------
@@ -276,14 +276,14 @@ export class Dom0 {
     this.store.restore(saved.store);
     this.toolstack.restore(saved.toolstack);
     this.#nextPort = saved.nextPort;
-    for (const { domId, service } of this.#devices.splice(0)) this.#world.removeService(domId, service);
+    for (const { domId, service } of this.#devices.splice(0)) this.#world.services.remove(domId, service);
     for (const row of saved.devices) {
       const config = this.#tenants.get(row.domId)?.devices.find((device) => deviceService(device) === row.service);
       assert(config !== undefined, () => `the saved device ${row.service} of domain ${row.domId} is not in its spec`);
       const device = this.#makeDevice(row.domId, config);
       for (const [guestPort, ownPort] of row.channels) {
         device.channels.set(guestPort, ownPort);
-        this.#world.connectPort(row.domId, guestPort, row.service);
+        this.#world.services.connectPort(row.domId, guestPort, row.service);
       }
       device.backend.restore(row.backend);
     }

@@ -7,9 +7,9 @@ export function deliverInput(world: World, input: Exclude<Input, { kind: 'stop' 
   const { domId } = input;
   if (input.kind === 'command') {
     world.emit(EVENT.command, domId, 0, [world.steps], new TextEncoder().encode(JSON.stringify(input.command)));
-    world.service(0, DOM0_SERVICE)?.command?.(domId, input.command);
+    world.services.get(0, DOM0_SERVICE)?.command?.(domId, input.command);
   } else {
     world.emit(EVENT.consoleIn, domId, 0, [world.steps], input.bytes);
-    world.service(domId, 'console')?.input?.(input.bytes);
+    world.services.get(domId, 'console')?.input?.(input.bytes);
   }
 }

@@ -17,11 +17,11 @@ export function createNetwork(world: World): Network {
   const vifs = domains.flatMap((domain) => (domain.vifs ?? []).map((vif): VifPlace => ({ domain: domain.name, mac: vif.mac, bridge: vif.bridge, ...(vif.ip === undefined ? {} : { ip: vif.ip }) })));
   const network = new Network(planBridges(bridges, vifs), {
     nowNs: () => world.nowNs(),
-    wakeAt: (ns) => world.scheduleOnly(0, SERVICE, ns),
+    wakeAt: (ns) => world.services.scheduleOnly(0, SERVICE, ns),
     latencyNs: () => (1 + world.choose('net.latency', LATENCY_STEPS)) * LATENCY_UNIT_NS,
     ...(world.spec.faults === undefined ? {} : { fault: (name: FaultName) => world.fault(name, 0) }),
     note: (text) => world.emit(EVENT.note, 0, 0, [], new TextEncoder().encode(text)),
   });
-  if (bridges.length > 0 || vifs.length > 0) world.addService(0, { name: SERVICE, run: () => network.run(), save: () => network.save(), restore: (state) => network.restore(state) }, []);
+  if (bridges.length > 0 || vifs.length > 0) world.services.add(0, { name: SERVICE, run: () => network.run(), save: () => network.save(), restore: (state) => network.restore(state) }, []);
   return network;
 }

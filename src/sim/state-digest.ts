@@ -33,7 +33,7 @@ export class StateDigester {
     }
     const frameTable = hv.frames.area();
     parts.push({ name: 'frames', digest: blake3(machine.u8.subarray(frameTable.base, frameTable.base + frameTable.sizeBytes)) });
-    parts.push({ name: 'dom0', digest: hashJson(this.#world.digestServices()) });
+    parts.push({ name: 'dom0', digest: hashJson(this.#world.services.digest()) });
     parts.push({ name: 'scheduler', digest: hashJson(schedulerState(this.#world)) });
     return parts;
   }

@@ -45,7 +45,7 @@ const PARTS: readonly Part[] = [
       Object.assign(hv, Object.fromEntries(saved.fields));
     },
   },
-  { name: 'services', save: (world) => world.saveServices(), restore: (world, saved) => world.restoreServices(saved) },
+  { name: 'services', save: (world) => world.services.save(), restore: (world, saved) => world.services.restore(saved) },
   { name: 'world', save: (world) => world.saveOwn(), restore: (world, saved) => world.restoreOwn(saved) },
   { name: 'choices', save: (world) => world.choices.save(), restore: (world, saved) => world.choices.restore(saved) },
   {

@@ -28,14 +28,16 @@ import { deliverInput } from './input-delivery.ts';
 import { endOfTime, outcomeOfSilence, turnOfDom0 } from './silence.ts';
 import { SHUTDOWN_OUTCOME, type Outcome } from './outcome.ts';
 import { enterVcpu, leaveVcpu, switchedTo, vcpuTimer, type Hosts } from './vcpu-host.ts';
+import { Services } from './services.ts';
 import type { WorldSpec } from './spec.ts';
-import type { Advance, EventSink, Observers, Service, WorldProfile } from './world-faces.ts';
+import type { Advance, EventSink, Observers, WorldProfile } from './world-faces.ts';
 
 export type { Advance, EventSink, Observers, Service, WorldProfile } from './world-faces.ts';
 /** The service of domain 0 that carries out commands. */
 export const DOM0_SERVICE = 'dom0';
-/** Latencies of back ends are drawn as one of so many multiples of so many ns. */
-const [LATENCY_STEPS, LATENCY_UNIT_NS] = [16, 500] as const;
+/** Latencies of back ends are drawn as one of so many multiples of that unit. */
+const LATENCY_STEPS = 16;
+const LATENCY_UNIT_NS = 500;
 /** A hypercall may be preempted after this much counted work plus a choice of up to as much again. */
 const PREEMPT_WORK_UNITS = 512;
 
@@ -48,6 +50,7 @@ export class World implements WorldPort {
   readonly observers: Observers;
   readonly frameHashes: FrameHashes;
   readonly faults: FaultInjector;
+  readonly services: Services;
   readonly hosts: Hosts = new Map(); // of guests on shadow page tables, by domain
   /** Set once, right after construction: the hypervisor needs the world as its port. */
   hv!: Hypervisor;
@@ -60,8 +63,6 @@ export class World implements WorldPort {
   /** Passes through the top of the run loop. */
   steps = 0;
   ended: { outcome: Outcome; text: string } | undefined;
-  #services = new Map<string, Service>();
-  #servicePorts = new Map<string, string>();
   #definedNames = new Set<number>();
   #current: Vcpu | undefined;
   #last: Vcpu | undefined;
@@ -88,6 +89,7 @@ export class World implements WorldPort {
     this.observers = observers;
     this.frameHashes = new FrameHashes(machine, () => this.#dropWriteFastPaths());
     this.clock = new VirtualClock(spec.nsPerInsn);
+    this.services = new Services(this.queue, () => this.nowNs());
     this.faults = createFaults(this);
     this.#lastNs = spec.maxVirtualSec * 1e9;
     this.#sliceLeft = this.#otherInsns = this.#preemptAt = 0; // from NaN: see base/wide.ts
@@ -214,7 +216,7 @@ export class World implements WorldPort {
         vcpuTimer(this, what.domId, what.vcpuId, what.timer);
         return;
       case 'backend':
-        return this.#services.get(`${what.service}:${what.domId}`)?.run();
+        return this.services.get(what.domId, what.service)?.run();
       case 'notify':
         return deliverLate(this, what);
       case 'unpause':
@@ -295,41 +297,6 @@ export class World implements WorldPort {
     this.#sliceLeft = 0;
   }
 
-  // -- services ------------------------------------------------------------------------------------
-
-  /** `ports` of the domain lead to this service. */
-  addService(domId: number, service: Service, ports: readonly number[]): void {
-    this.#services.set(`${service.name}:${domId}`, service);
-    for (const port of ports) this.#servicePorts.set(`${domId}:${port}`, service.name);
-  }
-
-  /** Whatever is due for it is dropped. */
-  removeService(domId: number, name: string): void {
-    this.#services.delete(`${name}:${domId}`);
-    for (const [port, owner] of this.#servicePorts) if (owner === name && port.startsWith(`${domId}:`)) this.#servicePorts.delete(port);
-    this.queue.cancel((what) => what.kind === 'backend' && what.domId === domId && what.service === name);
-  }
-
-  /** The domain's port leads to this service from now on; undefined: to none. */
-  connectPort(domId: number, port: number, name: string | undefined): void {
-    if (name === undefined) this.#servicePorts.delete(`${domId}:${port}`);
-    else this.#servicePorts.set(`${domId}:${port}`, name);
-  }
-
-  service(domId: number, name: string): Service | undefined {
-    return this.#services.get(`${name}:${domId}`);
-  }
-
-  /** State of all back ends, ordered as they were added. */
-  saveServices(): unknown {
-    return [...this.#services].filter(([, service]) => service.partOf === undefined).map(([key, service]) => [key, service.save()]);
-  }
-
-  /** Equal if and only if saveServices() is. */
-  digestServices(): unknown {
-    return [...this.#services].filter(([, service]) => service.partOf === undefined).map(([key, service]) => [key, service.digest?.() ?? service.save()]);
-  }
-
   /**
    * Everything that this class itself holds, for a checkpoint: a field is in here, or it is wiring that
    * the next world of the same spec has too (WIRING in test/sim/snapshot.test.ts). vCPUs go by reference.
@@ -337,7 +304,7 @@ export class World implements WorldPort {
   saveOwn() {
     return {
       eventCount: this.eventCount, steps: this.steps, ended: this.ended, digestCount: this.digestCount, inputsTaken: this.inputsTaken,
-      queue: this.queue.save(), idleNs: this.clock.idleNs, definedNames: this.#definedNames, servicePorts: this.#servicePorts,
+      queue: this.queue.save(), idleNs: this.clock.idleNs, definedNames: this.#definedNames, servicePorts: this.services.ports,
       current: this.#current, last: this.#last, runnable: this.#runnable, sliceLeft: this.#sliceLeft, midSlice: this.#midSlice,
       otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt, nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested, faults: this.faults.save(),
     };
@@ -347,29 +314,10 @@ export class World implements WorldPort {
     ({ eventCount: this.eventCount, steps: this.steps, ended: this.ended, digestCount: this.digestCount, inputsTaken: this.inputsTaken } = saved);
     this.queue.restore(saved.queue);
     this.clock.idleNs = saved.idleNs;
-    ({ definedNames: this.#definedNames, servicePorts: this.#servicePorts, current: this.#current, last: this.#last, runnable: this.#runnable } = saved);
+    ({ definedNames: this.#definedNames, servicePorts: this.services.ports, current: this.#current, last: this.#last, runnable: this.#runnable } = saved);
     ({ sliceLeft: this.#sliceLeft, midSlice: this.#midSlice, otherInsns: this.#otherInsns, workUnits: this.#workUnits, preemptAt: this.#preemptAt } = saved);
     ({ nextDigestInsns: this.#nextDigestInsns, endDigested: this.#endDigested } = saved);
     this.faults.restore(saved.faults);
-  }
-
-  restoreServices(saved: unknown): void {
-    for (const [key, state] of saved as [string, unknown][]) {
-      const service = this.#services.get(key);
-      assert(service !== undefined, () => `there is no service ${key} to restore`);
-      service.restore(state);
-    }
-  }
-
-  /** A service asks to be run later. */
-  schedule(domId: number, service: string, delayNs: number): void {
-    this.queue.add(this.nowNs() + delayNs, { kind: 'backend', domId, service });
-  }
-
-  /** Replaces whatever the service has asked for; undefined: it wants nothing. */
-  scheduleOnly(domId: number, service: string, atNs: number | undefined): void {
-    this.queue.cancel((what) => what.kind === 'backend' && what.domId === domId && what.service === service);
-    if (atNs !== undefined) this.queue.add(Math.max(atNs, this.nowNs()), { kind: 'backend', domId, service });
   }
 
   // -- WorldPort -----------------------------------------------------------------------------------
@@ -407,8 +355,8 @@ export class World implements WorldPort {
   }
 
   notifyBackend(domId: number, port: number): void {
-    const service = this.#servicePorts.get(`${domId}:${port}`);
-    if (service !== undefined) this.schedule(domId, service, this.latencyNs());
+    const service = this.services.behindPort(domId, port);
+    if (service !== undefined) this.services.schedule(domId, service, this.latencyNs());
   }
 
   /** How long dom0 takes to notice something. */
@@ -417,7 +365,7 @@ export class World implements WorldPort {
   }
 
   domainShutdown(domId: number, reason: number, text: string): void {
-    if (this.#services.get(`${DOM0_SERVICE}:0`)?.domainShutdown?.(domId, reason) === true) return;
+    if (this.services.get(0, DOM0_SERVICE)?.domainShutdown?.(domId, reason) === true) return;
     const outcome = SHUTDOWN_OUTCOME[reason] ?? 'crash';
     if (outcome !== 'crash' && this.goesOn()) return;
     this.#printLastWords();

@@ -32,7 +32,7 @@ function worldOf(...names: readonly string[]): World {
 }
 /** What dom0 reads at that path. */
 const read = (world: World, path: string): string | undefined => {
-  const saved = world.service(0, 'dom0')?.save() as { store: { tree: { nodes: [string, { value: string }][] } } };
+  const saved = world.services.get(0, 'dom0')?.save() as { store: { tree: { nodes: [string, { value: string }][] } } };
   return saved.store.tree.nodes.find(([name]) => name === path)?.[1].value;
 };
 const frames = (world: World, domId: number): number[] => Array.from({ length: world.hv.frames.frameCount }, (_, mfn) => mfn).filter((mfn) => world.hv.frames.owner[mfn] === domId);
@@ -49,7 +49,7 @@ function prepareSuspension(world: World, one: Domain): { startInfo: number; stor
   return { startInfo, storePfn };
 }
 const suspend = (world: World, one: Domain): void => {
-  world.service(0, 'dom0')?.command?.(one.domId, { do: 'save-restore', downNs: 1_000_000 });
+  world.services.get(0, 'dom0')?.command?.(one.domId, { do: 'save-restore', downNs: 1_000_000 });
   expect(read(world, `/local/domain/${one.domId}/control/shutdown`)).toBe('suspend');
   shutdownDomain(world.hv, one, 2);
   // As after its hypercall: the turn is over.
@@ -111,7 +111,7 @@ describe('saved and restored', () => {
     prepareSuspension(world, one);
     const records = new WorldRecords(world, new MemoryStore());
     const early = records.save();
-    const digest = (): string => JSON.stringify(world.digestServices());
+    const digest = (): string => JSON.stringify(world.services.digest());
     const earlyDigest = digest();
     suspend(world, one);
     for (let slices = 0; slices < 50 && one.life.kind !== 'running'; slices++) world.advance(0);
@@ -137,7 +137,7 @@ describe('the end of one of two domains', () => {
     expect(frames(world, 1)).toEqual([]);
     expect(['/local/domain/1', '/local/domain/0/backend/vbd/1/51712', '/libxl/1/device/vbd/51712'].map((path) => read(world, path))).toEqual([undefined, undefined, undefined]);
     expect(read(world, '/local/domain/0/backend/vbd/2/51712/state')).toBe('2');
-    expect([world.service(1, 'xenstore'), world.service(1, 'console'), world.service(1, 'vbd-51712')]).toEqual([undefined, undefined, undefined]);
+    expect([world.services.get(1, 'xenstore'), world.services.get(1, 'console'), world.services.get(1, 'vbd-51712')]).toEqual([undefined, undefined, undefined]);
     expect(checkAll(world.hv).map(violationText)).toEqual([]);
     expect(new StateDigester(world).parts().some(({ name }) => name === 'domain 1')).toBe(false);
     expect(world.ended).toBeUndefined();
