@@ -1,35 +1,38 @@
 // A saved domain is restored into other machine frames. Whoever saves it turns every frame number in its
 // page tables into a pseudo-physical one, and back into the new machine frame when it is restored; the
-// guest's own list of frames is written anew. So a guest that says where that list is (max_pfn and
-// pfn_to_mfn_frame_list_list of the shared page) comes back at other machine addresses.
+// guest's own list of frames is written anew. So a guest that says where that list is comes back at other
+// machine addresses. It says so in the shared page, in one of two ways; the first one counts:
 //
-//   frame_list_list ─► frame lists ─► pages of the p2m list ─► mfn by pfn
+//   p2m_cr3, p2m_vaddr           page tables ─► pages of the p2m list, one after the other from p2m_vaddr on
+//   pfn_to_mfn_frame_list_list   list of lists ─► lists ─► pages of the p2m list
 //
-//   1. check      the lists, and that page tables name nothing but the domain's own frames
+//   1. check      the list, and that page tables name nothing but the domain's own frames
 //   2. let go     base tables, descriptor tables, pins: no frame has a type any more
-//   3. move       contents out, frames back to the pool, others drawn, contents in, tables and lists renumbered
+//   3. move       contents out, frames back to the pool, others drawn, contents in, tables and p2m list renumbered
 //   4. take back  pins, descriptor tables, base tables: everything is checked again, as a guest's request
 //
-// A frame that somebody else still holds stays where it is, as do frames that the list does not name. Not
-// here: lists that are given by a page table (p2m_cr3); such a domain keeps its frames.
-// Source: tools/libs/guest/xg_sr_save_x86_pv.c (map_p2m_list_list, normalise_pagetable),
+// Lists of lists are the guest's to write again, as after any restore. A frame that somebody else still holds
+// stays where it is, as do frames that the list does not name.
+// Source: tools/libs/guest/xg_sr_save_x86_pv.c (map_p2m_list, map_p2m_tree, normalise_pagetable),
 // xg_sr_restore_x86_pv.c (localise_page, update_guest_p2m, pin_pagetables).
 import { SHARED_INFO_32, SHARED_INFO_64 } from '../abi/shared-info.ts';
 import { assert } from '../base/assert.ts';
 import { placeFrames } from './build/place-frames.ts';
 import type { Domain, Vcpu } from './domain.ts';
 import { FRAME, FRAME_TYPE } from './frame-table.ts';
+import { guestRangeOk } from './guest-access.ts';
+import { hexVaddr } from './guest-registers.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { dropGdt, setGdt } from './hypercalls/descriptors.ts';
 import { dropLdt, loadBase } from './hypercalls/mmuext.ts';
 import { fillM2pSlot, hasAssist, VMASST } from './page-tables.ts';
+import { addressOk, tableIndex } from './page-walk.ts';
 import { frameOf, PTE_FLAG, tableEntries } from './pte-rules.ts';
 import { getPage, getPageAndTypeFor, getType, isTable, PUT, putAllocation, putOldTable, putPageAndTypePreemptible } from './page-types.ts';
 
-/** Where the domain keeps its list: each level's frames, as pfns. */
+/** The domain's own list of frames. */
 interface FrameLists {
-  readonly listList: number;
-  readonly lists: readonly number[];
+  /** The pages in which it lies, as pfns. */
   readonly pages: readonly number[];
   /** mfn by pfn, -1 for none. */
   readonly p2m: Int32Array;
@@ -53,14 +56,15 @@ export interface Relocation {
 const sharedFields = (domain: Domain) => (domain.abi.wordBits === 64 ? SHARED_INFO_64 : SHARED_INFO_32).fields;
 const wordBytesOf = (domain: Domain): number => domain.abi.wordBits / 8;
 
+/** More than any machine of ours has, frames that a guest may yet get included. */
+const MOST_PFNS = 2 ** 24;
+
 /** undefined: the guest does not say where its list is. */
 export function planRelocation(hv: Hypervisor, domain: Domain): Relocation | Problem | undefined {
-  const fields = sharedFields(domain);
-  const shared = domain.sharedInfoMfn * 4096;
-  const listListMfn = hv.machine.readU32(shared + fields.pfn_to_mfn_frame_list_list.at);
-  const maxPfn = hv.machine.readU32(shared + fields.max_pfn.at);
-  if (listListMfn === 0 || listListMfn === 0xffff_ffff) return undefined;
-  const lists = readLists(hv, domain, listListMfn, maxPfn);
+  const maxPfn = sharedWord(hv, domain, 'max_pfn');
+  const pages = listPages(hv, domain, maxPfn);
+  if (pages === undefined || 'problem' in pages) return pages;
+  const lists = readLists(hv, domain, pages, maxPfn);
   if ('problem' in lists) return lists;
   const tables = tablesOf(hv, domain, lists);
   for (const table of tables) {
@@ -70,36 +74,78 @@ export function planRelocation(hv: Hypervisor, domain: Domain): Relocation | Pro
   return { lists, tables };
 }
 
+/** A word of the shared page: unsigned, or an address (signed where it is canonical). */
+function sharedWord(hv: Hypervisor, domain: Domain, field: 'max_pfn' | 'pfn_to_mfn_frame_list_list' | 'p2m_cr3' | 'p2m_vaddr'): number {
+  const at = domain.sharedInfoMfn * 4096 + sharedFields(domain)[field].at;
+  return (domain.abi.wordBits === 64 ? hv.machine.readU32(at + 4) | 0 : 0) * 0x1_0000_0000 + hv.machine.readU32(at);
+}
+
 /** A frame of the domain's own memory. */
 const isOwn = (hv: Hypervisor, domain: Domain, mfn: number): boolean =>
   hv.frames.has(mfn) && hv.frames.owner[mfn] === domain.domId && ((hv.frames.flags[mfn] as number) & FRAME.xenHeap) === 0;
 
-function readLists(hv: Hypervisor, domain: Domain, listListMfn: number, maxPfn: number): FrameLists | Problem {
-  const { machine, frames } = hv;
-  const bytes = wordBytesOf(domain);
-  const perPage = 4096 / bytes;
-  if (maxPfn === 0 || maxPfn > frames.frameCount) return { problem: `its highest pfn is said to be 0x${maxPfn.toString(16)}` };
-  const word = (mfn: number, index: number): number => (bytes === 8 && machine.readU32(mfn * 4096 + index * 8 + 4) !== 0 ? -1 : machine.readU32(mfn * 4096 + index * bytes));
-  const pageCount = Math.ceil(maxPfn / perPage);
+/** The machine frames in which the list lies, in its order. */
+function listPages(hv: Hypervisor, domain: Domain, maxPfn: number): readonly number[] | Problem | undefined {
+  // Xen 3's tools know of lists of lists only.
+  const cr3 = domain.abi.onXen3 ? 0 : sharedWord(hv, domain, 'p2m_cr3');
+  const listList = sharedWord(hv, domain, 'pfn_to_mfn_frame_list_list');
+  if (cr3 === 0 && (listList === 0 || listList === -1 || listList === 0xffff_ffff)) return undefined;
+  if (maxPfn <= 0 || maxPfn > MOST_PFNS) return { problem: `its highest pfn is said to be ${hexVaddr(maxPfn)}` };
+  const count = Math.ceil(maxPfn / (4096 / wordBytesOf(domain)));
+  return cr3 === 0 ? pagesOfLists(hv, domain, listList, count) : mappedPages(hv, domain, cr3, count);
+}
+
+/** map_p2m_list(): by the guest's page tables, present or not. */
+function mappedPages(hv: Hypervisor, domain: Domain, cr3: number, count: number): readonly number[] | Problem {
+  const { abi } = domain;
+  // A 32-bit guest's root may lie above 4 GiB: xen_cr3_to_pfn().
+  const root = abi.wordBits === 64 ? Math.floor(cr3 / 4096) : ((cr3 >>> 12) | (cr3 << 20)) >>> 0;
+  const from = sharedWord(hv, domain, 'p2m_vaddr');
+  if (!guestRangeOk(abi, from, count * 4096) || !addressOk(abi.levels, from) || !addressOk(abi.levels, from + count * 4096 - 1)) return { problem: `its list of frames is said to be at ${hexVaddr(from)}` };
+  const pages: number[] = [];
+  for (let page = 0; page < count; page++) {
+    let mfn = root;
+    for (let level = abi.levels as number; level > 0 && isOwn(hv, domain, mfn); level--) {
+      const maddr = mfn * 4096 + tableIndex(abi.levels, level, from + page * 4096) * 8;
+      mfn = frameOf(hv.machine.readU32(maddr), hv.machine.readU32(maddr + 4));
+    }
+    if (!isOwn(hv, domain, mfn)) return { problem: `its list of frames is not mapped at ${hexVaddr(from + page * 4096)}` };
+    pages.push(mfn);
+  }
+  return pages;
+}
+
+/** map_p2m_tree(). */
+function pagesOfLists(hv: Hypervisor, domain: Domain, listListMfn: number, pageCount: number): readonly number[] | Problem {
+  const perPage = 4096 / wordBytesOf(domain);
   const listCount = Math.ceil(pageCount / perPage);
   if (listCount > perPage || !isOwn(hv, domain, listListMfn)) return { problem: 'its list of lists of frames is not its own' };
-  const listMfns = Array.from({ length: listCount }, (_, i) => word(listListMfn, i));
+  const listMfns = Array.from({ length: listCount }, (_, i) => listed(hv, domain, listListMfn, i));
   if (!listMfns.every((mfn) => isOwn(hv, domain, mfn))) return { problem: 'a list of the pages of its list of frames is not its own' };
-  const pageMfns = Array.from({ length: pageCount }, (_, i) => word(listMfns[Math.floor(i / perPage)] as number, i % perPage));
-  if (!pageMfns.every((mfn) => isOwn(hv, domain, mfn))) return { problem: 'a page of its list of frames is not its own' };
+  const pageMfns = Array.from({ length: pageCount }, (_, i) => listed(hv, domain, listMfns[Math.floor(i / perPage)] as number, i % perPage));
+  return pageMfns.every((mfn) => isOwn(hv, domain, mfn)) ? pageMfns : { problem: 'a page of its list of frames is not its own' };
+}
+
+/** A frame number out of a list, -1 for what can be none. */
+function listed({ machine }: Hypervisor, domain: Domain, listMfn: number, index: number): number {
+  const at = listMfn * 4096 + index * wordBytesOf(domain);
+  return domain.abi.wordBits === 64 && machine.readU32(at + 4) !== 0 ? -1 : machine.readU32(at);
+}
+
+function readLists(hv: Hypervisor, domain: Domain, pageMfns: readonly number[], maxPfn: number): FrameLists | Problem {
+  const perPage = 4096 / wordBytesOf(domain);
   const p2m = new Int32Array(maxPfn).fill(-1);
-  const pfns = new Int32Array(frames.frameCount).fill(-1);
+  const pfns = new Int32Array(hv.frames.frameCount).fill(-1);
   for (let pfn = 0; pfn < maxPfn; pfn++) {
-    const mfn = word(pageMfns[Math.floor(pfn / perPage)] as number, pfn % perPage);
+    const mfn = listed(hv, domain, pageMfns[Math.floor(pfn / perPage)] as number, pfn % perPage);
     // Whatever is no frame of its own (balloon, a mapping of another's) has no place in a saved domain.
     if (!isOwn(hv, domain, mfn)) continue;
     if (pfns[mfn] !== -1) return { problem: `its list of frames names frame 0x${mfn.toString(16)} twice` };
     p2m[pfn] = mfn;
     pfns[mfn] = pfn;
   }
-  const pfnOf = (mfn: number): number => pfns[mfn] as number;
-  const found = { listList: pfnOf(listListMfn), lists: listMfns.map(pfnOf), pages: pageMfns.map(pfnOf), p2m, pfns };
-  return [found.listList, ...found.lists, ...found.pages].includes(-1) ? { problem: 'its list of frames does not name the frames in which it lies' } : found;
+  const pages = pageMfns.map((mfn) => pfns[mfn] as number);
+  return pages.includes(-1) ? { problem: 'its list of frames does not name the frames in which it lies' } : { pages, p2m, pfns };
 }
 
 function tablesOf(hv: Hypervisor, domain: Domain, { p2m }: FrameLists): Table[] {
@@ -222,15 +268,11 @@ function renumber(hv: Hypervisor, domain: Domain, { p2m }: FrameLists, tables: r
   }
 }
 
-function writeLists(hv: Hypervisor, domain: Domain, { listList, lists, pages, p2m }: FrameLists): void {
+/** update_guest_p2m(). */
+function writeLists(hv: Hypervisor, domain: Domain, { pages, p2m }: FrameLists): void {
   const bytes = wordBytesOf(domain);
   const perPage = 4096 / bytes;
-  const put = (pfns: readonly number[], index: number, mfn: number): void => hv.machine.writeU32((p2m[pfns[Math.floor(index / perPage)] as number] as number) * 4096 + (index % perPage) * bytes, mfn);
-  p2m.forEach((mfn, pfn) => mfn >= 0 && put(pages, pfn, mfn));
-  pages.forEach((pfn, index) => put(lists, index, p2m[pfn] as number));
-  lists.forEach((pfn, index) => put([listList], index, p2m[pfn] as number));
-  const at = domain.sharedInfoMfn * 4096 + sharedFields(domain).pfn_to_mfn_frame_list_list.at;
-  hv.machine.writeU32(at, p2m[listList] as number);
+  p2m.forEach((mfn, pfn) => mfn >= 0 && hv.machine.writeU32((p2m[pages[Math.floor(pfn / perPage)] as number] as number) * 4096 + (pfn % perPage) * bytes, mfn));
 }
 
 function takeBack(hv: Hypervisor, domain: Domain, { p2m }: FrameLists, tables: readonly Table[], held: readonly VcpuHeld[]): Problem | undefined {

@@ -105,7 +105,7 @@ function frameOfPfn(hv: Hypervisor, domain: Domain, pfn: number): number | undef
   return undefined;
 }
 
-/** A new page, all events masked. Where the guest keeps its list of frames it says once: that is carried over. */
+/** A new page, all events masked. What the guest has said of its memory is carried over as it is, but for the list of lists: it says it again. handle_shared_info(). */
 function renewSharedPage(hv: Hypervisor, domain: Domain): void {
   const { machine } = hv;
   const table = domain.abi.wordBits === 64 ? SHARED_INFO_64 : SHARED_INFO_32;
@@ -117,8 +117,8 @@ function renewSharedPage(hv: Hypervisor, domain: Domain): void {
   domain.sharedInfoMfn = mfn;
   const { fields } = table;
   const keep = (from: number, to: number): void => machine.writeBytes(mfn * 4096 + from, old.subarray(from, to));
-  keep(fields.max_pfn.at, fields.pfn_to_mfn_frame_list_list.at + domain.abi.wordBits / 8);
-  keep(fields.p2m_cr3.at, fields.p2m_generation.at + domain.abi.wordBits / 8);
+  keep(fields.max_pfn.at, fields.pfn_to_mfn_frame_list_list.at);
+  keep(fields.nmi_reason.at, fields.p2m_generation.at + domain.abi.wordBits / 8);
   const maskBytes = fields.evtchn_mask.count * (domain.abi.wordBits / 8);
   machine.writeBytes(mfn * 4096 + fields.evtchn_mask.at, new Uint8Array(maskBytes).fill(0xff));
   for (let vcpuId = 0; vcpuId < LEGACY_VCPUS; vcpuId++) machine.writeU8(mfn * 4096 + vcpuId * VCPU_INFO_BYTES + 1, 1);

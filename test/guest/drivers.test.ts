@@ -3,13 +3,14 @@ import { describe, expect, test } from 'vitest';
 import { modelGuestProblem } from '../../src/guest/check-spec.ts';
 import { patternPage, type DriverPlan } from '../../src/guest/drivers/plan.ts';
 import { EVENT } from '../../src/abi/events.ts';
-import { INVALID_M2P } from '../../src/hypervisor/frame-table.ts';
+import { SHARED_INFO_32 } from '../../src/abi/shared-info.ts';
+import type { Paging } from '../../src/guest/pte.ts';
+import type { PinDiscipline } from '../../src/guest/xen/state.ts';
 import type { FaultSpec } from '../../src/abi/faults.ts';
 import type { InputStep, WorldSpec } from '../../src/sim/spec.ts';
-import type { EventSink, World } from '../../src/sim/world.ts';
+import type { World } from '../../src/sim/world.ts';
 import { recordBoot, replayBytes, type Boot } from '../replay/boots.ts';
-
-const SHUTDOWN_SUSPEND = 2;
+import { atSuspension, framesOfGuest } from '../replay/suspension.ts';
 
 /** The scenario `block` with another plan, commands of a person with xl, and faults. */
 const blockWith = (change: { readonly plan?: DriverPlan; readonly paging?: 'pae' | 'nopae'; readonly input?: readonly InputStep[]; readonly faults?: readonly FaultSpec[] }) => (spec: WorldSpec): WorldSpec => ({
@@ -73,30 +74,14 @@ test('a domain that is only there for others does not keep the world going', asy
   expect(world.ended).toMatchObject({ outcome: 'poweroff', text: 'domain first shut down: poweroff' });
 });
 
-/** mfns by pfn, as Xen knows them. */
-function framesOfGuest({ hv }: World): Map<number, number> {
-  const found = new Map<number, number>();
-  for (let mfn = 0; mfn < hv.frames.frameCount; mfn++) {
-    const pfn = hv.frames.getM2p(mfn);
-    if (hv.frames.owner[mfn] === 1 && pfn !== INVALID_M2P) found.set(pfn, mfn);
-  }
-  return found;
-}
-
-/** Calls `suspended` while the guest is. */
-const atSuspension = (suspended: (world: World) => void) => (sink: EventSink, world: World): EventSink => ({
-  event: (kind, domId, vcpuId, retired, nowNs, values, bytes) => {
-    sink.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
-    if (kind === EVENT.domainShutdown && values[0] === SHUTDOWN_SUSPEND) suspended(world);
-  },
-  stateDigest: (eventCount, insns) => sink.stateDigest?.(eventCount, insns),
-});
+const withPaging = (paging: Paging, pinning: PinDiscipline = 'late') => (spec: WorldSpec): WorldSpec =>
+  ({ ...spec, domains: spec.domains.map((domain) => ({ ...domain, model: { ...(domain.model as NonNullable<typeof domain.model>), paging, pinning } })) });
 
 describe('suspension', () => {
   test.each([['pae', 'late'], ['nopae', 'late'], ['pae', 'early'], ['nopae', 'writable']] as const)('twice with requests in flight, %s tables pinned %s: all frames are others, nothing is lost; replays are exact', async (paging, pinning) => {
     const frames: Map<number, number>[] = [];
     const boot = await recordBoot('suspend', {
-      change: (spec) => ({ ...spec, domains: spec.domains.map((domain) => ({ ...domain, model: { ...(domain.model as NonNullable<typeof domain.model>), paging, pinning } })) }),
+      change: withPaging(paging, pinning),
       wrap: atSuspension((world) => void frames.push(framesOfGuest(world))),
     });
     frames.push(framesOfGuest(boot.world));
@@ -111,13 +96,14 @@ describe('suspension', () => {
   });
 
   test('a guest that says nonsense about its frames cannot be restored, and Xen says why', async () => {
-    const LIST_LIST = 2320;
-    const MAX_PFN = 2316;
+    const { max_pfn: { at: MAX_PFN }, pfn_to_mfn_frame_list_list: { at: LIST_LIST }, p2m_cr3: { at: P2M_CR3 }, p2m_vaddr: { at: P2M_VADDR } } = SHARED_INFO_32.fields;
     const shared = ({ hv }: World): number => (hv.domain(1)?.sharedInfoMfn ?? 0) * 4096;
     const listList = (world: World): number => world.machine.readU32(shared(world) + LIST_LIST);
     const list = (world: World): number => world.machine.readU32(listList(world) * 4096);
     const page = (world: World): number => world.machine.readU32(list(world) * 4096);
-    const NONSENSE: readonly (readonly [RegExp, (world: World) => void])[] = [
+    const sharedFrameOf = (mfn: number): number => ((mfn << 12) | (mfn >>> 20)) >>> 0;
+    // Two-level tables: lists of lists. PAE: page tables.
+    const NONSENSE: readonly (readonly [RegExp, (world: World) => void, 'pae'?])[] = [
       [/its highest pfn is said to be 0xfffffff0/, (world) => world.machine.writeU32(shared(world) + MAX_PFN, 0xffff_fff0)],
       [/its list of lists of frames is not its own/, (world) => world.machine.writeU32(shared(world) + LIST_LIST, 1)],
       [/a list of the pages of its list of frames is not its own/, (world) => world.machine.writeU32(listList(world) * 4096, 0xdead_beef)],
@@ -125,10 +111,16 @@ describe('suspension', () => {
       [/its list of frames names frame 0x[0-9a-f]+ twice/, (world) => world.machine.writeU32(page(world) * 4096, world.machine.readU32(page(world) * 4096 + 4))],
       [/which is none of its list|does not name/, (world) => world.machine.writeU32(page(world) * 4096 + 800 * 4, 0)],
       [/which is none of its list|does not name/, (world) => world.machine.writeU32(shared(world) + MAX_PFN, 1025)],
+      [/its highest pfn is said to be 0x0/, (world) => world.machine.writeU32(shared(world) + MAX_PFN, 0), 'pae'],
+      [/its list of frames is said to be at 0xfffff000/, (world) => world.machine.writeU32(shared(world) + P2M_VADDR, 0xffff_f000), 'pae'],
+      [/its list of frames is not mapped at 0x1000000/, (world) => world.machine.writeU32(shared(world) + P2M_VADDR, 0x100_0000), 'pae'],
+      // Xen's own shared page is no frame of the domain's memory.
+      [/its list of frames is not mapped at 0xc[0-9a-f]+/, (world) => world.machine.writeU32(shared(world) + P2M_CR3, sharedFrameOf(shared(world) / 4096)), 'pae'],
+      [/which is none of its list|does not name/, (world) => world.machine.writeU32(shared(world) + MAX_PFN, 1025), 'pae'],
     ];
-    for (const [text, spoil] of NONSENSE) {
+    for (const [text, spoil, paging = 'nopae'] of NONSENSE) {
       const notes: string[] = [];
-      const boot = await recordBoot('suspend', { wrap: (sink, world) => {
+      const boot = await recordBoot('suspend', { change: withPaging(paging), wrap: (sink, world) => {
         const inner = atSuspension(spoil)(sink, world);
         return { event: (kind, domId, vcpuId, retired, nowNs, values, bytes) => {
           if (kind === EVENT.note) notes.push(new TextDecoder().decode(bytes));

@@ -11,6 +11,7 @@ import { bytesSource, openRecording } from '../../src/log/reader.ts';
 import { zlibCodec } from '../../src/node/zlib-codec.ts';
 import type { WorldSpec } from '../../src/sim/spec.ts';
 import { recordBoot, replayBytes } from './boots.ts';
+import { atSuspension, framesOfGuest } from './suspension.ts';
 import { differences, hypercallsOf, kindOf, withoutContinuations } from './hypercall-trace.ts';
 
 const long = process.env['REXEN_DEPTH'] === 'long';
@@ -82,6 +83,21 @@ describe.runIf(long)('to user space', () => {
     const boot = await recordBoot(name);
     expect(boot.world.ended?.outcome).toBe('poweroff');
     expect(boot.console).toMatch(new RegExp(`Linux version ${version.replace('.', '\\.')}[^]*BOOT-OK[^]*ok      it is read back from the disk[^]*ok      the gateway answers[^]*ALL-OK`));
+    expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
+  });
+
+  test('is saved and restored twice, the second time with its disk busy: other machine frames, and all goes on', { timeout: TIMEOUT_MS }, async ({ skip }) => {
+    const missing = lacks('debian-linux', 'debian-linux-initramfs');
+    if (missing !== undefined) skip(missing);
+    const frames: Map<number, number>[] = [];
+    const boot = await recordBoot('debian-linux', {
+      change: (spec) => ({ ...spec, input: ['BOOT-OK', 'ok      a file is written'].map((after) => ({ domain: 'linux', after, delayNs: 1000, command: { do: 'save-restore' } })) }),
+      wrap: atSuspension((world) => void frames.push(framesOfGuest(world))),
+    });
+    expect(frames).toHaveLength(2);
+    expect([...frames[0] as Map<number, number>].filter(([pfn, mfn]) => frames[1]?.get(pfn) === mfn)).toEqual([]);
+    expect(boot.world.ended?.outcome).toBe('poweroff');
+    expect(boot.console).toMatch(/BOOT-OK[^]*Restarting tasks[^]*ok      a file is written[^]*Restarting tasks[^]*ok      it is read back from the disk[^]*ok      the gateway answers[^]*ALL-OK/);
     expect((await replayBytes(boot.bytes)).verdict).toBe('exact');
   });
 

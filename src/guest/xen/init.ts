@@ -61,7 +61,7 @@ export function* readStartInfo(xen: XenState): Task {
     return yield m.load32(xen.bootEsi + field.at);
   };
   xen.startInfo = {
-    pages: yield* word(AT.nr_pages), sharedInfoMaddr: yield* word(AT.shared_info),
+    pages: yield* word(AT.nr_pages), sharedInfoMaddr: yield* word(AT.shared_info), flags: yield* word(AT.flags),
     storeMfn: yield* word(AT.store_mfn), storePort: yield* word(AT.store_evtchn),
     consoleMfn: yield* word(AT.console_mfn), consolePort: yield* word(AT.console_evtchn),
     pgdVaddr: yield* word(AT.pt_base), p2mVaddr: yield* word(AT.mfn_list),

@@ -39,6 +39,8 @@ export interface XenCounts {
 export interface StartInfo {
   readonly pages: number;
   readonly sharedInfoMaddr: number;
+  /** SIF_*. */
+  readonly flags: number;
   readonly storeMfn: number;
   readonly storePort: number;
   readonly consoleMfn: number;
