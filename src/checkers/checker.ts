@@ -7,8 +7,8 @@ import type { Survey } from './survey.ts';
 export type CheckerName = 'counts' | 'exclusivity' | 'entries' | 'descriptors' | 'reservedSlots' | 'machineToPhys' | 'translations' | 'eventChannels' | 'grants' | 'endings';
 
 export interface Violation {
-  /** `shadows`: of a host of shadow page tables (shadow-checker.ts), which is no row over the hypervisor's state. */
-  readonly checker: CheckerName | 'shadows';
+  /** `shadows`, `shadow-tlb`: of a host of shadow page tables (shadow-checker.ts, shadow-tlb-checker.ts), no rows over the hypervisor's state. */
+  readonly checker: CheckerName | 'shadows' | 'shadow-tlb';
   /** What it is about: `mfn 1a2b`, `d1 port 3`, `d1 grant 8`. */
   readonly where: string;
   /** One sentence with the expected and the actual values. */

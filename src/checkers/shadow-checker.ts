@@ -13,12 +13,8 @@
 // that traps stores knows of each: everything must hold, but the entries of a PAE root are those of the
 // last load.
 //
-// Not checked: what the processor keeps of a shadow in its own cache until a flush.
-//
-// It reads both trees from memory, by the manual (SDM vol. 3, 4.3 and 4.4), and shares nothing with
-// the host that fills them.
-import type { MachineMemory } from '../machine/memory.ts';
-import type { ShadowHost } from '../shadow/host.ts';
+// What the processor keeps of a shadow in its own cache: shadow-tlb-checker.ts.
+import { ALL, entryAt, rightsWith, shadowedFrames, tableSize, type Entry, type Rights, type ShadowView } from './shadow-tables.ts';
 
 /** The row of it in lists of checkers. */
 export const SHADOWS = { name: 'shadows', claim: 'a shadow page table leads to the guest’s frames and to shadow tables alone, and never grants what the guest’s own tables do not: whenever the guest has flushed, where a page was just filled, and always where stores to tables are trapped' } as const;
@@ -28,40 +24,6 @@ export interface BetweenFlushes {
   readonly filled?: number | undefined;
 }
 
-export interface ShadowView {
-  readonly machine: MachineMemory;
-  readonly pae: boolean;
-  /** Machine address of the loaded shadow root; guest-physical one of the guest's. */
-  readonly shadowRoot: number;
-  readonly guestRoot: number;
-  readonly p2m: readonly number[];
-  /** Frames of shadow tables with their level and the guest table they stand for. */
-  readonly tables: ReadonlyMap<number, { readonly level: number; readonly gpa: number }>;
-  /** Stores to the guest's tables are trapped. */
-  readonly traps: boolean;
-}
-
-export function shadowViewOf({ pager, cr, cpu, style }: ShadowHost): ShadowView {
-  const { machine, shape, p2m } = pager.options;
-  const tables = new Map([...pager.tables.values()].map(({ mfn, level, gpa }) => [mfn, { level, gpa }]));
-  return { machine, pae: shape.levels === 3, shadowRoot: cpu.cr(3), guestRoot: cr[3], p2m, tables, traps: style === 'kvm' };
-}
-
-interface Entry {
-  readonly present: boolean;
-  readonly write: boolean;
-  readonly user: boolean;
-  readonly dirty: boolean;
-  readonly nx: boolean;
-  readonly frame: number;
-}
-/** Everything that a walk adds up. */
-interface Rights {
-  readonly write: boolean;
-  readonly user: boolean;
-  readonly nx: boolean;
-}
-const ALL: Rights = { write: true, user: true, nx: false };
 const MOST_PROBLEMS = 10;
 
 class ShadowCheck {
@@ -75,7 +37,7 @@ class ShadowCheck {
     this.#view = view;
     this.#between = between;
     this.#guestFrames = new Set(view.p2m);
-    this.#shadowedFrames = new Set([...view.tables.values()].filter(({ level }) => level < 3).map(({ gpa }) => view.p2m[gpa / 4096] as number));
+    this.#shadowedFrames = shadowedFrames(view);
   }
 
   run(): string[] {
@@ -90,30 +52,14 @@ class ShadowCheck {
     if (this.problems.length < MOST_PROBLEMS) this.problems.push(`the shadow at 0x${vaddr.toString(16)} ${text}`);
   }
 
-  #entry(maddr: number): Entry {
-    const { machine, pae } = this.#view;
-    const lo = machine.readU32(maddr);
-    const hi = pae ? machine.readU32(maddr + 4) : 0;
-    return { present: (lo & 1) !== 0, write: (lo & 2) !== 0, user: (lo & 4) !== 0, dirty: (lo & 0x40) !== 0, nx: hi >>> 31 !== 0, frame: ((hi & 0xff) << 20) + (lo >>> 12) };
-  }
-  #size(level: number): { readonly count: number; readonly bytes: number; readonly shift: number } {
-    const { pae } = this.#view;
-    if (!pae) return { count: 1024, bytes: 4, shift: level === 2 ? 22 : 12 };
-    return { count: level === 3 ? 4 : 512, bytes: 8, shift: [12, 21, 30][level - 1] as number };
-  }
-  /** A PAE root's entries have no rights of their own. */
-  #with(rights: Rights, entry: Entry, level: number): Rights {
-    return level === 3 ? rights : { write: rights.write && entry.write, user: rights.user && entry.user, nx: rights.nx || entry.nx };
-  }
-
   #tree(table: number, level: number, vaddr: number, rights: Rights): void {
-    const { count, bytes, shift } = this.#size(level);
+    const { count, bytes, shift } = tableSize(this.#view, level);
     const { tables } = this.#view;
     for (let i = 0; i < count; i++) {
-      const entry = this.#entry(table + i * bytes);
+      const entry = entryAt(this.#view, table + i * bytes);
       if (!entry.present) continue;
       const at = vaddr + i * 2 ** shift;
-      const sum = this.#with(rights, entry, level);
+      const sum = rightsWith(rights, entry, level);
       if (level === 1) this.#leaf(at, entry, sum);
       else if (tables.get(entry.frame)?.level !== level - 1) this.#say(at, `has an entry of level ${level} that leads to no shadow table of level ${level - 1}`);
       else this.#tree(entry.frame * 4096, level - 1, at, sum);
@@ -145,7 +91,7 @@ class ShadowCheck {
   #top(vaddr: number): { readonly table: number; readonly level: number } | undefined {
     const { pae, guestRoot, shadowRoot, tables } = this.#view;
     if (!pae || this.#between === undefined) return { table: guestRoot, level: pae ? 3 : 2 };
-    const gpa = tables.get(this.#entry(shadowRoot + Math.floor(vaddr / 2 ** 30) * 8).frame)?.gpa;
+    const gpa = tables.get(entryAt(this.#view, shadowRoot + Math.floor(vaddr / 2 ** 30) * 8).frame)?.gpa;
     return gpa === undefined ? undefined : { table: gpa, level: 2 };
   }
 
@@ -157,12 +103,12 @@ class ShadowCheck {
     let { table } = top;
     let rights = ALL;
     for (let { level } = top; ; level--) {
-      const { count, bytes, shift } = this.#size(level);
+      const { count, bytes, shift } = tableSize(this.#view, level);
       const mfn = p2m[Math.floor(table / 4096)];
       if (mfn === undefined) return undefined;
-      const entry = this.#entry(mfn * 4096 + (table % 4096) + (Math.floor(vaddr / 2 ** shift) % count) * bytes);
+      const entry = entryAt(this.#view, mfn * 4096 + (table % 4096) + (Math.floor(vaddr / 2 ** shift) % count) * bytes);
       if (!entry.present) return undefined;
-      rights = this.#with(rights, entry, level);
+      rights = rightsWith(rights, entry, level);
       if (level === 1) return { entry, rights };
       table = entry.frame * 4096;
     }

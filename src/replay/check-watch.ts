@@ -3,8 +3,8 @@
 // counts may be half-way. So "after every event" means: at the first point of rest after it. Between
 // two such points without an event only the guest's own instructions ran.
 //
-// Shadow page tables (of worlds that have some) are also checked wherever the guest has flushed, which
-// is no event.
+// Shadow page tables (of worlds that have some), and what the processor keeps of them, are also checked
+// wherever the guest has flushed, which is no event.
 //
 //   sink = watch.wrap(sink)                    remembers the last events, for the report
 //   observers.quiescent = watch.quiescent      checks if something happened since the last check
@@ -13,7 +13,9 @@ import { SHADOW_FAULT } from '../abi/shadow-calls.ts';
 import { eventLine, type TextContext } from '../log/event-text.ts';
 import { positionText, type PositionedEvent } from '../log/reader.ts';
 import { CHECKERS, InvariantChecker, violationText, type Violation } from '../checkers/index.ts';
-import { shadowProblems, SHADOWS, shadowViewOf, type BetweenFlushes } from '../checkers/shadow-checker.ts';
+import { shadowProblems, SHADOWS, type BetweenFlushes } from '../checkers/shadow-checker.ts';
+import { shadowViewOf } from '../checkers/shadow-tables.ts';
+import { SHADOW_TLB, shadowTlbProblems, type Flushed } from '../checkers/shadow-tlb-checker.ts';
 import type { EventSink, World } from '../sim/world.ts';
 
 /** every: after every event. epoch: every EPOCH_EVENTS events. auto: after every event while that has cost little, then as epoch. */
@@ -74,7 +76,7 @@ export class CheckWatch {
   attach(world: World): void {
     this.#world = world;
     this.#checker = new InvariantChecker(world.hv);
-    if (this.#mode !== 'off') for (const host of world.hosts.values()) host.world.flushed = () => this.#flushed();
+    if (this.#mode !== 'off') for (const host of world.hosts.values()) host.world.flushed = (pages) => this.#flushed(pages);
   }
 
   /** A sink that remembers the last events, and ends the run at once when an invariant is broken. */
@@ -115,18 +117,20 @@ export class CheckWatch {
   }
 
   /** A guest on shadow page tables has flushed: in the middle of a call, but its shadows are true. */
-  #flushed(): void {
+  #flushed(pages: Flushed): void {
     if (this.broken !== undefined || (this.#isSparse() && this.#events - this.#flushCheckedAt < EPOCH_EVENTS)) return;
     this.#flushCheckedAt = this.#events;
-    this.#judge(this.#shadowViolations(undefined));
+    this.#judge(this.#shadowViolations(undefined, pages));
   }
-  #shadowViolations(between: BetweenFlushes | undefined): Violation[] {
+  #shadowViolations(between: BetweenFlushes | undefined, flushed: Flushed): Violation[] {
     const violations: Violation[] = [];
     for (const [domId, host] of this.#world?.hosts ?? []) {
       // A guest that was stopped for what it asked runs no more.
       if (host.ended) continue;
       this.#shadowChecks++;
-      for (const text of shadowProblems(shadowViewOf(host), between)) violations.push({ checker: SHADOWS.name, where: `d${domId}`, text });
+      const view = shadowViewOf(host);
+      for (const text of shadowProblems(view, between)) violations.push({ checker: SHADOWS.name, where: `d${domId}`, text });
+      for (const text of shadowTlbProblems(view, flushed)) violations.push({ checker: SHADOW_TLB.name, where: `d${domId}`, text });
     }
     return violations;
   }
@@ -147,7 +151,7 @@ export class CheckWatch {
       this.#framesLeft -= this.#world?.hv.frames.frameCount ?? 0;
       if (this.#framesLeft <= 0) this.#sparseFrom = this.#events;
     }
-    this.#judge([...checker.run(), ...this.#shadowViolations({ filled: this.#filled })]);
+    this.#judge([...checker.run(), ...this.#shadowViolations({ filled: this.#filled }, [])]);
   }
 
   #judge(violations: readonly Violation[]): void {
@@ -177,7 +181,7 @@ export function brokenLines({ broken }: CheckSummary): string[] {
     `BROKEN: at ${broken.position} ${broken.violations.length} ${broken.violations.length === 1 ? 'finding' : 'findings'}:`,
     ...broken.violations.map((violation) => `  ${violationText(violation)}`),
     'what should hold:',
-    ...[...CHECKERS, SHADOWS].filter(({ name }) => names.has(name)).map(({ name, claim }) => `  ${name}: ${claim}`),
+    ...[...CHECKERS, SHADOWS, SHADOW_TLB].filter(({ name }) => names.has(name)).map(({ name, claim }) => `  ${name}: ${claim}`),
     `the ${broken.history.length} events before it:`,
     ...broken.history.map((text) => `  ${text}`),
   ];

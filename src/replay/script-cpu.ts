@@ -33,6 +33,7 @@ export class ScriptCpu implements Cpu {
   readonly machine: MachineMemory;
   readonly stateBase = 0;
   readonly tlbBases = [];
+  readonly tlbVpnBases = [];
   readonly counters: CpuCounters = { evaluatedInsns: 0, interpretedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
   readonly #vcpu: Vcpu;
   readonly #tlb = new Map<number, Translation>();

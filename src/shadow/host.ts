@@ -42,8 +42,8 @@ export interface HostWorld {
   runnable(is: boolean): void;
   /** SHUTDOWN_* numbers. */
   stopped(reason: number, text: string): void;
-  /** Shadows must be true now; for those who check that. */
-  flushed?(): void;
+  /** Shadows must be true now, and what the processor keeps of those pages (their first bytes' addresses) too; for those who check that. */
+  flushed?(pages: 'all' | readonly number[]): void;
 }
 
 export type HostStyle = 'lguest' | 'vmi' | 'kvm';
@@ -68,8 +68,8 @@ export class ShadowHost {
   ended = false;
   #blocked = false;
   #inQueue = false;
-  /** A call of the queue in hand was a flush. */
-  #owed = false;
+  /** What calls of the queue in hand have flushed. */
+  #owed: 'all' | readonly number[] = [];
   #deadlineLow = 0;
   /** Faults since an instruction was last retired, and when that was. */
   #faultsHere = 0;
@@ -199,27 +199,28 @@ export class ShadowHost {
   load(root: number): void {
     this.cr[3] = root;
     if (!this.pager.load(root)) return this.fatal(`its page tables begin at 0x${root.toString(16)}, beyond its memory`);
-    this.#flushed();
+    this.#flushed('all');
   }
   /** The processor's copies of translations go. */
   flush(): void {
     this.pager.flush();
-    this.#flushed();
+    this.#flushed('all');
   }
   invalidate(vaddr: number): void {
     this.cpu.invlpg(vaddr);
-    this.#flushed();
+    this.#flushed([vaddr - (vaddr % 4096)]);
   }
   /** A queue's calls are one request: it has been carried out when all of them are. */
   carryOutAll(calls: () => void): void {
     this.#inQueue = true;
+    this.#owed = [];
     calls();
     this.#inQueue = false;
-    if (this.#owed) this.#flushed();
+    if (this.#owed.length > 0) this.#flushed(this.#owed);
   }
-  #flushed(): void {
-    this.#owed = this.#inQueue;
-    if (!this.#inQueue && !this.ended) this.world.flushed?.();
+  #flushed(pages: 'all' | readonly number[]): void {
+    if (this.#inQueue) this.#owed = pages === 'all' || this.#owed === 'all' ? 'all' : [...this.#owed, ...pages];
+    else if (!this.ended) this.world.flushed?.(pages);
   }
 
   // -- delivery -------------------------------------------------------------------------------------

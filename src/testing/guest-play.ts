@@ -2,7 +2,8 @@
 //
 //   the kernel stopped by itself, refused by nobody, and with every frame back
 //   every process saw what the model of it (guest-model.ts) sees
-//   on shadow tables: whenever they must be true, they are (checkers/shadow-checker.ts)
+//   on shadow tables: whenever they must be true, they are (checkers/shadow-checker.ts), and so is what the
+//   processor keeps of them (checkers/shadow-tlb-checker.ts)
 //   on Xen: nothing stays pinned but the kernel's own tables, no port and no grant is left
 import type { ModelGuest } from '../guest/index.ts';
 import type { Kernel } from '../guest/kernel/kernel.ts';
@@ -10,7 +11,9 @@ import type { Paging } from '../guest/pte.ts';
 import type { UserStep } from '../guest/user-program.ts';
 import type { PinDiscipline, PinningBug, XenCounts } from '../guest/xen/state.ts';
 import type { XenPlatform } from '../guest/xen/index.ts';
-import { shadowProblems, shadowViewOf } from '../checkers/shadow-checker.ts';
+import { shadowProblems } from '../checkers/shadow-checker.ts';
+import { shadowViewOf } from '../checkers/shadow-tables.ts';
+import { shadowTlbProblems } from '../checkers/shadow-tlb-checker.ts';
 import { FRAME } from '../hypervisor/frame-table.ts';
 import type { MemoryPool } from '../machine/memory-pool.ts';
 import type { HostCounts, ShadowHost } from '../shadow/host.ts';
@@ -118,11 +121,13 @@ function playWorld(model: ModelGuest, { memoryMib = MEMORY_MIB, seed = '1', prep
   return { outcome, console, histories: historiesOf(kernel), counts, shadowCounts: shadow?.counts, insns: world.insns(), problems };
 }
 
-/** Judges the shadows at every flush, and the frames in them after each. */
+/** Judges the shadows at every flush, and what the processor keeps of them. */
 function watchShadow(host: ShadowHost): { readonly problems: string[] } {
   const problems: string[] = [];
-  host.world.flushed = () => {
-    if (problems.length < MOST_SHADOW_PROBLEMS) problems.push(...shadowProblems(shadowViewOf(host)));
+  host.world.flushed = (pages) => {
+    if (problems.length >= MOST_SHADOW_PROBLEMS) return;
+    const view = shadowViewOf(host);
+    problems.push(...shadowProblems(view), ...shadowTlbProblems(view, pages));
   };
   return { problems };
 }

@@ -42,6 +42,8 @@ export interface Cpu {
   readonly stateBase: number;
   /** Of both sets of translations (switchTables); the second is empty unless it was used. */
   readonly tlbBases: readonly number[];
+  /** Of the numbers of the pages that those are of. */
+  readonly tlbVpnBases: readonly number[];
 
   /** Runs at most `budgetInsns` (1 <= n <= 2^30) instructions. Exact. */
   run(budgetInsns: number): CpuExit;

@@ -31,6 +31,9 @@ export abstract class StateFace {
   get tlbBases(): readonly number[] {
     return this.core.tlbBases;
   }
+  get tlbVpnBases(): readonly number[] {
+    return this.core.tlbVpnBases;
+  }
 
   // -- registers -----------------------------------------------------------------------------------
 

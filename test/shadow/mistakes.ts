@@ -10,6 +10,9 @@ const HEAP = 0x1000_0000;
 export const PROGRAMS: readonly (readonly UserStep[])[] = [bootProgram, forkStorm(2, 2), [
   { op: 'mmap', at: HEAP, pages: 4, prot: 'rw' }, { op: 'fill', at: HEAP, pages: 4, value: 1 }, { op: 'mprotect', at: HEAP, pages: 2, prot: 'r' }, { op: 'store', at: HEAP, value: 9 }, { op: 'load', at: HEAP },
   { op: 'munmap', at: HEAP, pages: 4 }, { op: 'load', at: HEAP }, { op: 'mmap', at: HEAP, pages: 4, prot: 'rw' }, { op: 'load', at: HEAP },
+], [
+  { op: 'mmap', at: HEAP, pages: 4, prot: 'rw' }, { op: 'fill', at: HEAP, pages: 4, value: 1 },
+  { op: 'fork', child: [{ op: 'sweep', at: HEAP, pages: 4 }, { op: 'fill', at: HEAP, pages: 4, value: 2 }, { op: 'sweep', at: HEAP, pages: 4 }] }, { op: 'wait' }, { op: 'sweep', at: HEAP, pages: 4 },
 ]];
 const nothing = (): void => {};
 /** Of how a host keeps shadows, with the styles of hosts that make it. */
@@ -31,5 +34,16 @@ export const MISTAKES: readonly (readonly [what: string, backends: readonly Gues
       pager.options.cpu.setCr(3, before);
       return done;
     };
+  }],
+];
+/** No process sees these: what is kept is looked up again before it matters, or it stores to no table through it. */
+export const UNSEEN: typeof MISTAKES = [
+  ['keeps the processor’s translation of a page at its flush', ['vmi', 'kvm'], (pager) => { pager.options.cpu.invlpg = nothing; }],
+  ['keeps the processor’s translations when it drops its shadows', ['lguest'], (pager) => { pager.flush = nothing; }],
+  ['flushes nothing when it write-protects a table', ['kvm'], (pager) => {
+    const { cpu } = pager.options;
+    const flush = cpu.flushTlb.bind(cpu);
+    cpu.flushTlb = nothing;
+    pager.flush = () => flush(false);
   }],
 ];

@@ -4,7 +4,9 @@
 // Then the checker of shadows: every claim of it can fail.
 import { describe, expect, test } from 'vitest';
 import { PrngStream } from '../../src/base/prng.ts';
-import { shadowProblems, type ShadowView } from '../../src/checkers/shadow-checker.ts';
+import { shadowProblems } from '../../src/checkers/shadow-checker.ts';
+import type { ShadowView } from '../../src/checkers/shadow-tables.ts';
+import { shadowTlbProblems } from '../../src/checkers/shadow-tlb-checker.ts';
 import { MachineMemory } from '../../src/machine/memory.ts';
 import { ShadowPager } from '../../src/shadow/pager.ts';
 import { BIT, PAE, TWO_LEVEL, type Shape } from '../../src/shadow/shape.ts';
@@ -80,6 +82,7 @@ class Twins {
     return {
       machine: this.machine, pae: this.shape.levels === 3, shadowRoot: this.cpu.cr(3), guestRoot: this.pager.active.gpa, p2m: this.p2m,
       tables: new Map([...this.pager.tables.values()].map(({ mfn, level, gpa }) => [mfn, { level, gpa }])), traps: this.pager.options.protects,
+      tlbBases: this.cpu.tlbBases, tlbVpnBases: this.cpu.tlbVpnBases,
     };
   }
 }
@@ -122,6 +125,8 @@ describe.each(SHAPES)('%s', (_name, shape) => {
         expect(shadow, `seed ${seed}, step ${step}, 0x${vaddr.toString(16)}`).toBe(native);
         expect(twins.tables((gfn) => twins.p2m[gfn] as number), `seed ${seed}, step ${step}`).toBe(twins.tables((gfn) => gfn));
         expect(shadowProblems(twins.view()), `seed ${seed}, step ${step}`).toEqual([]);
+        // Every step begins with a flush of everything.
+        expect(shadowTlbProblems(twins.view(), 'all'), `seed ${seed}, step ${step}`).toEqual([]);
       }
     }
   });
@@ -188,6 +193,49 @@ describe.each(SHAPES)('the checker of shadows, %s', (_name, shape) => {
     const made = page(flags, hi);
     spoil(made);
     expect(shadowProblems(made.twins.view()).join('\n')).toMatch(problem);
+  });
+
+  describe('the checker of what the processor keeps of them', () => {
+    const PAGE = 0x1000;
+    /** Two pages that the processor has translations of, to read and to write. */
+    function kept(traps = false): ReturnType<typeof page> {
+      const made = page(BIT.present | BIT.user | BIT.rw | BIT.dirty);
+      const { twins } = made;
+      (twins.pager.options as { protects: boolean }).protects = traps;
+      twins.put(6, 1, 8 * 4096 + 0x67, 0);
+      for (const vaddr of [0, PAGE]) expect(twins.access(vaddr, 'write', true).shadow).toMatch(/^frame/);
+      expect(shadowTlbProblems(twins.view(), 'all')).toEqual([]);
+      return made;
+    }
+    const CHANGES: readonly Spoil[] = [
+      ['a page that its shadow has no more', /was flushed, and the shadow has nothing there/, ({ twins, leaf }) => twins.machine.writeU32(leaf, 0)],
+      ['a table that its shadow has no more', /was flushed, and the shadow has nothing there/, ({ twins, upper }) => twins.machine.writeU32(upper, 0)],
+      ['another frame', /leads to machine frame 0x[0-9a-f]+, the shadow to 0x/, ({ twins, leaf }) => twins.machine.writeU32(leaf, (twins.p2m[10] as number) * 4096 + 0x67)],
+      ['a right to write', /can be written through, which the shadow does not allow/, ({ twins, leaf }) => twins.machine.writeU32(leaf, twins.machine.readU32(leaf) & ~BIT.rw)],
+      ['a right of user code', /is there for user code/, ({ twins, leaf }) => twins.machine.writeU32(leaf, twins.machine.readU32(leaf) & ~BIT.user)],
+    ];
+    const NX_CHANGE: Spoil = ['a right to execute', /can be executed/, ({ twins, leaf }) => setBits(twins, leaf + 4, 0x8000_0000)];
+    for (const [what, problem, change] of [...CHANGES, ...(shape.levels === 3 ? [NX_CHANGE] : [])]) test(`finds ${what}, kept over a flush`, () => {
+      const made = kept();
+      change(made);
+      const view = made.twins.view();
+      expect(shadowTlbProblems(view, 'all').join()).toMatch(problem);
+      expect(shadowTlbProblems(view, [0]).join()).toMatch(problem);
+      // Of what was not flushed a processor may keep what it has.
+      expect(shadowTlbProblems(view, [0x5000])).toEqual([]);
+      expect(shadowTlbProblems(view)).toEqual([]);
+      made.twins.pager.flush();
+      expect(shadowTlbProblems(view, 'all')).toEqual([]);
+    });
+
+    test('finds at any time a translation that leads beyond the guest, or past the trap of a table', () => {
+      const { twins } = kept();
+      const view = twins.view();
+      expect(shadowTlbProblems({ ...view, p2m: view.p2m.filter((mfn) => mfn !== view.p2m[8]) }).join()).toMatch(/leads to machine frame 0x[0-9a-f]+, which is not the guest's/);
+      const tables = new Map([...view.tables, [POOL_FIRST + 30, { level: 1, gpa: 8 * 4096 }]]);
+      expect(shadowTlbProblems({ ...view, tables })).toEqual([]);
+      expect(shadowTlbProblems({ ...view, tables, traps: true }).join()).toMatch(/translation of 0x1000 [^,]*can be written through, but leads to a table whose stores must trap/);
+    });
   });
 
   test('between flushes lets pages be old where the host is told of changes, but not the one that was just filled', () => {

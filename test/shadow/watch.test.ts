@@ -12,7 +12,7 @@ import { ScriptedInput } from '../../src/sim/input.ts';
 import { modelKernelImage } from '../../src/sim/model/model-image.ts';
 import { SPEC_DEFAULTS } from '../../src/sim/spec.ts';
 import { GUEST_SETUPS, guestPrograms, type GuestSetup } from '../../src/testing/index.ts';
-import { MISTAKES, PROGRAMS } from './mistakes.ts';
+import { MISTAKES, PROGRAMS, UNSEEN } from './mistakes.ts';
 
 const SETUPS = GUEST_SETUPS.filter(({ backend }) => backend !== 'native' && backend !== 'xen');
 
@@ -41,13 +41,13 @@ describe('the watch of a run', () => {
     }
   });
 
-  // What a processor keeps of them is in no table; that mistake shows in what processes see (boot.test.ts).
-  test.each(MISTAKES.filter(([what]) => !what.startsWith('keeps the processor')))('finds a host that %s', (_what, backends, plant) => {
+  test.each([...MISTAKES, ...UNSEEN])('finds a host that %s', (what, backends, plant) => {
+    const ofProcessor = /keeps the processor|flushes nothing/.test(what);
     for (const setup of SETUPS.filter(({ backend }) => backends.includes(backend))) {
       let found: BrokenInvariant | undefined;
       for (const program of PROGRAMS) found ??= watched(setup, program, plant).broken;
-      expect(found?.violations[0], setup.name).toMatchObject({ checker: 'shadows', where: 'd1', text: expect.stringMatching(/^the shadow at 0x/) });
-      expect(brokenLines({ checks: 1, broken: found }).join('\n')).toMatch(/shadows: d1: the shadow at 0x[^]*what should hold:\n  shadows: a shadow page table/);
+      expect(found?.violations[0], setup.name).toMatchObject({ checker: ofProcessor ? 'shadow-tlb' : 'shadows', where: 'd1', text: expect.stringMatching(ofProcessor ? /^the translation of 0x/ : /^the shadow at 0x/) });
+      expect(brokenLines({ checks: 1, broken: found }).join('\n')).toMatch(ofProcessor ? /shadow-tlb: d1: the translation of 0x[^]*what should hold:\n  shadow-tlb: a processor on shadow/ : /shadows: d1: the shadow at 0x[^]*what should hold:\n  shadows: a shadow page table/);
     }
   });
 });

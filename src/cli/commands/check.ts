@@ -3,6 +3,7 @@
 import { Option, type Command } from 'commander';
 import { CHECKERS } from '../../checkers/index.ts';
 import { SHADOWS } from '../../checkers/shadow-checker.ts';
+import { SHADOW_TLB } from '../../checkers/shadow-tlb-checker.ts';
 import { UsageError } from '../../base/assert.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
 import { brokenLines, EPOCH_EVENTS, type CheckMode } from '../../replay/check-watch.ts';
@@ -56,7 +57,7 @@ async function check(file: string | undefined, options: CheckCommandOptions): Pr
   for (const warning of result.warnings) process.stderr.write(`rexen: ${file}: ${warning}\n`);
   process.exitCode = EXIT_CODE[result.outcome];
   const { checks, sparseFrom, broken, shadowChecks } = result.checked;
-  const checkers = [...CHECKERS, ...(shadowChecks === undefined ? [] : [SHADOWS])].map(({ name, claim }) => ({ name, claim, held: !(broken?.violations ?? []).some(({ checker }) => checker === name) }));
+  const checkers = [...CHECKERS, ...(shadowChecks === undefined ? [] : [SHADOWS, SHADOW_TLB])].map(({ name, claim }) => ({ name, claim, held: !(broken?.violations ?? []).some(({ checker }) => checker === name) }));
   if (options.json === true) {
     const { outcome, summary, report } = result;
     process.stdout.write(`${JSON.stringify({ file, held: broken === undefined, exact: outcome === 'exact', outcome, checks, ...(sparseFrom === undefined ? {} : { everyEventUpTo: sparseFrom }), ...(shadowChecks === undefined ? {} : { shadowChecks }), events: summary.events, wallMs: summary.wallMs, checkers, ...(broken === undefined ? {} : { broken }), ...(report === undefined ? {} : { divergence: report }) })}\n`);
