@@ -6,7 +6,7 @@ import { addressOf, inCanonicalRange } from '../address.ts';
 import { ACCESS, type Core } from '../core.ts';
 import type { Insn } from '../decode.ts';
 import { VECTOR, type CpuExit, type Exception } from '../exit.ts';
-import { EFLAGS } from '../flags.ts';
+import { EFLAGS, STATUS_MASK } from '../flags.ts';
 import { probeWrite, readLinear, writeLinear } from '../memory-access.ts';
 import { descriptorAccess, dplOf, dropInnerSegments, enterCodeSegment, gp, isCode, isConforming, isData, isException, markAccessed, readDescriptor, setFromDescriptor, setNull, descriptorBase, descriptorLimit, type Descriptor } from '../segments.ts';
 import { SEG, STATE } from '../state-layout.ts';
@@ -313,7 +313,7 @@ function toOuter(core: Core, selector: number, descriptor: Descriptor, offset: n
 
 /** Which eflags bits IRET may change from this privilege. */
 function iretMask(core: Core, size: number): number {
-  let mask = 0xcd5 | EFLAGS.TF | EFLAGS.DF | EFLAGS.NT;
+  let mask = STATUS_MASK | EFLAGS.TF | EFLAGS.DF | EFLAGS.NT;
   const cpl = cplOf(core);
   if (cpl <= core.iopl) mask |= EFLAGS.IF;
   if (cpl === 0) mask |= EFLAGS.IOPL;
@@ -326,7 +326,9 @@ function iretMask(core: Core, size: number): number {
 
 const iret: SystemRow = (core, insn) => {
   const size = insn.code === 'Iretw' ? 2 : insn.code === 'Iretq' ? 8 : 4;
-  if ((core.eflags() & EFLAGS.NT) !== 0) {
+  // The status flags all come from the stack: those that are there need not be made.
+  const rest = (core.get32(STATE.eflagsRest) & ~STATUS_MASK) | 2;
+  if ((rest & EFLAGS.NT) !== 0) {
     if (core.lma) return GP0;
     const link = readLinear(core, core.get32(STATE.tr + 8), 2, false);
     return link !== link ? fault(core) : switchTask(core, link, 'iret', nextOffset(core, insn), 0);
@@ -341,7 +343,7 @@ const iret: SystemRow = (core, insn) => {
   const descriptor = returnTarget(core, selector);
   if (isException(descriptor)) return descriptor;
   const mask = iretMask(core, size);
-  const flags = ((core.eflags() & ~mask) | (image & mask)) >>> 0;
+  const flags = ((rest & ~mask) | (image & mask)) >>> 0;
   // 64-bit code restores its stack always.
   if ((selector & 3) === cplOf(core) && !core.long) {
     if (!reaches(core, descriptor, offset)) return GP0;

@@ -46,8 +46,8 @@ const TABLE_SLOTS = 16384;
 const MAX_PAGE_REGIONS = 64;
 const MAX_MODES = 4096;
 const HOT_AFTER = 12;
-/** Performing a block program costs a tenth of what evaluating does. */
-const INTERPRETED = 12;
+/** Performing a block program costs a tenth of what evaluating does, and translating one pays so many times later. */
+const INTERPRETED = 36;
 /** Executions granted to what never gets hot, and to what waits for its module. */
 const [FOREVER, A_FEW] = [0x7fffffff, 8] as const;
 /** Executions that make a block worth taking along. */
