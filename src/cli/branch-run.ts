@@ -7,7 +7,7 @@ import type { World as LoggedWorld } from '../log/packets.ts';
 import { portableSpec } from '../node/load-images.ts';
 import { version } from '../node/package-info.ts';
 import { recordedWorld } from '../node/recorded-world.ts';
-import { openRecordingFile } from '../node/recording-files.ts';
+import { withRecordingFile } from '../node/recording-files.ts';
 import { createRecordingFile } from '../node/recording-worker.ts';
 import { Branch } from '../replay/branch.ts';
 import { reportDivergence, type DivergenceReport } from '../replay/divergence-report.ts';
@@ -59,8 +59,9 @@ export function branchSpec(spec: WorldSpec, settings: readonly string[]): { read
 }
 
 /** A report instead of a result: the parent is not made again as it was recorded. */
-export async function runBranch(run: BranchRun): Promise<RunResult | { readonly divergence: DivergenceReport }> {
-  const recording = await openRecordingFile(run.file);
+export const runBranch = (run: BranchRun): Promise<RunResult | { readonly divergence: DivergenceReport }> => withRecordingFile(run.file, (recording) => branchOff(run, recording));
+
+async function branchOff(run: BranchRun, recording: Recording): Promise<RunResult | { readonly divergence: DivergenceReport }> {
   // A recording of inputs does not know how many events there were.
   if (logModeOf(recording.world) === 'all' && run.at.event > recording.eventCount) throw new UsageError(`${run.file}: the recording has ${recording.eventCount} events, so nothing can go on at ${run.at.event}`);
   const { spec: parentSpec, images } = await recordedWorld(recording, run.images);
@@ -139,5 +140,5 @@ async function carryImages(parent: Recording, file: string, sizeBytes: number): 
     const bytes = parent.image(ref);
     return bytes === undefined ? [] : [[index, bytes]];
   }));
-  return images.size === 0 ? sizeBytes : embedImages(await openRecordingFile(file), file, images, 'deflate').bytes;
+  return images.size === 0 ? sizeBytes : withRecordingFile(file, (own) => embedImages(own, file, images, 'deflate').bytes);
 }

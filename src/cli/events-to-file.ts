@@ -4,7 +4,7 @@
 import { closeSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { UsageError } from '../base/assert.ts';
 import type { PositionedEvent, Recording } from '../log/reader.ts';
-import { openRecordingFile } from '../node/recording-files.ts';
+import { withRecordingFile } from '../node/recording-files.ts';
 import { logModeOf } from '../replay/whole-digest.ts';
 import type { PositionArgument } from './arguments.ts';
 import { runReplay } from './replay-run.ts';
@@ -34,8 +34,10 @@ export interface FileSummary {
 /** Pieces are gathered up to this size before they are written. */
 const BATCH_BYTES = 1 << 16;
 
-export async function eventsToFile(file: string, options: EventsToFile, shapeOf: (recording: Recording) => FileShape): Promise<FileSummary> {
-  const recording = await openRecordingFile(file);
+export const eventsToFile = (file: string, options: EventsToFile, shapeOf: (recording: Recording) => FileShape): Promise<FileSummary> =>
+  withRecordingFile(file, (recording) => writeEvents(file, recording, options, shapeOf));
+
+async function writeEvents(file: string, recording: Recording, options: EventsToFile, shapeOf: (recording: Recording) => FileShape): Promise<FileSummary> {
   const isFull = logModeOf(recording.world) === 'all';
   if (isFull && options.until !== undefined && options.until.event > recording.eventCount) throw new UsageError(`--until ${options.until.event}: the recording has ${recording.eventCount} events`);
   const shape = shapeOf(recording);

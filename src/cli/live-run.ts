@@ -1,10 +1,10 @@
 // Runs a scenario from its beginning, with or without a recording, and sums up.
-import { UsageError } from '../base/assert.ts';
 import { bytesToHex } from '../base/hash.ts';
 import { loadImages, portableSpec, type LoadedImages } from '../node/load-images.ts';
 import { createRecordingFile, type RecordingFile } from '../node/recording-worker.ts';
 import type { World as LoggedWorld } from '../log/packets.ts';
 import { CheckWatch, type CheckMode } from '../replay/check-watch.ts';
+import { HeldRecording } from '../replay/held-recording.ts';
 import { choicesFor, PLAN_OPTION, planText, type ChoicePlan } from '../replay/plan.ts';
 import { unmetExpectations } from '../replay/planned-run.ts';
 import { profileLines, profileOf, TimedSink } from '../replay/profile.ts';
@@ -23,7 +23,7 @@ import { drive } from './drive.ts';
 import { rememberPlaces } from '../node/image-places.ts';
 import { listenToKeys } from './keyboard.ts';
 import { startProgress } from './progress.ts';
-import { NOT_RESTORABLE, RunCheckpoints } from './run-checkpoints.ts';
+import { RunCheckpoints } from './run-checkpoints.ts';
 import type { RunResult } from './report.ts';
 import { durationText, type Summary } from './summary.ts';
 
@@ -89,21 +89,19 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     stoppable = new StoppableInput(source);
     return stoppable;
   };
-  // Before a recording that was there is written over.
-  if (run.checkpointEvery !== undefined && scenario.spec.domains.some(({ model }) => model !== undefined)) throw new UsageError(NOT_RESTORABLE);
-  const recordingFile: RecordingFile | undefined =
-    run.file === undefined ? undefined : await createRecordingFile(run.file, { world: header, info: [{ name: 'rexen', value: version() }, ...rememberPlaces(images)], compression: run.compression, inline: run.interactive });
+  // The file is opened when the world is there: one that cannot be built leaves a recording of that name alone.
+  const held = run.file === undefined ? undefined : new HeldRecording();
   let recorder: Recorder | undefined;
-  const digestOnly = recordingFile === undefined ? new DigestOnly(scenario.spec.nsPerInsn) : undefined;
+  const digestOnly = held === undefined ? new DigestOnly(scenario.spec.nsPerInsn) : undefined;
   const console = new ConsoleText(run.showConsole);
   const { check = 'off' } = run;
   const watch = new CheckWatch(check);
   // The recording ends as if the user had asked for it: it replays.
   watch.onBroken = () => stoppable?.requestStop();
   const makeSink = (world: World): EventSink => {
-    if (recordingFile === undefined) return watch.remember(timed(digestOnly as DigestOnly));
+    if (held === undefined) return watch.remember(timed(digestOnly as DigestOnly));
     const digester = new StateDigester(world);
-    recorder = new Recorder(recordingFile, scenario.spec.nsPerInsn, () => digester.parts(), run.interactive, run.log);
+    recorder = new Recorder(held, scenario.spec.nsPerInsn, () => digester.parts(), run.interactive, run.log);
     return watch.remember(timed(recorder));
   };
   let timedSink: TimedSink | undefined;
@@ -117,8 +115,13 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   watch.attach(world);
   const checkpoints = run.checkpointEvery === undefined || run.file === undefined ? undefined : new RunCheckpoints(world, run.file, run.checkpointEvery === 'auto' ? undefined : run.checkpointEvery);
   const started = performance.now();
+  let recordingFile: RecordingFile | undefined;
   let ended;
   try {
+    if (run.file !== undefined) {
+      recordingFile = await createRecordingFile(run.file, { world: header, info: [{ name: 'rexen', value: version() }, ...rememberPlaces(images)], compression: run.compression, inline: run.interactive });
+      held?.release(recordingFile);
+    }
     ended = await driveInterruptibly(world, { label: scenario.name, progress: run.progress, live, checkpoints, stop: () => stoppable?.requestStop() });
   } finally {
     if (ended === undefined) {

@@ -6,7 +6,7 @@ import { bytesToHex } from '../base/hash.ts';
 import type { Recording } from '../log/reader.ts';
 import { findCheckpoints } from '../node/checkpoint-files.ts';
 import { recordedWorld } from '../node/recorded-world.ts';
-import { openRecordingFile } from '../node/recording-files.ts';
+import { withRecordingFile } from '../node/recording-files.ts';
 import { CheckWatch, type CheckMode, type CheckSummary } from '../replay/check-watch.ts';
 import { reportDivergence, type DivergenceReport } from '../replay/divergence-report.ts';
 import { buildReplayWorld } from '../replay/replay-world.ts';
@@ -49,8 +49,9 @@ export interface ReplayResult {
 const SLICE_INSNS = 20_000_000;
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-export async function runReplay(run: ReplayRun): Promise<ReplayResult> {
-  const recording = await openRecordingFile(run.file);
+export const runReplay = (run: ReplayRun): Promise<ReplayResult> => withRecordingFile(run.file, (recording) => replayRecording(run, recording));
+
+async function replayRecording(run: ReplayRun, recording: Recording): Promise<ReplayResult> {
   const { spec, images } = await recordedWorld(recording, run.images);
   const { check = 'off' } = run;
   const watch = new CheckWatch(check);
@@ -95,8 +96,16 @@ function seekWithCheckpoints(run: ReplayRun, until: PositionArgument, recording:
     process.stderr.write(`rexen: ${beside.problem}\n`);
     return undefined;
   }
+  try {
+    return seekThere(run, until, new Timeline({ recording, spec, images, checkpoints: beside, everyInsns: 0 }), spec);
+  } finally {
+    beside.close();
+  }
+}
+
+function seekThere(run: ReplayRun, until: PositionArgument, timeline: Timeline, spec: WorldSpec): ReplayResult | undefined {
   const started = performance.now();
-  const timeline = new Timeline({ recording, spec, images, checkpoints: beside, everyInsns: 0 });
+  const { recording } = timeline;
   const place = timeline.seek(until);
   if (timeline.damage !== undefined) process.stderr.write(`rexen: ${timeline.damage}: its checkpoints are ignored; "rexen checkpoint" makes them anew\n`);
   // A checkpoint may be wrong in ways that no hash shows (another build): only a replay from the beginning says so of a recording.

@@ -5,7 +5,7 @@ import { CHECKPOINT_COST_NS, LOOK_EVENTS, LOOK_INSNS, ReplayCost } from '../repl
 import { isRestorable, Snapshots } from '../sim/snapshot.ts';
 import type { World } from '../sim/world.ts';
 
-export const NOT_RESTORABLE = 'a guest of this world is written in TypeScript, which is run again from its start instead of being restored: it has no checkpoints';
+const NOT_RESTORABLE = 'a guest of this world is written in TypeScript, which is run again from its start instead of being restored: it has no checkpoints';
 
 export class RunCheckpoints {
   /** How far the world may run between two calls of look(). */
@@ -29,8 +29,7 @@ export class RunCheckpoints {
     this.#cost = new ReplayCost(world);
     this.#file = createCheckpointFile(recording);
     this.#snapshots = new Snapshots(world, this.#file.writer);
-    this.#snapshots.take();
-    this.#file.writer.begin();
+    this.#file.writer.begin(this.#snapshots.take());
     this.#lastInsns = world.insns();
   }
 

@@ -25,6 +25,8 @@ export interface ByteSource {
   readonly name: string;
   readonly sizeBytes: number;
   read(offset: number, length: number): Uint8Array;
+  /** Gives back what the host holds open for it; nothing is read afterwards. */
+  close?(): void;
 }
 
 export const bytesSource = (name: string, bytes: Uint8Array): ByteSource => ({
@@ -113,6 +115,11 @@ export class Recording {
     this.truncated = scanned.trailer === undefined;
     const last = scanned.chunks.at(-1);
     this.eventCount = last === undefined ? 0 : last.firstEvent + last.eventCount;
+  }
+
+  /** Nothing more will be read of it. */
+  close(): void {
+    this.source.close?.();
   }
 
   /** World as it stands in the file: what the digest covers. */

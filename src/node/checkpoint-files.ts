@@ -6,8 +6,13 @@ import { zlibCodec } from './zlib-codec.ts';
 
 export const checkpointPath = (recording: string): string => `${recording.replace(/\.rxr$/, '')}.rxc`;
 
+/** Their file stays open for contents that are wanted later, until close(). */
+export interface FoundCheckpoints extends LoadedCheckpoints {
+  close(): void;
+}
+
 /** Undefined: there is none. Problems are whole sentences. */
-export function findCheckpoints(path: string, recording: Recording): LoadedCheckpoints | { readonly problem: string } | undefined {
+export function findCheckpoints(path: string, recording: Recording): FoundCheckpoints | { readonly problem: string } | undefined {
   const file = checkpointPath(path);
   if (!existsSync(file)) return undefined;
   const fd = openSync(file, 'r');
@@ -22,8 +27,7 @@ export function findCheckpoints(path: string, recording: Recording): LoadedCheck
     },
   };
   const found = readCheckpoints(source, recording, zlibCodec());
-  // The file stays open for contents that are wanted later; the process's end closes it.
-  if (!('problem' in found)) return found;
+  if (!('problem' in found)) return { into: (store) => found.into(store), close: () => closeSync(fd) };
   closeSync(fd);
   return { problem: `${file} ${found.problem}: it is ignored; "rexen checkpoint" makes it anew` };
 }

@@ -4,7 +4,7 @@ import { closeSync, existsSync, fstatSync, openSync, readSync, rmSync, writeSync
 import { packetSizeFromTail, openPacket, TAIL_BYTES } from '../log/packets.ts';
 import { openRecording, type ByteSource, type Recording } from '../log/reader.ts';
 import type { ByteSink } from '../log/writer.ts';
-import { UsageError } from '../base/assert.ts';
+import { assert, UsageError } from '../base/assert.ts';
 import { loadHashes } from './load-hashes.ts';
 import { zlibCodec } from './zlib-codec.ts';
 
@@ -78,7 +78,7 @@ export interface SinkState {
 interface OpenFile {
   readonly fd: number;
   readonly from: number;
-  readonly sizeBytes: number;
+  sizeBytes: number;
 }
 
 function readAt(file: OpenFile, path: string, offset: number, length: number): Uint8Array {
@@ -100,27 +100,38 @@ function isLast(file: OpenFile, path: string): boolean {
   return size > 0 && size <= file.sizeBytes && openPacket(readAt(file, path, file.sizeBytes - size, size))?.body === 'trailer';
 }
 
-/** The bytes of a recording in all its files. Node's own errors (no such file) come through. */
-export function fileSource(path: string): ByteSource & { close(): void } {
+const closeAll = (files: OpenFile[]): void => files.splice(0).forEach(({ fd }) => closeSync(fd));
+
+function openSegments(path: string): OpenFile[] {
   const files: OpenFile[] = [];
-  let sizeBytes = 0;
-  for (let number = 0; number === 0 || existsSync(segmentPath(path, number)); number++) {
-    const name = segmentPath(path, number);
-    const fd = openSync(name, 'r');
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) {
-      closeSync(fd);
-      throw new UsageError(`${name}: is not a regular file; give a recording made by "rexen record"`);
+  let isWhole = false;
+  try {
+    for (let number = 0; number === 0 || existsSync(segmentPath(path, number)); number++) {
+      const name = segmentPath(path, number);
+      const before = files.at(-1);
+      const file: OpenFile = { fd: openSync(name, 'r'), from: before === undefined ? 0 : before.from + before.sizeBytes, sizeBytes: 0 };
+      files.push(file);
+      const stat = fstatSync(file.fd);
+      if (!stat.isFile()) throw new UsageError(`${name}: is not a regular file; give a recording made by "rexen record"`);
+      file.sizeBytes = stat.size;
+      if (isLast(file, name)) break;
     }
-    const file = { fd, from: sizeBytes, sizeBytes: stat.size };
-    files.push(file);
-    sizeBytes += stat.size;
-    if (isLast(file, name)) break;
+    isWhole = true;
+    return files;
+  } finally {
+    if (!isWhole) closeAll(files);
   }
+}
+
+/** The bytes of a recording in all its files, which stay open until close(). Node's own errors (no such file) come through. */
+export function fileSource(path: string): ByteSource & { close(): void } {
+  const files = openSegments(path);
+  const sizeBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
   return {
     name: path,
     sizeBytes,
     read: (offset, length) => {
+      assert(files.length > 0, () => `${path} is read after it was closed`);
       const number = files.findIndex((file) => offset < file.from + file.sizeBytes);
       const file = files[number];
       if (file === undefined) return new Uint8Array(0);
@@ -133,12 +144,29 @@ export function fileSource(path: string): ByteSource & { close(): void } {
       joined.set(more, bytes.length);
       return joined.subarray(0, bytes.length + more.length);
     },
-    close: () => files.forEach((file) => closeSync(file.fd)),
+    close: () => closeAll(files),
   };
 }
 
-/** Opens and checks a recording on disk. Throws RecordingError. */
+/** Opens and checks a recording on disk; its files stay open until close(). Throws RecordingError. */
 export async function openRecordingFile(path: string): Promise<Recording> {
   await loadHashes();
-  return openRecording(fileSource(path), { codec: zlibCodec() });
+  const source = fileSource(path);
+  let recording: Recording | undefined;
+  try {
+    recording = openRecording(source, { codec: zlibCodec() });
+    return recording;
+  } finally {
+    if (recording === undefined) source.close();
+  }
+}
+
+/** Opens and checks a recording, and closes it after the work. Throws RecordingError. */
+export async function withRecordingFile<T>(path: string, work: (recording: Recording) => T | Promise<T>): Promise<T> {
+  const recording = await openRecordingFile(path);
+  try {
+    return await work(recording);
+  } finally {
+    recording.close();
+  }
 }

@@ -10,7 +10,6 @@
 // run did.
 import { assert } from '../base/assert.ts';
 import type { FaultSpec } from '../abi/faults.ts';
-import type { RawChunk } from '../log/event-encoder.ts';
 import type { StateDigest } from '../log/packets.ts';
 import type { Recording } from '../log/reader.ts';
 import { buildWorld, type DomainImages } from '../sim/build-world.ts';
@@ -19,6 +18,7 @@ import type { Input, InputSource } from '../sim/input.ts';
 import type { WorldSpec } from '../sim/spec.ts';
 import { StateDigester } from '../sim/state-digest.ts';
 import type { EventSink, Observers, World } from '../sim/world.ts';
+import { HeldRecording } from './held-recording.ts';
 import { Recorder, type RecorderTarget } from './recorder.ts';
 import { Replayer } from './replayer.ts';
 
@@ -104,29 +104,6 @@ export class Branch implements EventSink {
 
   get over(): boolean {
     return !this.#left && this.diverged;
-  }
-}
-
-/** Keeps what is written before the file's header can be: that names the position in events. */
-class HeldRecording implements RecorderTarget {
-  #held: ((target: RecorderTarget) => void)[] = [];
-  #target: RecorderTarget | undefined;
-
-  release(target: RecorderTarget): void {
-    for (const write of this.#held) write(target);
-    this.#held = [];
-    this.#target = target;
-  }
-
-  chunk(chunk: RawChunk): void {
-    if (this.#target !== undefined) return this.#target.chunk(chunk);
-    const copy = { ...chunk, vcpus: [...chunk.vcpus], landmarks: [...chunk.landmarks], bytes: chunk.bytes.slice() };
-    this.#held.push((target) => target.chunk(copy));
-  }
-
-  stateDigest(digest: StateDigest): void {
-    if (this.#target !== undefined) this.#target.stateDigest(digest);
-    else this.#held.push((target) => target.stateDigest(digest));
   }
 }
 

@@ -78,10 +78,14 @@ export class CheckpointWriter implements ContentStore {
     return this.#checkpoints.length;
   }
 
-  /** What was added so far is what the world holds at its beginning. */
-  begin(): void {
+  /**
+   * What was added so far is what every world of that spec holds at its beginning, and is not kept; except for the records
+   * of `first`, of which a run that is recorded and its replay have some of their own (where inputs come from).
+   */
+  begin(first: Snapshot): void {
     assert(this.#given === undefined, 'a file of checkpoints begins once');
     this.#given = this.#hashes.length;
+    for (const record of first.records) this.#numbers.delete(contentKey(this.hash(record)));
   }
 
   add(bytes: Uint8Array, hash = blake3(bytes)): number {

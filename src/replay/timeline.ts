@@ -51,7 +51,7 @@ export interface TimelineOptions {
   /** No more of them are left behind once they take so much memory. */
   readonly memoryBytes?: number;
   /** Checkpoints made before, with their store. */
-  readonly checkpoints?: LoadedCheckpoints;
+  readonly checkpoints?: LoadedCheckpoints & { close?(): void };
   readonly observers?: Observers;
 }
 
@@ -112,6 +112,12 @@ export class Timeline {
   /** The state's digests here, by part. */
   digest(): DigestPart[] {
     return this.#run.digester.parts();
+  }
+
+  /** The files of the recording and of its checkpoints are wanted no more. */
+  close(): void {
+    this.recording.close();
+    this.#options.checkpoints?.close?.();
   }
 
   /** Brings the world to the target, or as far as the run goes: to its end, or to where it leaves the recording (`diverged`). */

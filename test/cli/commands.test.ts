@@ -1,7 +1,7 @@
 // The command line as a user meets it: exit codes, one clear sentence for bad input, JSON alone on
 // stdout, and never a stack trace.
 import { execFile, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -176,6 +176,18 @@ describe('bad input gets one clear sentence and exit code 2', () => {
     expect(ran.stderr).toMatch(sentence);
     expect(ran.stderr).not.toMatch(/^\s+at /m);
     expect(ran.stdout).toBe('');
+  });
+
+  test('a world that cannot be built leaves an older recording of that name alone, and nothing where there was none', async () => {
+    writeFileSync(at('ramdisk.img'), new Uint8Array(8 << 20));
+    const older = readFileSync(at('pae.rxr'));
+    writeFileSync(at('older.rxr'), older);
+    for (const output of ['older.rxr', 'none.rxr']) {
+      const ran = await rexen('record', 'pv-i386-pae', '--memory', '8', '--ramdisk', 'ramdisk.img', '-o', output);
+      expect(ran).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(/does not fit into 8 MiB/) });
+    }
+    expect(readFileSync(at('older.rxr')).equals(older)).toBe(true);
+    expect(readdirSync(folder).filter((name) => name.startsWith('none'))).toEqual([]);
   });
 
   test.each([['record', 'nowhere'], ['replay', 'junk.bin'], ['run', 'pv-i386-pae', '--bogus'], ['conform', 'nowhere.jsonl'], ['fetch', 'nowhere'], ['check', '--property', 'none'], ['frob']])('with --json one object on stdout as well: %s %s', async (...args) => {

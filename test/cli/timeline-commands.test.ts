@@ -61,6 +61,14 @@ describe('with --json, one object', () => {
     expect(JSON.parse(until.stdout)).toMatchObject({ outcome: 'stopped', events: 952, text: expect.stringMatching(/from the checkpoint/) });
   });
 
+  test('record --checkpoint-every: the same, of a run whose inputs come from a script and not from a recording', async () => {
+    const made = await rexen('record', 'pv-i386-pae', '-o', 'every.rxr', '--checkpoint-every', '200000', '--json');
+    expect(JSON.parse(made.stdout)).toMatchObject({ outcome: 'poweroff', checkpoints: { file: 'every.rxc', count: expect.any(Number) } });
+    const until = await rexen('replay', 'every.rxr', '--until', '950', '--json');
+    expect(until).toMatchObject({ code: 0, stderr: '' });
+    expect(JSON.parse(until.stdout)).toMatchObject({ outcome: 'stopped', events: 952, text: expect.stringMatching(/from the checkpoint/) });
+  });
+
   test('who: the last event and those before it', async () => {
     const who = await rexen('who', 'pae.rxr', 'port', '1', '--before', '950', '--json');
     expect(who.code).toBe(0);

@@ -1,18 +1,23 @@
 // Recordings on disk: what is written is read, in one file or several; the writing thread does what
 // the inline writer does.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bytesToHex } from '../../src/base/hash.ts';
 import { EventEncoder } from '../../src/log/event-encoder.ts';
 import { openRecording } from '../../src/log/reader.ts';
 import { RecordingWriter } from '../../src/log/writer.ts';
 import { loadHashes } from '../../src/node/load-hashes.ts';
-import { FileSink, fileSource, openRecordingFile, segmentPath } from '../../src/node/recording-files.ts';
+import { FileSink, fileSource, openRecordingFile, segmentPath, withRecordingFile } from '../../src/node/recording-files.ts';
 import { createRecordingFile, type RecordingFile } from '../../src/node/recording-worker.ts';
+import { openTimeline } from '../../src/node/timeline.ts';
+import { checkpointPath } from '../../src/node/checkpoint-files.ts';
+import { runLive } from '../../src/cli/live-run.ts';
+import { runReplay } from '../../src/cli/replay-run.ts';
+import { findScenario } from '../../src/node/scenario-files.ts';
 import { open, recordBytes, storm, WORLD } from './synthetic.ts';
 
 let folder = '';
@@ -128,4 +133,55 @@ test.runIf(existsSync('/dev/full'))('a full disk is reported with the name of th
     await file.finish(END);
   };
   await expect(run()).rejects.toMatchObject({ code: 'ENOSPC', path: path('full.rxr') });
+});
+
+describe.runIf(existsSync('/proc/self/fd'))('open files are given back', () => {
+  /** Those of the tests' folder. */
+  const openFiles = (): string[] => readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      const file = readlinkSync(`/proc/self/fd/${fd}`);
+      return file.startsWith(folder) ? [file] : [];
+    } catch {
+      return []; // the descriptor of the listing itself
+    }
+  });
+
+  test('of a recording in many files, by close() or after the work; it is not read afterwards', async () => {
+    writeSegmented('close.rxr', 20_000, 10_000);
+    const before = openFiles();
+    const recording = await openRecordingFile(path('close.rxr'));
+    expect(openFiles().length).toBeGreaterThan(before.length + 2);
+    recording.close();
+    recording.close();
+    expect(openFiles()).toEqual(before);
+    expect(() => recording.chunkBytes(1)).toThrow(/close\.rxr is read after it was closed/);
+    expect(await withRecordingFile(path('close.rxr'), ({ eventCount }) => eventCount)).toBeGreaterThan(20_000);
+    await expect(withRecordingFile(path('close.rxr'), () => Promise.reject(new Error('work')))).rejects.toThrow('work');
+    expect(openFiles()).toEqual(before);
+  });
+
+  test('of what is no recording', async () => {
+    writeSegmented('foreign.rxr', 20_000, 10_000);
+    writeFileSync(segmentPath(path('foreign.rxr'), 1), readFileSync(path('foreign.rxr')));
+    writeFileSync(path('no-recording'), 'text');
+    const before = openFiles();
+    for (const name of ['foreign.rxr', 'no-recording', '.']) await expect(openRecordingFile(path(name))).rejects.toThrow();
+    expect(openFiles()).toEqual(before);
+  });
+
+  test('of a replay, and of a timeline with its checkpoints', async () => {
+    const before = openFiles();
+    const scenario = await findScenario('pv-i386-pae');
+    await runLive({ scenario, seed: '1', file: path('pae.rxr'), compression: 'deflate', interactive: false, showConsole: false, progress: false, profile: false, checkpointEvery: 500_000 });
+    expect(openFiles()).toEqual(before);
+    const run = { file: path('pae.rxr'), images: [], showConsole: false, progress: false };
+    expect((await runReplay({ ...run, until: undefined })).outcome).toBe('exact');
+    expect((await runReplay({ ...run, until: { event: 900 } })).summary.text).toMatch(/from the checkpoint/);
+    expect(openFiles()).toEqual(before);
+    const timeline = await openTimeline(path('pae.rxr'));
+    timeline.seek({ event: 900 });
+    expect(openFiles()).toEqual(expect.arrayContaining([path('pae.rxr'), checkpointPath(path('pae.rxr'))]));
+    timeline.close();
+    expect(openFiles()).toEqual(before);
+  });
 });

@@ -23,8 +23,7 @@ async function prepared() {
   const pieces: Uint8Array[] = [];
   const writer = new CheckpointWriter((piece) => void pieces.push(piece.slice()), codec);
   const snapshots = new Snapshots(world, writer);
-  snapshots.take();
-  writer.begin();
+  writer.begin(snapshots.take());
   while (world.ended === undefined) {
     world.advance(150_000);
     if (world.ended === undefined) writer.checkpoint(snapshots.take());

@@ -1,8 +1,8 @@
 // `rexen checkpoint FILE`: replays a recording and leaves checkpoints in a file beside it.
 import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
-import { loadHashes } from '../../node/load-hashes.ts';
-import { openRecordingFile } from '../../node/recording-files.ts';
+import type { Recording } from '../../log/reader.ts';
+import { withRecordingFile } from '../../node/recording-files.ts';
 import { recordedWorld } from '../../node/recorded-world.ts';
 import { divergenceLines, reportDivergence } from '../../replay/divergence-report.ts';
 import { imageSymbols } from '../../replay/symbols.ts';
@@ -29,7 +29,7 @@ export function register(program: Command): void {
     .option('--every <n>', 'instructions between two of them (default: as the cost of replaying says: few in loops, many where much happens)')
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
-    .action(checkpoint);
+    .action((file: string, options: CheckpointOptions) => withRecordingFile(file, (recording) => checkpoint(file, recording, options)));
 }
 
 /** A distance between checkpoints. Throws UsageError. */
@@ -39,9 +39,7 @@ export function everyArgument(option: string, text: string): number {
   return every;
 }
 
-async function checkpoint(file: string, options: CheckpointOptions): Promise<void> {
-  await loadHashes();
-  const recording = await openRecordingFile(file);
+async function checkpoint(file: string, recording: Recording, options: CheckpointOptions): Promise<void> {
   const everyInsns = options.every === undefined ? undefined : everyArgument('--every', options.every);
   const { spec, images } = await recordedWorld(recording, options.images);
   const started = performance.now();

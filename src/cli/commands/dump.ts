@@ -6,7 +6,7 @@ import { bytesToHex } from '../../base/hash.ts';
 import { eventJson } from '../../log/event-decoder.ts';
 import { eventLine, eventText, hypercallView, type TextContext } from '../../log/event-text.ts';
 import { positionText, type PositionedEvent, type Recording } from '../../log/reader.ts';
-import { openRecordingFile } from '../../node/recording-files.ts';
+import { withRecordingFile } from '../../node/recording-files.ts';
 import { reportTruncation, wholeNumber, writeOut } from '../recording-argument.ts';
 
 interface DumpOptions {
@@ -31,14 +31,13 @@ export function register(program: Command): void {
     .option('--to <n>', 'last event, inclusive')
     .option('--domain <n>', 'only events of this domain')
     .option('--json', 'print one JSON object; "events" holds each event as protobuf\'s JSON form of the message Event, and its decoded view')
-    .action(dump);
+    .action((file: string, options: DumpOptions) => withRecordingFile(file, (recording) => dump(file, recording, options)));
 }
 
-async function dump(file: string, options: DumpOptions): Promise<void> {
+async function dump(file: string, recording: Recording, options: DumpOptions): Promise<void> {
   const kinds = options.kind === undefined ? undefined : new Set(options.kind.map(kindNumber));
   const domain = options.domain === undefined ? undefined : wholeNumber('--domain', options.domain);
   const from = options.from === undefined ? 0 : wholeNumber('--from', options.from);
-  const recording = await openRecordingFile(file);
   const to = options.to === undefined ? recording.eventCount : Math.min(recording.eventCount, wholeNumber('--to', options.to) + 1);
   const context = recording.textContext();
   const json = options.json === true;

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { ENGINE_REVISION } from '../../abi/revision.ts';
 import { bytesToHex } from '../../base/hash.ts';
 import type { Recording } from '../../log/reader.ts';
-import { openRecordingFile } from '../../node/recording-files.ts';
+import { withRecordingFile } from '../../node/recording-files.ts';
 import { reportTruncation } from '../recording-argument.ts';
 
 export function register(program: Command): void {
@@ -12,13 +12,12 @@ export function register(program: Command): void {
     .description('show what a recording holds, and check it')
     .argument('<file>', 'a recording')
     .option('--json', 'print one JSON object and nothing else')
-    .action(async (file: string, options: { json?: boolean }) => {
-      const recording = await openRecordingFile(file);
+    .action((file: string, options: { json?: boolean }) => withRecordingFile(file, (recording) => {
       recording.verify();
       const facts = describe(file, recording);
       process.stdout.write(options.json === true ? `${JSON.stringify(facts, null, 2)}\n` : `${lines(facts).join('\n')}\n`);
       reportTruncation(recording);
-    });
+    }));
 }
 
 /** Which recording this one is a branch of, by its digest, as `info` shows it there. */

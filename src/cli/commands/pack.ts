@@ -11,7 +11,7 @@ import { repack } from '../../log/repack.ts';
 import type { RecordingTotals } from '../../log/writer.ts';
 import { rememberedPlaces } from '../../node/image-places.ts';
 import { findProductImage } from '../../node/product-images.ts';
-import { FileSink, openRecordingFile, segmentPath } from '../../node/recording-files.ts';
+import { FileSink, withRecordingFile, segmentPath } from '../../node/recording-files.ts';
 import { zlibCodec } from '../../node/zlib-codec.ts';
 import { truncationText } from '../recording-argument.ts';
 
@@ -36,11 +36,10 @@ export function register(program: Command): void {
     .addOption(new Option('--compress <how>', 'how chunks of events are stored; with none every event is readable by protoc').choices(['none', 'deflate']).default('deflate'))
     .option('--images <path>', 'a file or folder in which to look for images; may be given several times', collect, [])
     .option('--json', 'print one JSON object and nothing else')
-    .action(pack);
+    .action((file: string, options: PackOptions) => withRecordingFile(file, (recording) => pack(file, recording, options)));
 }
 
-async function pack(file: string, options: PackOptions): Promise<void> {
-  const recording = await openRecordingFile(file);
+async function pack(file: string, recording: Recording, options: PackOptions): Promise<void> {
   if (recording.truncated) throw new UsageError(`${truncationText(recording)}, but it cannot be packed; replay it, or record it again`);
   if (options.output === undefined && existsSync(segmentPath(file, 1))) throw new UsageError(`${file}: the recording is in several files; say with -o where to write`);
   recording.verify();
