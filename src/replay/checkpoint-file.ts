@@ -252,7 +252,8 @@ class Packs {
   into(store: MemoryStore): Uint32Array {
     const { head, hashes } = this.#index;
     const numbers = new Uint32Array(head.contents + 1);
-    for (let content = 0; content < head.contents; content++) {
+    // From the end: a record that is there twice is only kept the second time.
+    for (let content = head.contents - 1; content >= 0; content--) {
       const hash = hashes.subarray(content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES);
       numbers[content + 1] = store.addLater(hash, () => this.#load(content));
     }
