@@ -3,6 +3,7 @@
 // worker, it is one. From TypeScript sources, where worker threads cannot load it, the calling thread works.
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
+import { MemoryPool } from '../machine/memory-pool.ts';
 import { exploreSeed, policyChoices, questionsOf, type ExploredSeed, type Policy } from '../replay/explore.ts';
 import type { RunSubject } from '../replay/planned-run.ts';
 import { shrinkPlan, type Shrunk } from '../replay/shrink-plan.ts';
@@ -17,7 +18,7 @@ export interface ExploreTask {
 export type ExploreRequest = { readonly kind: 'seed'; readonly seed: number } | { readonly kind: 'shrink'; readonly seed: number; readonly limit: number };
 export type ExploreAnswer = { readonly kind: 'seed'; readonly explored: ExploredSeed } | { readonly kind: 'shrink'; readonly seed: number; readonly shrunk: Shrunk | undefined };
 
-export const subjectOf = async (scenario: Scenario): Promise<RunSubject> => ({ spec: portableSpec(scenario.spec), images: (await loadImages(scenario.spec)).domains, expect: scenario.expect });
+export const subjectOf = async (scenario: Scenario): Promise<RunSubject> => ({ spec: portableSpec(scenario.spec), images: (await loadImages(scenario.spec)).domains, expect: scenario.expect, pool: new MemoryPool() });
 
 async function answerer(task: ExploreTask): Promise<(request: ExploreRequest) => ExploreAnswer> {
   await loadHashes();

@@ -1,6 +1,7 @@
 // One run of a scenario under given choices, without files and without a command line: how it ended, what
 // it owes its scenario, and a name for the cause by which failures are told apart.
 import { InvariantViolation } from '../base/assert.ts';
+import type { MemoryPool } from '../machine/memory-pool.ts';
 import { buildWorld, type DomainImages } from '../sim/build-world.ts';
 import type { Choices } from '../sim/choices.ts';
 import { ScriptedInput } from '../sim/input.ts';
@@ -13,6 +14,8 @@ export interface RunSubject {
   readonly spec: WorldSpec;
   readonly images: readonly DomainImages[];
   readonly expect: Expectation;
+  /** For who makes many runs: their worlds' memories, which nobody may look at once the run is over. */
+  readonly pool?: MemoryPool;
 }
 
 export interface PlannedRun {
@@ -29,7 +32,7 @@ const SLICE_INSNS = 20_000_000;
 
 /** `maxInstructions`: fewer than the spec allows, if a run that takes longer is of no interest. */
 export function runPlanned(subject: RunSubject, choices: Choices, options: { readonly sink?: (world: World) => EventSink; readonly maxInstructions?: number } = {}): PlannedRun {
-  const { images, expect } = subject;
+  const { images, expect, pool } = subject;
   const spec = { ...subject.spec, digestEveryInsns: 0, maxInstructions: Math.min(subject.spec.maxInstructions, options.maxInstructions ?? Infinity) };
   const shown = new Map<number, string>();
   let world: World | undefined;
@@ -38,6 +41,7 @@ export function runPlanned(subject: RunSubject, choices: Choices, options: { rea
       spec, images, choices, input: (domIdOf) => new ScriptedInput(spec.input, domIdOf),
       observers: { consoleOut: (domId, bytes) => void shown.set(domId, (shown.get(domId) ?? '') + new TextDecoder('latin1').decode(bytes)) },
       ...(options.sink === undefined ? {} : { sink: options.sink }),
+      ...(pool === undefined ? {} : { pool }),
     });
     for (;;) {
       const result = world.advance(SLICE_INSNS);
@@ -48,6 +52,8 @@ export function runPlanned(subject: RunSubject, choices: Choices, options: { rea
     // A bug of this program is a failure like others: it has a plan that leads to it.
     if (!(error instanceof InvariantViolation)) throw error;
     return summed(world, 'bug', error.message, [], '');
+  } finally {
+    if (world !== undefined) pool?.giveBack(world.machine);
   }
 }
 

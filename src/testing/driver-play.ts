@@ -16,6 +16,7 @@ import type { ToolstackCommand } from '../dom0/toolstack.ts';
 import type { Disk as GuestDisk } from '../guest/drivers/blkfront.ts';
 import { patternPage, type DiskStep, type DriverPlan, type NetStep } from '../guest/drivers/plan.ts';
 import type { ModelGuest } from '../guest/index.ts';
+import type { MemoryPool } from '../machine/memory-pool.ts';
 import type { Paging } from '../guest/pte.ts';
 import type { XenPlatform } from '../guest/xen/index.ts';
 import { buildWorld } from '../sim/build-world.ts';
@@ -76,7 +77,8 @@ export interface DriverRun {
   readonly world: World;
 }
 
-export function playDrivers(program: DriverProgram, prepare?: (world: World) => void): DriverRun {
+/** `pool`: whoever gives it gives the world's memory back. */
+export function playDrivers(program: DriverProgram, prepare?: (world: World) => void, pool?: MemoryPool): DriverRun {
   const drivers: DriverPlan = { disks: [{ disk: DISK, steps: program.disk }], nets: [{ vif: 0, ip: GUEST_IP, steps: program.net }] };
   const model: ModelGuest = { guest: 'paravirt', backend: 'xen', paging: program.paging, program: [], drivers };
   let console = '';
@@ -91,6 +93,7 @@ export function playDrivers(program: DriverProgram, prepare?: (world: World) => 
     spec, images: [{ kernel: modelKernelImage(model), ramdisk: undefined, disks: [blankImage(DISK_PAGES * PAGE_BYTES)] }],
     choices: new SeededChoices(String(program.seed)), input: (domIdOf) => new ScriptedInput(spec.input, domIdOf), sink: () => sink,
     observers: { consoleOut: (_domId, bytes) => { for (const byte of bytes) console += String.fromCharCode(byte); } },
+    ...(pool === undefined ? {} : { pool }),
   });
   prepare?.(world);
   const end = world.advance(Infinity);
@@ -160,7 +163,9 @@ const recovery: Judge = ({ console, outcome, text }) => {
 const JUDGES: Readonly<Record<DriverJudge, Judge>> = { writes, frames, recovery };
 
 /** Empty: all is well. */
-export function driverProblems(program: DriverProgram, judges: readonly DriverJudge[] = DRIVER_JUDGES, prepare?: (world: World) => void): string[] {
-  const run = playDrivers(program, prepare);
+export function driverProblems(program: DriverProgram, judges: readonly DriverJudge[] = DRIVER_JUDGES, prepare?: (world: World) => void, pool?: MemoryPool): string[] {
+  const run = playDrivers(program, prepare, pool);
+  // What the judges look at is not in the machine's memory.
+  pool?.giveBack(run.world.machine);
   return judges.flatMap((judge) => JUDGES[judge](run).map((problem) => `${judge}: ${problem}`));
 }

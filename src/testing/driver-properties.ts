@@ -6,6 +6,7 @@
 import fc from 'fast-check';
 import { FAULT_NAMES, type FaultName, type FaultSpec } from '../abi/faults.ts';
 import type { DiskStep, NetStep } from '../guest/drivers/plan.ts';
+import { MemoryPool } from '../machine/memory-pool.ts';
 import { DISK_PAGES, DRIVER_JUDGES, driverProblems, type DriverCommand, type DriverJudge, type DriverProgram } from './driver-play.ts';
 import { runProperty, type PropertyRun } from './property-run.ts';
 
@@ -66,16 +67,19 @@ export interface CheckDriverOptions {
   readonly problemsOf?: typeof driverProblems;
 }
 
-export const driverPropertyRun = ({ name, judges }: DriverProperty, { runs = 100, seed = 1, problemsOf = driverProblems }: CheckDriverOptions = {}): PropertyRun<DriverProgram, DriverPropertyResult> => ({
-  programs: driverPrograms(),
-  holds: (program) => problemsOf(program, judges).length === 0,
-  parameters: { numRuns: runs, seed },
-  result: ({ failed, counterexample, numRuns }) => {
-    if (!failed || counterexample === null) return { property: name, seed, runs: numRuns };
-    const [program] = counterexample;
-    return { property: name, seed, runs: numRuns, failure: { program, problems: problemsOf(program, judges) } };
-  },
-});
+export function driverPropertyRun({ name, judges }: DriverProperty, { runs = 100, seed = 1, problemsOf = driverProblems }: CheckDriverOptions = {}): PropertyRun<DriverProgram, DriverPropertyResult> {
+  const pool = new MemoryPool();
+  return {
+    programs: driverPrograms(),
+    holds: (program) => problemsOf(program, judges, undefined, pool).length === 0,
+    parameters: { numRuns: runs, seed },
+    result: ({ failed, counterexample, numRuns }) => {
+      if (!failed || counterexample === null) return { property: name, seed, runs: numRuns };
+      const [program] = counterexample;
+      return { property: name, seed, runs: numRuns, failure: { program, problems: problemsOf(program, judges) } };
+    },
+  };
+}
 
 /** Plays random programs until one fails, and makes that one small. */
 export const checkDriverProperty = (property: DriverProperty, options: CheckDriverOptions = {}): DriverPropertyResult => runProperty(driverPropertyRun(property, options));
