@@ -21,6 +21,8 @@ import type { EventSink, World } from '../sim/world.ts';
 import { version } from '../node/package-info.ts';
 import { drive } from './drive.ts';
 import { rememberPlaces } from '../node/image-places.ts';
+import { resolveImagePath } from '../node/image-store.ts';
+import { refuseToOverwrite } from '../node/output-file.ts';
 import { listenToKeys } from './keyboard.ts';
 import { startProgress } from './progress.ts';
 import { RunCheckpoints } from './run-checkpoints.ts';
@@ -82,6 +84,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   const { scenario } = run;
   const images = await loadImages(scenario.spec);
   const header = loggedWorld(run, images);
+  if (run.file !== undefined) refuseToOverwrite(run.file, images.files.map(({ name }) => resolveImagePath(name)));
   const live = run.interactive ? new LiveInput() : undefined;
   let stoppable: StoppableInput | undefined;
   const input = (domIdOf: (name: string) => number | undefined): InputSource => {

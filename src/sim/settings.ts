@@ -81,11 +81,16 @@ export function applySettings(spec: WorldSpec, assignments: readonly string[]): 
     if (equals <= 0) throw new UsageError(`--set ${assignment}: write it as key=value; the keys are ${Object.keys(SETTINGS).join(', ')}`);
     const key = assignment.slice(0, equals);
     const value = assignment.slice(equals + 1);
-    const row = Object.hasOwn(SETTINGS, key) ? SETTINGS[key] : undefined;
-    if (row === undefined) throw new UsageError(`--set ${assignment}: there is no setting ${key}; the keys are ${Object.keys(SETTINGS).join(', ')}`);
-    const result = row.apply(changed, value);
-    if (typeof result === 'string') throw new UsageError(`--set ${assignment}: ${key} (${row.about}) must be ${result}`);
-    changed = result;
+    changed = applySetting(changed, key, value, `--set ${assignment}`);
   }
   return changed;
+}
+
+/** `said`: the words by which the user asked for it. Throws UsageError. */
+export function applySetting(spec: WorldSpec, key: string, value: string, said: string): WorldSpec {
+  const row = Object.hasOwn(SETTINGS, key) ? SETTINGS[key] : undefined;
+  if (row === undefined) throw new UsageError(`${said}: there is no setting ${key}; the keys are ${Object.keys(SETTINGS).join(', ')}`);
+  const result = row.apply(spec, value);
+  if (typeof result === 'string') throw new UsageError(`${said}: ${key} (${row.about}) must be ${result}`);
+  return result;
 }

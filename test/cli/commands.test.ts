@@ -1,7 +1,7 @@
 // The command line as a user meets it: exit codes, one clear sentence for bad input, JSON alone on
 // stdout, and never a stack trace.
 import { execFile, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, copyFileSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -49,6 +49,7 @@ beforeAll(async () => {
   flipped[bytes.length >> 1] = (flipped[bytes.length >> 1] as number) ^ 4;
   writeFileSync(at('flipped.rxr'), flipped);
   writeFileSync(at('junk.bin'), Uint8Array.from({ length: 5000 }, (_, i) => (i * 37) & 0xff));
+  copyFileSync(join(ROOT, 'scenarios/guests/images/pv-i386-pae.elf'), at('kernel.elf'));
   writeFileSync(at('broken.mjs'), 'export const nothing = 1;\n');
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -169,6 +170,14 @@ describe('bad input gets one clear sentence and exit code 2', () => {
     ['a mistake of the guest’s that is none', ['check', '--property', 'guest-memory', '--set', 'bug=none'], /^rexen: --set bug=none: bug \(.*\) must be one of pin-too-late, unpin-too-late, missed-readonly, freed-while-pinned, batch-out-of-order\n$/],
     ['a setting for a recording', ['check', 'pae.rxr', '--set', 'bug=pin-too-late'], /^rexen: --set goes with --property/],
     ['a position that is none', ['replay', 'pae.rxr', '--until', 'x'], /--until x: a position is/],
+    ['no place to write', ['record', 'pv-i386-pae', '-o', ''], /the name of the file to write is empty/],
+    ['a kernel as the place to write', ['record', 'kernel.elf', '-o', './kernel.elf'], /^rexen: \.\/kernel\.elf: kernel\.elf is read by this very command and would be lost; write to another place\n$/],
+    ['a ramdisk as the place to write', ['record', 'pv-i386-pae', '--ramdisk', 'kernel.elf', '-o', 'kernel.elf'], /^rexen: kernel\.elf: it is read by this very command/],
+    ['the recording as the place to write', ['export', 'pae.rxr', '--trace', 'pae.rxr'], /^rexen: pae\.rxr: it is read by this very command/],
+    ['a name that is none for an image', ['fetch', 'kernel.elf', '--as', '../x'], /--as \.\.\/x: a name is made of letters, digits/],
+    ['an option that stands for a setting', ['run', 'pv-i386-pae', '--memory', 'abc'], /^rexen: --memory abc: memory \(/],
+    ['events from behind the end', ['dump', 'pae.rxr', '--from', '999999'], /--from 999999: the recording has \d+ events/],
+    ['events to before the first', ['dump', 'pae.rxr', '--from', '10', '--to', '5'], /--to 5: this is before --from 10/],
     ['a place that cannot be written', ['record', 'pv-i386-pae', '-o', '/nowhere/x.rxr'], /\/nowhere\/x\.rxr: there is no folder \/nowhere/],
   ] as const)('%s', async (_what, args, sentence) => {
     const ran = await rexen(...args);

@@ -39,6 +39,8 @@ async function dump(file: string, recording: Recording, options: DumpOptions): P
   const domain = options.domain === undefined ? undefined : wholeNumber('--domain', options.domain);
   const from = options.from === undefined ? 0 : wholeNumber('--from', options.from);
   const to = options.to === undefined ? recording.eventCount : Math.min(recording.eventCount, wholeNumber('--to', options.to) + 1);
+  if (from > recording.eventCount) throw new UsageError(`--from ${options.from}: the recording has ${recording.eventCount} events`);
+  if (options.to !== undefined && to <= from && from < recording.eventCount) throw new UsageError(`--to ${options.to}: this is before --from ${from}`);
   const context = recording.textContext();
   const json = options.json === true;
   if (json) await writeOut(`${JSON.stringify(head(file, recording)).slice(0, -1)},"events":[`);

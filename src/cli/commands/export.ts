@@ -7,6 +7,7 @@ import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
 import type { Disk } from '../../dom0/disk.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
+import { refuseToOverwrite } from '../../node/output-file.ts';
 import { parsePosition } from '../arguments.ts';
 import type { EventsToFile } from '../events-to-file.ts';
 import { exportPcap } from '../export-pcap.ts';
@@ -48,6 +49,8 @@ export function register(program: Command): void {
 async function execute(file: string, options: ExportOptions): Promise<void> {
   const vdev = options.disk;
   if ([vdev, options.pcap, options.trace].filter((asked) => asked !== undefined).length !== 1) throw new UsageError('say what to export: --disk xvda, --pcap FILE or --trace FILE');
+  const output = options.pcap ?? options.trace ?? options.output ?? `${vdev}.img`;
+  refuseToOverwrite(output, [file]);
   await loadHashes();
   if (vdev === undefined) return executeEvents(file, options);
   let disk: Disk | undefined;
@@ -63,7 +66,6 @@ async function execute(file: string, options: ExportOptions): Promise<void> {
   });
   if (disk === undefined) throw new UsageError(`${file}: there is no disk ${vdev}${options.domain === undefined ? '' : ` of a domain ${options.domain}`}; its disks are: ${known.join(', ') || 'none'}`);
   if (result.outcome === 'diverged' || result.outcome === 'broken') throw new UsageError(`${file}: the replay is not what was recorded, so its disks are not either; \`rexen replay ${file}\` says where they part`);
-  const output = options.output ?? `${vdev}.img`;
   writeDisk(disk, output);
   const summary = { file: output, bytes: disk.sizeBytes, changedBlocks: disk.overlayBlocks, complete: result.outcome === 'exact' };
   process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${disk.sizeBytes} bytes, ${disk.overlayBlocks} blocks of 4096 bytes written by the guest${summary.complete ? '' : `; the run ${result.outcome === 'stopped' ? 'was stopped where asked' : 'is cut short'}`}\n`);

@@ -11,6 +11,9 @@ interface FetchOptions {
   readonly json?: boolean;
 }
 
+/** Of a folder in the cache as well. */
+const IMAGE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+
 export function register(program: Command): void {
   program
     .command('fetch')
@@ -29,6 +32,7 @@ async function run(names: readonly string[], options: FetchOptions): Promise<voi
   }
   if (names.length === 0) throw new UsageError(`say what to fetch: ${KNOWN_IMAGES.map((row) => row.name).join(', ')}, or a file`);
   if (options.as !== undefined && names.length > 1) throw new UsageError('--as names one file; fetch them one by one');
+  if (options.as !== undefined && !IMAGE_NAME.test(options.as)) throw new UsageError(`--as ${options.as}: a name is made of letters, digits, '.', '_' and '-', and begins with a letter or digit`);
   const images: StoredImage[] = [];
   for (const name of names) images.push(...(await fetchImage(name, options.as, (line) => process.stderr.write(`${line}\n`))));
   if (options.json === true) process.stdout.write(`${JSON.stringify({ images })}\n`);

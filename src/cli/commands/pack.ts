@@ -47,7 +47,7 @@ async function pack(file: string, recording: Recording, options: PackOptions): P
   const output = options.output ?? file;
   const totals = embedImages(recording, output, images, options.compress);
   const summary = { file: output, bytes: totals.bytes, events: totals.events, images: images.size, digest: bytesToHex(totals.digest) };
-  process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${totals.events} events, ${images.size} images, ${totals.bytes} bytes, digest ${summary.digest}\n`);
+  process.stdout.write(options.json === true ? `${JSON.stringify(summary)}\n` : `${output}: ${totals.events} events, ${images.size} image${images.size === 1 ? '' : 's'}, ${totals.bytes} bytes, digest ${summary.digest}\n`);
 }
 
 /** Writes the recording anew, with these images (by the index of their row in the header) inside. It may take its own place. */

@@ -2,8 +2,9 @@
 import { Option, type Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
+import { refuseToOverwrite } from '../../node/output-file.ts';
 import { findScenario } from '../../node/scenario-files.ts';
-import { applySettings } from '../../sim/settings.ts';
+import { applySetting, applySettings } from '../../sim/settings.ts';
 import { MOST_VIRTUAL_SEC } from '../../sim/spec.ts';
 import type { Scenario } from '../../sim/scenario.ts';
 import { brokenLines, type CheckMode } from '../../replay/check-watch.ts';
@@ -75,6 +76,7 @@ async function execute(name: string, options: RunOptions, recording: boolean): P
   const plan = options.plan === undefined ? undefined : parsePlan(options.plan);
   if (options.twice === true) return twice(scenario, seed, plan, options);
   const file = recording ? (options.output ?? `${scenario.name.replaceAll('/', '-')}.rxr`) : undefined;
+  if (file !== undefined) refuseToOverwrite(file, [name]);
   const result = await runLive({
     scenario,
     seed,
@@ -112,9 +114,10 @@ function withOptions(scenario: Scenario, options: RunOptions): Scenario {
     ['cmdline', options.cmdline ?? (options.interactive === true ? scenario.interactive?.cmdline : undefined)],
     ['max-instructions', options.maxInstructions],
   ];
-  const settings = shorthands.flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${value}`]));
   const digests = options.log === 'inputs' ? { digestEveryInsns: INPUTS_DIGEST_EVERY_INSNS } : {};
-  let spec = applySettings({ ...scenario.spec, ...digests }, [...settings, ...options.set]);
+  let spec = { ...scenario.spec, ...digests };
+  for (const [key, value] of shorthands) if (value !== undefined) spec = applySetting(spec, key, value, `--${key} ${value}`);
+  spec = applySettings(spec, options.set);
   if (options.ramdisk !== undefined) {
     const ramdisk = { name: options.ramdisk };
     spec = { ...spec, domains: spec.domains.map((domain, index) => (index === 0 ? { ...domain, ramdisk } : domain)) };
