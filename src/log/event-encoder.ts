@@ -61,16 +61,16 @@ interface VcpuSlot {
 
 // One list per kind, a number for each field: its tag, and its type above that. Types: 0 uint, 1 sint, 2 u64, 3 s64.
 const TYPE_CODE = { uint: 0, sint: 1, u64: 2, s64: 3 } as const;
-const PLANS: (Int32Array | undefined)[] = [];
+export const PLANS: (Int32Array | undefined)[] = [];
 const IS_LANDMARK = new Uint8Array(MAX_KIND + 1);
-const HAS_BYTES = new Uint8Array(MAX_KIND + 1);
+export const HAS_BYTES = new Uint8Array(MAX_KIND + 1);
 for (const row of EVENT_ROWS as readonly EventRow[]) {
   PLANS[row.kind] = Int32Array.from(row.fields.map((field, index) => (TYPE_CODE[field.type] << 8) | ((index + 1) << 3)));
   IS_LANDMARK[row.kind] = row.role === 'input' || row.kind === EVENT.nameDefined || row.kind === EVENT.domainCreated ? 1 : 0;
   HAS_BYTES[row.kind] = row.bytes === undefined ? 0 : 1;
 }
-const BYTES_TAG = (BYTES_FIELD_NUMBER << 3) | 2;
-const EVENT_TAG = (1 << 3) | 2;
+export const BYTES_TAG = (BYTES_FIELD_NUMBER << 3) | 2;
+export const EVENT_TAG = (1 << 3) | 2;
 /** Room that an event without bytes can need: 4 position fields, tags, lengths, 14 fields. */
 const EVENT_ROOM = 64 + 14 * (MAX_VARINT_BYTES + 1);
 

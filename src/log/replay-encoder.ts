@@ -1,7 +1,7 @@
 // The recording seen from a replay. The world runs again and emits its events here instead of into
-// a new recording; each is encoded by the same encoder, and its bytes must be the recorded ones.
-// Since the encoding is canonical, equal bytes are equal events, positions and times included, and
-// the first unequal event is the first divergence, noticed at that very event.
+// a new recording; each must be the one that was recorded, byte by byte as the encoder would write it
+// (event-matcher.ts). Since the encoding is canonical, equal bytes are equal events, positions and times
+// included, and the first unequal event is the first divergence, noticed at that very event.
 //
 // Choices are answered from the recording: the next recorded event must be that choice. Inputs are
 // the caller's business: `recording.inputs()` tells where they come, and the caller emits them as it
@@ -10,7 +10,8 @@ import { EVENT } from '../abi/events.ts';
 import { assert } from '../base/assert.ts';
 import { EventsDigest } from './digest.ts';
 import { decodeEvent, eventEnd, type DecodedEvent } from './event-decoder.ts';
-import { EventEncoder, type VcpuBase } from './event-encoder.ts';
+import { EventEncoder, type TimeRate, type VcpuBase } from './event-encoder.ts';
+import { EventMatcher } from './event-matcher.ts';
 import { sameBytes } from '../base/hash.ts';
 import type { PositionedEvent, Recording } from './reader.ts';
 
@@ -27,7 +28,11 @@ export class ReplayEncoder {
   divergence: Divergence | undefined;
   /** All recorded events have been matched and the recording was cut short: what comes now is new. */
   pastEnd = false;
-  readonly #encoder: EventEncoder;
+  /** Events that the replay has made so far. */
+  eventCount = 0;
+  readonly #rate: TimeRate;
+  readonly #matcher: EventMatcher;
+  readonly #names = new Map<string, number>();
   #digest: EventsDigest | undefined;
   #chunk = -1;
   #expected: Uint8Array = new Uint8Array(0);
@@ -36,36 +41,23 @@ export class ReplayEncoder {
   /** `checkDigests` recomputes each chunk's digest as it is loaded. */
   constructor(recording: Recording, checkDigests = true) {
     this.recording = recording;
-    this.#encoder = new EventEncoder(undefined, { numerator: recording.world.nsPerInsnNumerator, denominator: recording.world.nsPerInsnDenominator });
+    this.#rate = { numerator: recording.world.nsPerInsnNumerator, denominator: recording.world.nsPerInsnDenominator };
+    this.#matcher = new EventMatcher(this.#rate);
     this.#digest = checkDigests ? new EventsDigest() : undefined;
   }
 
-  /** Events that the replay has made so far. */
-  get eventCount(): number {
-    return this.#encoder.eventCount;
-  }
-
-  /** Encodes and compares one event; arguments as EventEncoder.emit. */
+  /** Compares one event; arguments as EventEncoder.emit. */
   emit(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void {
-    const encoder = this.#encoder;
-    encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
+    this.eventCount++;
     if (this.divergence !== undefined || this.pastEnd) return;
     if (this.#cursor === this.#expected.length && !this.#nextChunk()) {
       if (this.recording.truncated) this.pastEnd = true;
-      else this.#diverge(retired, nowNs);
+      else this.#diverge(kind, domId, vcpuId, retired, nowNs, values, bytes);
       return;
     }
-    const actual = encoder.buffer;
-    const expected = this.#expected;
-    const to = encoder.position;
-    let cursor = this.#cursor;
-    for (let at = encoder.lastStart; at < to; at++, cursor++) {
-      if (actual[at] !== expected[cursor]) {
-        this.#diverge(retired, nowNs);
-        return;
-      }
-    }
-    this.#cursor = cursor;
+    const end = this.#matcher.match(this.#expected, this.#cursor, kind, domId, vcpuId, retired, nowNs, values, bytes);
+    if (end < 0) this.#diverge(kind, domId, vcpuId, retired, nowNs, values, bytes);
+    else this.#cursor = end;
   }
 
   /**
@@ -73,7 +65,7 @@ export class ReplayEncoder {
    * past the end of a truncated recording, the answer is undefined: ask a seeded stream, or stop.
    */
   choice(name: string, options: number, domId: number, vcpuId: number, retired: number, nowNs: number): number | undefined {
-    const number = this.#encoder.nameNumber(name, domId, vcpuId, retired, nowNs, this);
+    const number = this.nameNumber(name, domId, vcpuId, retired, nowNs);
     const picked = this.peekChoice() ?? 0;
     this.emit(EVENT.choice, domId, vcpuId, retired, nowNs, [number, options, picked]);
     return this.divergence !== undefined || this.pastEnd ? undefined : picked;
@@ -81,7 +73,13 @@ export class ReplayEncoder {
 
   /** As EventEncoder.nameNumber; its nameDefined event is compared too. */
   nameNumber(name: string, domId: number, vcpuId: number, retired: number, nowNs: number): number {
-    return this.#encoder.nameNumber(name, domId, vcpuId, retired, nowNs, this);
+    let number = this.#names.get(name);
+    if (number === undefined) {
+      number = this.#names.size + 1;
+      this.#names.set(name, number);
+      this.emit(EVENT.nameDefined, domId, vcpuId, retired, nowNs, [number], new TextEncoder().encode(name));
+    }
+    return number;
   }
 
   /**
@@ -107,7 +105,10 @@ export class ReplayEncoder {
       this.#cursor = eventEnd(this.#expected, this.#cursor);
     }
     const names = this.#definitions().filter(({ chunk: at, offset }) => at < this.#chunk || (at === this.#chunk && offset < this.#cursor)).map(({ name }) => name);
-    this.#encoder.restoreState({ eventCount: index, nowNs, vcpus: [...retired.values()], names });
+    this.eventCount = index;
+    this.#matcher.restore(nowNs, retired.values());
+    this.#names.clear();
+    names.forEach((name, number) => this.#names.set(name, number + 1));
   }
 
   #knownDefinitions: { readonly chunk: number; readonly offset: number; readonly name: string }[] | undefined;
@@ -168,9 +169,12 @@ export class ReplayEncoder {
     return true;
   }
 
-  #diverge(retired: number, nowNs: number): void {
-    const encoder = this.#encoder;
-    const index = encoder.eventCount - 1;
+  #diverge(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): void {
+    const index = this.eventCount - 1;
+    // As it would stand in a recording. The encoder says what is wrong with an event that no recording can hold.
+    const encoder = new EventEncoder(undefined, this.#rate);
+    encoder.restoreState({ eventCount: index, nowNs: this.#matcher.nowNs, vcpus: this.#matcher.vcpus, names: [] });
+    encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
     const actual = decodeEvent(encoder.buffer.subarray(0, encoder.position), encoder.lastStart);
     assert(actual !== undefined, `event ${index} was encoded but cannot be decoded`);
     this.divergence = { index, expected: this.recording.eventAt(index), actual: { ...actual, bytes: actual.bytes?.slice(), index, retired, nowNs } };

@@ -9,6 +9,7 @@ import { highHalf, readVarint, unzigzag, varint, varintSigned, varintUnsigned, w
 import { BatchedEncoder } from '../../src/log/batched-encoder.ts';
 import { decodeEvent, eventEnd, eventKind } from '../../src/log/event-decoder.ts';
 import { EventEncoder, type ChunkSink, type EventEmitter, type RawChunk } from '../../src/log/event-encoder.ts';
+import { EventMatcher } from '../../src/log/event-matcher.ts';
 import { ReplayEncoder } from '../../src/log/replay-encoder.ts';
 import { loadHashes } from '../../src/node/load-hashes.ts';
 import { zlibCodec } from '../../src/node/zlib-codec.ts';
@@ -34,6 +35,8 @@ const anyEvent = fc.constantFrom(...rows).chain((row) =>
     bytes: row.bytes === undefined ? fc.constant(undefined) : fc.option(fc.uint8Array({ maxLength: 300 }), { nil: undefined }),
   }),
 );
+/** As an emitter takes them. */
+type Made = [kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined];
 type AnyEvent = typeof anyEvent extends fc.Arbitrary<infer T> ? T : never;
 
 function play(events: readonly AnyEvent[], emitter: { emit: EventEncoder['emit'] }): { index: number; retired: number; nowNs: number }[] {
@@ -130,6 +133,37 @@ describe('round trips', () => {
       }),
       RUNS,
     );
+  });
+
+  test('the matcher says of any event and any bytes what encoding and comparing says', () => {
+    const rate = { numerator: 3, denominator: 2 };
+    fc.assert(fc.property(fc.array(anyEvent, { minLength: 1, maxLength: 20 }), fc.nat(), fc.integer({ min: 1, max: 255 }), fc.nat(4), (events, where, flip, lost) => {
+      const encoder = new EventEncoder(undefined, rate);
+      const ends: number[] = [];
+      play(events, { emit: (...args) => { encoder.emit(...args); ends.push(encoder.position); } });
+      const right = encoder.buffer.slice(0, encoder.position);
+      const whole = new EventMatcher(rate);
+      const found: number[] = [];
+      let at = 0;
+      play(events, { emit: (...args) => { at = whole.match(right, at, ...(args as Made)); found.push(at); } });
+      expect(found).toEqual(ends);
+      // One byte that is another, or the last ones missing.
+      const spoiled = lost > 0 ? right.slice(0, Math.max(0, right.length - lost)) : right.map((byte, index) => (index === where % right.length ? byte ^ flip : byte));
+      const firstWrong = lost > 0 ? spoiled.length : where % right.length;
+      const first = ends.findIndex((end) => end > firstWrong);
+      const matcher = new EventMatcher(rate);
+      at = 0;
+      let index = 0;
+      play(events, { emit: (...args) => {
+        if (index > first) return;
+        const end = matcher.match(spoiled, at, ...(args as Made));
+        expect(end).toBe(index < first ? ends[index] : -1);
+        // A no leaves it where it was.
+        if (index === first) expect(matcher.match(right, at, ...(args as Made))).toBe(ends[index]);
+        at = end;
+        index++;
+      } });
+    }), RUNS);
   });
 
   test('64-bit varints, plain and zigzag, as protobuf defines them', () => {
