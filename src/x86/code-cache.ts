@@ -21,6 +21,9 @@ export interface InsnEntry {
 /** What is at an address: an instruction, bytes that are none, or more than an instruction may have. */
 export type Entry = InsnEntry | { readonly kind: 'invalid' } | { readonly kind: 'tooLong' };
 
+/** In an index; no page has so many entries (MOST_MADE). */
+const CROSSES = 0xffff;
+
 export class CodePage {
   readonly vpn: number;
   readonly mfn: number;
@@ -41,10 +44,18 @@ export class CodePage {
     this.csBase = csBase;
   }
   get(offset: number): Entry | undefined {
-    return this.made[this.index[offset] as number];
+    const at = this.index[offset] as number;
+    return at === CROSSES ? undefined : this.made[at];
   }
   set(offset: number, entry: Entry): void {
     this.index[offset] = this.made.push(entry) - 1;
+  }
+  /** Known to go on in the next page: nobody has to decode it to see that. */
+  crosses(offset: number): boolean {
+    return this.index[offset] === CROSSES;
+  }
+  setCrosses(offset: number): void {
+    this.index[offset] = CROSSES;
   }
 }
 

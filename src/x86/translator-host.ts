@@ -31,7 +31,7 @@ export function translatorHost(parts: HostParts): TranslatorHost {
     machine,
     stateBase: core.stateBase,
     tlbBases: core.tlbBases,
-    lowerAt: (maddr, vaddr, mode) => lowerAt(parts, maddr, vaddr, mode),
+    lowerAt: (maddr, vaddr, mode, once) => lowerAt(parts, maddr, vaddr, mode, once),
     lowerCrossing: (maddr, vaddr, mode) => lowerCrossing(parts, maddr, vaddr, mode),
     mode: translatorMode,
     placesOf: (set) => ({
@@ -50,15 +50,19 @@ export function translatorHost(parts: HostParts): TranslatorHost {
 }
 
 /** What translated code is made from; undefined where the evaluator must do it. Translated code segments have base 0. */
-function lowerAt({ core, cache }: HostParts, maddr: number, vaddr: number, mode: number): Lowered | undefined {
+function lowerAt({ core, cache }: HostParts, maddr: number, vaddr: number, mode: number, once: boolean): Lowered | undefined {
   const page = cache.page(maddr >>> 12, pageOf(vaddr), mode, 0);
-  let entry = page.get(vaddr & 0xfff);
+  const offset = vaddr & 0xfff;
+  let entry = page.get(offset);
   if (entry === undefined) {
+    if (page.crosses(offset)) return undefined;
     const at = core.machine.ramBase + maddr;
-    entry = cache.make(core.u8.subarray(at, at + Math.min(MAX_INSN_BYTES, 4096 - (maddr & 0xfff))), vaddr, mode);
+    entry = cache.make(core.u8.subarray(at, at + Math.min(MAX_INSN_BYTES, 4096 - offset)), vaddr, mode);
+    if (entry === undefined) page.setCrosses(offset);
     if (entry?.kind !== 'insn') return undefined;
     markCode(core.machine, maddr, entry.lengthBytes);
-    page.set(vaddr & 0xfff, entry);
+    // A jump is nobody else's; most are asked for once, and what is kept costs the collector two copies.
+    if (!once || entry.lowered.kind !== 'transfer') page.set(offset, entry);
   }
   return entry.kind === 'insn' ? entry.lowered : undefined;
 }

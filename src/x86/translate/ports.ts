@@ -26,8 +26,8 @@ export interface TranslatorHost {
   readonly stateBase: number;
   /** Of both sets of translations. */
   readonly tlbBases: readonly [number, number];
-  /** Decodes and lowers, and marks the bytes as code (code-frames.ts). Undefined: undecodable, or they cross the page's end. */
-  lowerAt(maddr: number, vaddr: number, mode: number): Lowered | undefined;
+  /** Decodes and lowers (`once`: the caller keeps what it makes of it), and marks the bytes as code (code-frames.ts). Undefined: undecodable, or they cross the page's end. */
+  lowerAt(maddr: number, vaddr: number, mode: number, once: boolean): Lowered | undefined;
   /** The same for an instruction that goes on in the next page, if the TLB maps that page for this mode now. */
   lowerCrossing(maddr: number, vaddr: number, mode: number): { readonly lowered: Lowered; readonly nextMaddr: number } | undefined;
   mode(key: number): TranslatorMode;

@@ -305,7 +305,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     const { mode, key } = page.known;
     if (vaddr > mode.codeLimit) return undefined;
     const maddr = page.mfn * 4096 + (vaddr & 0xfff);
-    const lowered = host.lowerAt(maddr, vaddr, key);
+    const lowered = host.lowerAt(maddr, vaddr, key, false);
     if (lowered !== undefined) return { lowered };
     const crossing = vaddr + 15 > mode.codeLimit ? undefined : host.lowerCrossing(maddr, vaddr, key);
     if (crossing === undefined || crossing.lowered.rep !== undefined) return undefined;
@@ -369,7 +369,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       }
       const { key } = page.known;
       const base = page.mfn * 4096;
-      program = made.make(rip, (vaddr) => host.lowerAt(base + (vaddr & 0xfff), vaddr, key), lukewarm);
+      program = made.make(rip, (vaddr) => host.lowerAt(base + (vaddr & 0xfff), vaddr, key, true), lukewarm);
       page.programs.set(rip, program);
       counters.programs++;
     }
