@@ -36,7 +36,8 @@ export const FAULTS = {
   'backend.rebind': { variants: 16, about: 'the back end of a disk is replaced without the guest’s knowledge: it answers what it has taken; the next takes the ring over 20 µs times the argument later' },
   'block.short': { variants: 16, about: 'a disk moves only the first sectors of a request, the more the larger the argument, and then fails' },
   'block.reorder': { variants: 1, about: 'a request to a disk overtakes all that are under way' },
-  'grant.grow': { variants: 1, about: 'Xen has no frame for a grant table that is to grow' },
+  'grant.grow': { variants: 1, about: 'Xen has no frame for a grant table that is to grow', fatal: 'Linux takes it for a bug of Xen’s, and stops (BUG_ON() in gnttab_map(), drivers/xen/grant-table.c)' },
+  'grant.limit': { variants: 1, about: 'a guest that asks how far its grant table may grow hears that it has reached its limit', fatal: 'Linux that hears so while it starts falls: of a single page it makes no list (gnttab_init(), drivers/xen/grant-table.c)' },
 } as const satisfies Readonly<Record<string, FaultRow>>;
 
 export type FaultName = keyof typeof FAULTS;

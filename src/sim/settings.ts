@@ -46,14 +46,15 @@ export const SETTINGS: Readonly<Record<string, Setting>> = {
     },
   },
   faults: {
-    about: 'what may go wrong: NAME:N,... for one in N cases, NAME:N:M for at most M times',
+    about: 'what may go wrong: NAME:N,... for one in N cases, NAME:N:M for at most M times, NAME:N:M:MS (M may be left out) not before so many ms of virtual time',
     apply: (spec, value) => {
       const faults = value.split(',').map((part): FaultSpec | undefined => {
-        const [name = '', oneInText = '', mostText] = part.split(':');
+        const [name = '', oneInText = '', mostText, fromText] = part.split(':');
         const oneIn = integer(oneInText, 1, 1_000_000);
-        const most = mostText === undefined ? undefined : integer(mostText, 0, Number.MAX_SAFE_INTEGER);
-        if (!isFaultName(name) || oneIn === undefined || (mostText !== undefined && most === undefined)) return undefined;
-        return { fault: name, oneIn, ...(most === undefined ? {} : { most }) };
+        const most = mostText === undefined || (mostText === '' && fromText !== undefined) ? Infinity : integer(mostText, 0, Number.MAX_SAFE_INTEGER);
+        const fromMs = fromText === undefined ? 0 : integer(fromText, 0, 1_000_000_000);
+        if (!isFaultName(name) || oneIn === undefined || most === undefined || fromMs === undefined) return undefined;
+        return { fault: name, oneIn, ...(most === Infinity ? {} : { most }), ...(fromMs === 0 ? {} : { fromNs: fromMs * 1_000_000 }) };
       });
       if (faults.some((fault) => fault === undefined)) return `a list such as upcall.delay:10,block.error:100:1, of these faults: ${FAULT_NAMES.join(', ')}`;
       return { ...spec, faults: [...(spec.faults ?? []), ...(faults as FaultSpec[])] };

@@ -1,6 +1,7 @@
 // Grant tables beyond what the recordings hold: version 2, transitive and sub-page grants, transfers
 // that succeed, replacing and swapping, limits. d1 runs, d2 grants.
 import { describe, expect, test } from 'vitest';
+import type { FaultName } from '../../src/abi/faults.ts';
 import { entryMaddr, GTF, seedGrant, statusMaddr } from '../../src/hypervisor/grant-table.ts';
 import { mapForBackend, readThroughGrant, unmapForBackend, writeThroughGrant } from '../../src/hypervisor/grant-table-backend.ts';
 import { PTE } from '../../src/hypervisor/page-walk.ts';
@@ -272,6 +273,22 @@ describe('transfer, swap, size', () => {
     expect(guest.call(14, window(1), ((d1.grants.sharedMfns[63] as number) << 12) | 0x63, 0, 0)).toBe(0);
     expect(guest.call(GNTTAB, OP.query, guest.words(SELF, 0, 0, 0), 1)).toBe(0);
     expect([guest.readWord(1), guest.readWord(2)]).toEqual([64, 64]);
+  });
+
+  test.each<[FaultName, readonly [limit: number, grown: number]]>([['grant.limit', [1, 0]], ['grant.grow', [64, -1]]])('under %s the guest hears of [limit, growing] %j; what it has is not asked about', (fault, expected) => {
+    const guest = new SmallGuest();
+    const { hv, d1 } = guest.state;
+    const asked: [string, number][] = [];
+    Object.assign(hv.world, { fault: (name: FaultName, domId: number) => (asked.push([name, domId]), name === fault ? 1 : 0) });
+    const query = (): number[] => (expect(guest.call(GNTTAB, OP.query, guest.words(SELF, 0, 0, 0), 1)).toBe(0), [guest.readWord(1), guest.readWord(2)]);
+    const setup = (frames: number): number => (expect(guest.call(GNTTAB, OP.setup, guest.words(SELF, frames, 0, KERNEL_VADDR + 0x1000), 1)).toBe(0), signed16(guest.readWord(2)));
+    const had = d1.grants.sharedMfns.length;
+    expect(setup(had)).toBe(0);
+    expect(asked).toEqual([]);
+    expect(query()).toEqual([had, expected[0] === 64 ? 64 : had]);
+    expect(setup(had + 1)).toBe(expected[1]);
+    expect(d1.grants.sharedMfns).toHaveLength(expected[1] === 0 ? had + 1 : had);
+    expect(asked).toEqual([['grant.limit', 1], ['grant.grow', 1]]);
   });
 });
 

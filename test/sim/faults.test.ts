@@ -81,6 +81,7 @@ describe('the switch', () => {
 test('--set faults names them, and says which there are', () => {
   const spec = { ...SPEC_DEFAULTS, domains: [] };
   expect(applySettings(spec, ['faults=net.lose:10,block.error:100:1']).faults).toEqual([{ fault: 'net.lose', oneIn: 10 }, { fault: 'block.error', oneIn: 100, most: 1 }]);
-  expect(() => applySettings(spec, ['faults=net.loose:10'])).toThrow(/net\.lose, net\.duplicate/);
+  expect(applySettings(spec, ['faults=grant.limit:1::2000,net.lose:10:3:5']).faults).toEqual([{ fault: 'grant.limit', oneIn: 1, fromNs: 2e9 }, { fault: 'net.lose', oneIn: 10, most: 3, fromNs: 5e6 }]);
+  for (const bad of ['net.loose:10', 'net.lose', 'net.lose:10:', 'net.lose:10:x', 'net.lose:10:1:', 'net.lose:10:1:-1']) expect(() => applySettings(spec, [`faults=${bad}`])).toThrow(/net\.lose, net\.duplicate/);
   expect(() => applySettings(spec, ['faults=net.lose:0'])).toThrow(/faults/);
 });

@@ -219,8 +219,10 @@ function querySize(hv: Hypervisor, vcpu: Vcpu, vaddr: number, count: number): Hy
   const view = new DataView(bytes.buffer);
   const domain = tableDomain(hv, vcpu, view.getUint16(0, true));
   if (typeof domain !== 'number') {
-    view.setUint32(4, domain.grants.sharedMfns.length, true);
-    view.setUint32(8, domain.grants.maxGrantFrames, true);
+    const { sharedMfns, maxGrantFrames } = domain.grants;
+    const full = sharedMfns.length < maxGrantFrames && (hv.world.fault?.('grant.limit', domain.domId) ?? 0) > 0;
+    view.setUint32(4, sharedMfns.length, true);
+    view.setUint32(8, full ? sharedMfns.length : maxGrantFrames, true);
   }
   view.setInt16(12, typeof domain === 'number' ? domain : GNTST.okay, true);
   return hv.access.copyToGuest(vcpu, vaddr, bytes) ? OK : EFAULT;
