@@ -4,8 +4,8 @@
 //   writes     what the disk has acknowledged is on it, whole, unless later writes were asked for (of which a
 //              disk that fails half-way may leave some sectors)
 //   frames     none reaches the guest's network more often than dom0 has delivered it
-//   recovery   the guest powers off with every grant, port and frame back; or it stops, and says why. It never
-//              waits for ever, and Xen never has to stop it
+//   recovery   the guest powers off with every grant, port and frame back, as it says and as Xen has it; or it
+//              stops, and says why. It never waits for ever, and Xen never has to stop it
 //
 // The guest may lose an interface or a disk that is taken from it, but then its job says so.
 import { EVENT, FRAME_WAY, valueIndex } from '../abi/events.ts';
@@ -25,7 +25,7 @@ import { ScriptedInput } from '../sim/input.ts';
 import { modelKernelImage } from '../sim/model/model-image.ts';
 import { SPEC_DEFAULTS, type InputStep, type WorldSpec } from '../sim/spec.ts';
 import type { EventSink, World } from '../sim/world.ts';
-import { kernelOf } from './guest-play.ts';
+import { kernelOf, sharedLeftovers } from './guest-play.ts';
 
 /** What somebody with `xl` does, so long after the one before (the first: after the kernel's banner). */
 export interface DriverCommand {
@@ -149,7 +149,7 @@ const frames: Judge = (run) => {
   return problems;
 };
 
-const recovery: Judge = ({ console, outcome, text }) => {
+const recovery: Judge = ({ console, outcome, text, world }) => {
   const panic = /kernel panic: [^\r]+/.exec(console)?.[0];
   // It has stopped by itself, and has said why.
   if (panic !== undefined && outcome === 'crash') return [];
@@ -157,7 +157,7 @@ const recovery: Judge = ({ console, outcome, text }) => {
   const problems: string[] = [];
   for (const what of ['disk', 'net'] as const) if (!(what === 'disk' ? /xvda: /m : /vif0: /m).test(console)) problems.push(`the job of the ${what} has said nothing`);
   if (!console.includes('every grant and port is back')) problems.push(`grants or ports are not back: ${/\d+ grants and \d+ ports are not back/.exec(console)?.[0] ?? 'nothing is said'}`);
-  return problems;
+  return [...problems, ...sharedLeftovers(world)];
 };
 
 const JUDGES: Readonly<Record<DriverJudge, Judge>> = { writes, frames, recovery };

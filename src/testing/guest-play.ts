@@ -72,6 +72,10 @@ const MOST_INSNS = 200_000_000;
 const MOST_SHADOW_PROBLEMS = 5;
 /** Ports that live as long as the domain: xenstore, console, the timer. */
 const LASTING_PORTS = 3;
+/** Of version 1; the first eight are the toolstack's. */
+const GRANT_ENTRY_BYTES = 8;
+const RESERVED_GRANTS = 8;
+const GTF_type_mask = 3;
 
 function specOf({ backend, paging, pinning, bug }: GuestSetup, program: readonly UserStep[]): ModelGuest {
   return { guest: 'paravirt', backend, paging, program, ...(pinning === undefined ? {} : { pinning }), ...(bug === undefined ? {} : { bug }) };
@@ -150,16 +154,31 @@ function kernelProblems(outcome: string, text: string, console: string): string[
   return problems;
 }
 
+/** What a guest that has powered off still shares, as Xen has it: ports, grants that somebody uses, entries of its grant table. */
+export function sharedLeftovers({ hv }: World): string[] {
+  const domain = hv.domain(1);
+  if (domain === undefined) return [];
+  const problems: string[] = [];
+  const ports = domain.events.ports.filter(({ binding }) => binding.kind !== 'free' && binding.kind !== 'reserved').length;
+  if (ports !== LASTING_PORTS) problems.push(`${ports} ports are in use at the end, not ${LASTING_PORTS}`);
+  const used = Object.keys(domain.grants.active);
+  if (used.length > 0) problems.push(`grants ${used.join(', ')} are in use at the end`);
+  let entries = 0;
+  domain.grants.sharedMfns.forEach((mfn, page) => {
+    for (let entry = 0; entry < 4096 / GRANT_ENTRY_BYTES; entry++) if ((page > 0 || entry >= RESERVED_GRANTS) && (hv.machine.readU16(mfn * 4096 + entry * GRANT_ENTRY_BYTES) & GTF_type_mask) !== 0) entries++;
+  });
+  if (entries > 0) problems.push(`${entries} entries of its grant table still grant something at the end`);
+  return problems;
+}
+
 /** What a guest leaves behind in Xen. */
 function xenProblems(world: World): string[] {
   const problems: string[] = [];
   const { frames } = world.hv;
-  const domain = world.hv.domain(1);
   let pinned = 0;
   for (let mfn = 0; mfn < frames.frameCount; mfn++) if (frames.owner[mfn] === 1 && ((frames.flags[mfn] as number) & FRAME.pinned) !== 0) pinned++;
   if (pinned !== 1) problems.push(`${pinned} page tables are pinned at the end, where only the kernel's root should be`);
-  const ports = domain?.events.ports.filter(({ binding }) => binding.kind !== 'free' && binding.kind !== 'reserved').length;
-  if (ports !== LASTING_PORTS) problems.push(`${ports} ports are in use at the end, not ${LASTING_PORTS}`);
+  problems.push(...sharedLeftovers(world));
   return problems;
 }
 

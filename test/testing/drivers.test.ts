@@ -3,6 +3,8 @@
 import { describe, expect, test } from 'vitest';
 import { Disk } from '../../src/guest/drivers/blkfront.ts';
 import { NetStack } from '../../src/guest/drivers/net-stack.ts';
+import { over } from '../../src/guest/operations.ts';
+import { XenState } from '../../src/guest/xen/state.ts';
 import { assertDriverProperty, checkDriverProperty, driverProblems, driverPropertyByName, playDrivers, type DriverProgram, type DriverProperty } from '../../src/testing/index.ts';
 
 const LONG = process.env['REXEN_DEPTH'] === 'long';
@@ -70,6 +72,14 @@ describe('mistakes', () => {
       expect(failure?.problems[0]).toMatch(/holds none of what was last written to it|is not what was written/);
       expect(failure?.program).toMatchObject({ net: [], commands: [] });
       expect(failure?.program.disk).toHaveLength(1);
+    });
+  });
+
+  test('a guest that believes in a port’s closing that it never asked for', () => {
+    mistaken(XenState.prototype, 'withStruct', (right) => function (this: XenState, what, ...rest) { return what === 'to close a port' ? over(0) : right.call(this, what, ...rest); }, () => {
+      const { failure } = checkDriverProperty(named('driver-recovery'), { runs: 30 });
+      expect(failure?.problems).toEqual([expect.stringMatching(/^recovery: \d+ ports are in use at the end, not 3$/)]);
+      expect(failure?.program).toMatchObject({ disk: [], net: [], faults: [], commands: [] });
     });
   });
 

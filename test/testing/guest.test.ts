@@ -1,5 +1,5 @@
 // The paravirt_ops guest's property holds, its planted bugs are found and made small, and late pinning
-// is the cheaper one.
+// is the cheaper one. What the property asks of a program: the table in README.md, section 2.
 import { describe, expect, test } from 'vitest';
 import { PINNING_BUGS } from '../../src/guest/xen/state.ts';
 import { forkStorm } from '../../src/guest/workloads.ts';

@@ -7,10 +7,11 @@ import type { Kernel, Platform } from '../kernel/kernel.ts';
 import { KERNEL_PAGES } from '../kernel/layout.ts';
 import { GDT_ENTRY, kernelCs, kernelDs } from '../kernel/segments.ts';
 import { nothing, OP, REG, type MachinePort, type Operation, type Task } from '../operations.ts';
-import type { ConsolePort, PvApic, PvCpu, PvInit, PvIrq, PvTime } from '../paravirt-ops/index.ts';
+import type { ConsolePort, PvCpu, PvInit, PvIrq, PvTime } from '../paravirt-ops/index.ts';
 import type { Descriptor, TableRegister } from '../paravirt-ops/types.ts';
 import { SHAPES, type Paging } from '../pte.ts';
 import { gateWords } from './gates.ts';
+import { noApic, sharedCpu } from './instructions.ts';
 import { nativeMmu } from './mmu.ts';
 
 /** Ports of the bare machine. */
@@ -48,13 +49,11 @@ export function nativeCpu(m: MachinePort): PvCpu {
     yield m.store32(table + index * 8 + 4, hi);
   };
   return {
+    ...sharedCpu(m),
     *get_debugreg() { return yield m.op(OP.readDr); },
     *set_debugreg(_index, value) { yield m.op(OP.writeDr, 0, value); },
     *clts() { yield m.op(OP.clts); },
-    *read_cr0() { return yield m.op(OP.readCr0); },
     *write_cr0(value) { yield m.op(OP.writeCr0, 0, value); },
-    *read_cr4() { return yield m.op(OP.readCr4); },
-    *read_cr4_safe() { return yield m.op(OP.readCr4); },
     *write_cr4(value) { yield m.op(OP.writeCr4, 0, value); },
     *load_tr_desc() {
       const base = KERNEL_PAGES.tss;
@@ -75,33 +74,6 @@ export function nativeCpu(m: MachinePort): PvCpu {
     *write_idt_entry(table, gate) { yield* storeDescriptor(table, gate.vector, gateWords(gate, kernelCs(RPL))); },
     *load_esp0({ esp0 }) { yield m.store32(KERNEL_PAGES.tss + TSS.esp0, esp0); },
     set_iopl_mask: nothing,
-    *wbinvd() { yield m.op(OP.wbinvd); },
-    io_delay: nothing,
-    *cpuid(leaf, subleaf) {
-      const op = m.op(OP.cpuid, 0, leaf);
-      op.c = subleaf;
-      const eax = yield op;
-      return [eax, m.registers.reg(REG.ebx), m.registers.reg(REG.ecx), m.registers.reg(REG.edx)];
-    },
-    *read_msr(msr) {
-      const op = m.op(OP.rdmsr);
-      op.c = msr;
-      const lo = yield op;
-      return { lo, hi: m.hi };
-    },
-    *write_msr(msr, lo, hi) {
-      const op = m.op(OP.wrmsr, 0, lo);
-      op.c = msr;
-      op.d = hi;
-      yield op;
-      return 0;
-    },
-    *read_tsc() {
-      const lo = yield m.tsc();
-      return m.hi * 0x1_0000_0000 + lo;
-    },
-    *read_pmc() { return 0; },
-    irq_enable_sysexit: nothing,
     *iret() { yield m.op(OP.iret); },
     lazy_mode: { enter: nothing, leave: nothing },
   };
@@ -170,14 +142,12 @@ function nativeInit(m: MachinePort): PvInit {
   };
 }
 
-const nativeApic: PvApic = { apic_write: nothing, *apic_read() { return 0; }, setup_boot_clock: nothing, setup_secondary_clock: nothing, startup_ipi_hook: nothing };
-
 export function nativePlatform(m: MachinePort, paging: Paging): Platform {
   const cpu = nativeCpu(m);
   return {
     ops: {
       info: { name: 'native', paravirt_enabled: false, kernel_rpl: RPL, shared_kernel_pmd: true },
-      init: nativeInit(m), time: nativeTime(m, cpu), cpu, irq: nativeIrq(m), apic: nativeApic, mmu: nativeMmu(m, SHAPES[paging]),
+      init: nativeInit(m), time: nativeTime(m, cpu), cpu, irq: nativeIrq(m), apic: noApic, mmu: nativeMmu(m, SHAPES[paging]),
     },
     console: new TextPort(m),
     *drivers(kernel: Kernel) {

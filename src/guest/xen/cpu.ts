@@ -4,6 +4,7 @@ import { KERNEL_PAGES } from '../kernel/layout.ts';
 import { kernelCs, kernelDs } from '../kernel/segments.ts';
 import { vaddrToPfn } from '../kernel/page-tables.ts';
 import { gateWords } from '../native/gates.ts';
+import { sharedCpu } from '../native/instructions.ts';
 import { nothing, OP, REG, type Task } from '../operations.ts';
 import type { PvCpu } from '../paravirt-ops/index.ts';
 import type { Descriptor, Gate } from '../paravirt-ops/types.ts';
@@ -30,17 +31,15 @@ export function xenCpu(xen: XenState, batch: Batch, pinning: Pinning): PvCpu {
     if (mode === 'none') yield* batch.flush();
   };
   return {
+    ...sharedCpu(m),
     *get_debugreg(index) { return yield* xen.call(HC.get_debugreg, index); },
     *set_debugreg(index, value) { yield* xen.call(HC.set_debugreg, index, value); },
     *clts() {
       yield* batch.add('the FPU for this thread', HC.fpu_taskswitch, 0);
       yield* batch.issue();
     },
-    *read_cr0() { return yield m.op(OP.readCr0); },
     // Only TS means anything, and it goes by a hypercall of its own.
     *write_cr0(value) { yield* xen.call(HC.fpu_taskswitch, (value >>> 3) & 1); },
-    *read_cr4() { return yield m.op(OP.readCr4); },
-    *read_cr4_safe() { return yield m.op(OP.readCr4); },
     write_cr4: nothing,
     load_tr_desc: nothing,
     *load_gdt({ base, sizeBytes }) {
@@ -83,33 +82,6 @@ export function xenCpu(xen: XenState, batch: Batch, pinning: Pinning): PvCpu {
       yield* batch.issue();
     },
     *set_iopl_mask(mask) { yield* xen.withStruct('an I/O privilege level', HC.physdev_op, 6, [mask >>> 12]); },
-    *wbinvd() { yield m.op(OP.wbinvd); },
-    io_delay: nothing,
-    *cpuid(leaf, subleaf) {
-      const op = m.op(OP.cpuid, 0, leaf);
-      op.c = subleaf;
-      const eax = yield op;
-      return [eax, m.registers.reg(REG.ebx), m.registers.reg(REG.ecx), m.registers.reg(REG.edx)];
-    },
-    *read_msr(msr) {
-      const op = m.op(OP.rdmsr);
-      op.c = msr;
-      const lo = yield op;
-      return { lo, hi: m.hi };
-    },
-    *write_msr(msr, lo, hi) {
-      const op = m.op(OP.wrmsr, 0, lo);
-      op.c = msr;
-      op.d = hi;
-      yield op;
-      return 0;
-    },
-    *read_tsc() {
-      const lo = yield m.tsc();
-      return m.hi * 0x1_0000_0000 + lo;
-    },
-    *read_pmc() { return 0; },
-    irq_enable_sysexit: nothing,
     *iret() {
       // The frame of the hypercall begins with EAX.
       const esp = m.registers.reg(REG.esp) - 4;

@@ -3,8 +3,8 @@
 // Interrupt numbers are ports.
 import { SHARED_INFO_32, VCPU_INFO_32, VCPU_TIME_INFO } from '../../abi/shared-info.ts';
 import { KERNEL_PAGES } from '../kernel/layout.ts';
-import { nothing, type Task } from '../operations.ts';
-import type { PvApic, PvIrq, PvTime } from '../paravirt-ops/index.ts';
+import type { Task } from '../operations.ts';
+import type { PvIrq, PvTime } from '../paravirt-ops/index.ts';
 import { HC, wordBytes, type XenState } from './state.ts';
 
 /** Offsets in the shared page: vcpu_info 0, the two bitmaps, the wall clock. */
@@ -138,6 +138,3 @@ export class XenEvents {
     yield* this.#xen.must('to send an event', HC.event_channel_op, EVTCHNOP.send, KERNEL_PAGES.scratch);
   }
 }
-
-/** No APIC: writes vanish, reads give 0. */
-export const noApic: PvApic = { apic_write: nothing, *apic_read() { return 0; }, setup_boot_clock: nothing, setup_secondary_clock: nothing, startup_ipi_hook: nothing };

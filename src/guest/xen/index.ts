@@ -2,12 +2,13 @@
 import { Drivers } from '../drivers/index.ts';
 import type { DriverPlan } from '../drivers/plan.ts';
 import type { Kernel, Platform } from '../kernel/kernel.ts';
+import { noApic } from '../native/instructions.ts';
 import type { MachinePort } from '../operations.ts';
 import { SHAPES, type Paging } from '../pte.ts';
 import { Batch } from './batch.ts';
 import { HvcConsole } from './console.ts';
 import { xenCpu } from './cpu.ts';
-import { noApic, XenEvents } from './events.ts';
+import { XenEvents } from './events.ts';
 import { xenInit } from './init.ts';
 import { xenMmu } from './mmu.ts';
 import { Pinning } from './pinning.ts';
