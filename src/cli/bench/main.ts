@@ -1,5 +1,6 @@
 // `npm run bench`: MIPS beside v86, what recording and replaying cost, and where the time goes.
-// `--json` prints one object with the same figures; `--quick` takes fewer rounds.
+// `--json` prints one object with the same figures; `--quick` takes fewer rounds; `--only WORD` takes what recording costs alone,
+// of the workloads with that word in their names.
 import '../../node/engine-flags.ts';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,6 +17,7 @@ import { benchCost, type CostResult, type Workload } from './recording-cost.ts';
 
 const json = process.argv.includes('--json');
 const quick = process.argv.includes('--quick');
+const only = process.argv.includes('--only') ? process.argv[process.argv.indexOf('--only') + 1] : undefined;
 const say = (text: string): void => void (process.stderr.isTTY === true ? process.stderr.write(`${text}\n`) : undefined);
 
 /** The first domain, a model guest, does something else. */
@@ -37,7 +39,7 @@ const WORKLOADS: readonly Workload[] = [
   { name: 'boot of our guest (PAE)', scenario: 'pv-i386-pae', settings: [] },
   { name: 'boot of the paravirt_ops guest (PAE)', scenario: 'boot-pae', settings: [] },
   { name: 'boot of the paravirt_ops guest with all drivers', scenario: 'suspend', settings: ['digest-every=0'], change: bootsWithDrivers },
-  { name: 'a million events of the paravirt_ops guest', scenario: 'boot-pae', settings: ['digest-every=0'], change: runsProgram(busyProgram(175)) },
+  { name: 'a million events of the paravirt_ops guest', scenario: 'boot-pae', settings: ['digest-every=0'], change: runsProgram(busyProgram(200)) },
   ...(storedImage('grub-i386') === undefined ? [] : [{ name: 'boot of PV GRUB', scenario: 'grub-i386', settings: [] }]),
 ];
 
@@ -50,11 +52,14 @@ function kernelTable(rows: readonly KernelResult[]): string[] {
   ];
 }
 
+const perMillion = (ms: number, events: number): string => ((ms / events) * 1000).toFixed(2);
+
 function costLines(row: CostResult): string[] {
   return [
     `${row.name}: ${row.events} events, ${row.instructions} instructions`,
     `  record / run    ${row.recordOverRun} (middle half ${row.recordOverRunSpread.join(' to ')}), ${row.plainMs.toFixed(0)} ms and ${row.recordMs.toFixed(0)} ms`,
     `  replay / record ${row.replayOverRecord} (middle half ${row.replayOverRecordSpread.join(' to ')}), ${row.replayMs.toFixed(0)} ms`,
+    `  CPU time of all threads: recorded in ${row.recordCpuMs.toFixed(0)} ms, replayed in ${row.replayCpuMs.toFixed(0)} ms; ${perMillion(row.recordCpuMs, row.events)} s and ${perMillion(row.replayCpuMs, row.events)} s a million events`,
     `  ${row.eventsPerSecond} events/s, ${row.bytesPerEvent} bytes an event, ${row.bytesPer1000Insns} bytes per 1,000 instructions`,
     ...profileLines(row.profile).map((line) => `  ${line}`),
   ];
@@ -71,12 +76,13 @@ function mmuLines(row: MmuBench): string[] {
 
 await loadHashes();
 const corpus = join(packageRoot(), 'test', 'conformance');
-const mmu = benchMmu({ quick, ...(existsSync(corpus) ? { corpus } : {}) });
-const kernels = await benchKernels(quick ? 1 : 3, say);
+const mmu = only === undefined ? benchMmu({ quick, ...(existsSync(corpus) ? { corpus } : {}) }) : undefined;
+const kernels = only === undefined ? await benchKernels(quick ? 1 : 3, say) : [];
 const costs: CostResult[] = [];
-for (const workload of WORKLOADS) costs.push(await benchCost(workload, quick ? 3 : 9, say));
+for (const workload of WORKLOADS.filter(({ name }) => only === undefined || name.includes(only))) costs.push(await benchCost(workload, quick ? 3 : 9, say));
 if (json) process.stdout.write(`${JSON.stringify({ node: process.version, kernels, costs, mmu })}\n`);
 else {
   const missing = [...(seabiosFolder() === undefined ? ['v86 needs the BIOS of the package seabios (apt-get install seabios)'] : []), ...(storedImage('grub-i386') === undefined ? ['PV GRUB is not here (npx rexen fetch grub-i386)'] : [])];
-  process.stdout.write(`${[...kernelTable(kernels), '', ...costs.flatMap((row) => [...costLines(row), '']), ...mmuLines(mmu), ...missing.map((text) => `left out: ${text}`)].join('\n')}\n`);
+  const table = kernels.length === 0 ? [] : [...kernelTable(kernels), ''];
+  process.stdout.write(`${[...table, ...costs.flatMap((row) => [...costLines(row), '']), ...(mmu === undefined ? [] : mmuLines(mmu)), ...missing.map((text) => `left out: ${text}`)].join('\n')}\n`);
 }

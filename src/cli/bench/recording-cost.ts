@@ -32,6 +32,9 @@ export interface CostResult {
   readonly plainMs: number;
   readonly recordMs: number;
   readonly replayMs: number;
+  /** Processor time of all threads: medians. */
+  readonly recordCpuMs: number;
+  readonly replayCpuMs: number;
   /** Median of the ratios within each interleaved round, and the middle half of them. */
   readonly recordOverRun: number;
   readonly recordOverRunSpread: readonly [number, number];
@@ -60,11 +63,18 @@ async function plain(spec: WorldSpec, images: LoadedImages): Promise<{ ms: numbe
   return { ms: performance.now() - started, world };
 }
 
-async function record(spec: WorldSpec, images: LoadedImages, file: string, clock?: () => number): Promise<{ ms: number; profile: Profile | undefined }> {
+/** Of the whole process, so far. */
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+async function record(spec: WorldSpec, images: LoadedImages, file: string, clock?: () => number): Promise<{ ms: number; cpu: number; profile: Profile | undefined }> {
   const target = await createRecordingFile(file, {
     world: { scenario: 'bench', options: [{ name: 'spec', value: JSON.stringify(portableSpec(spec)) }], seed: '1', images: images.files.map(({ ref }) => ref), nsPerInsnNumerator: spec.nsPerInsn.num, nsPerInsnDenominator: spec.nsPerInsn.den },
   });
   const started = performance.now();
+  const cpuAtStart = cpuMs();
   let recorder: Recorder | undefined;
   let timed: TimedSink | undefined;
   const world = buildWorld({
@@ -79,11 +89,12 @@ async function record(spec: WorldSpec, images: LoadedImages, file: string, clock
   await toEnd(world);
   recorder?.finish();
   await target.finish({ instructions: world.insns(), virtualTimeNs: world.nowNs(), outcome: world.ended?.outcome ?? '', outcomeText: '' });
-  return { ms: performance.now() - started, profile: profileOf(world, timed?.loggingMs ?? 0) };
+  return { ms: performance.now() - started, cpu: cpuMs() - cpuAtStart, profile: profileOf(world, timed?.loggingMs ?? 0) };
 }
 
-async function replay(spec: WorldSpec, images: LoadedImages, file: string): Promise<number> {
+async function replay(spec: WorldSpec, images: LoadedImages, file: string): Promise<{ ms: number; cpu: number }> {
   const started = performance.now();
+  const cpuAtStart = cpuMs();
   const recording = await openRecordingFile(file);
   let digester: StateDigester | undefined;
   const replayer = new Replayer(recording, () => (digester as StateDigester).parts());
@@ -96,7 +107,7 @@ async function replay(spec: WorldSpec, images: LoadedImages, file: string): Prom
   });
   await toEnd(world);
   if (replayer.divergence !== undefined || replayer.stateDivergence !== undefined || replayer.encoder.finish() !== undefined) throw new Error('the replay diverged');
-  return performance.now() - started;
+  return { ms: performance.now() - started, cpu: cpuMs() - cpuAtStart };
 }
 
 const sorted = (values: readonly number[]): number[] => values.toSorted((a, b) => a - b);
@@ -119,12 +130,13 @@ export async function benchCost(workload: Workload, rounds: number, progress: (t
     const { world } = await plain(spec, images);
     await record(spec, images, file);
     await replay(spec, images, file);
-    const times: { plain: number; record: number; replay: number }[] = [];
+    const times: { plain: number; record: number; replay: number; recordCpu: number; replayCpu: number }[] = [];
     for (let round = 0; round < rounds; round++) {
       progress(`${workload.name}, round ${round + 1} of ${rounds}`);
       const p = (await plain(spec, images)).ms;
-      const r = (await record(spec, images, file)).ms;
-      times.push({ plain: p, record: r, replay: await replay(spec, images, file) });
+      const recorded = await record(spec, images, file);
+      const replayed = await replay(spec, images, file);
+      times.push({ plain: p, record: recorded.ms, replay: replayed.ms, recordCpu: recorded.cpu, replayCpu: replayed.cpu });
     }
     const { profile } = await record(spec, images, file, () => performance.now());
     const recordRatios = times.map((time) => time.record / time.plain);
@@ -134,6 +146,7 @@ export async function benchCost(workload: Workload, rounds: number, progress: (t
     return {
       name: workload.name, events: world.eventCount, instructions: world.insns(),
       plainMs: round3(median(times.map((time) => time.plain))), recordMs: round3(recordMs), replayMs: round3(median(times.map((time) => time.replay))),
+      recordCpuMs: round3(median(times.map((time) => time.recordCpu))), replayCpuMs: round3(median(times.map((time) => time.replayCpu))),
       recordOverRun: round3(median(recordRatios)), recordOverRunSpread: middleHalf(recordRatios).map(round3) as [number, number],
       replayOverRecord: round3(median(replayRatios)), replayOverRecordSpread: middleHalf(replayRatios).map(round3) as [number, number],
       eventsPerSecond: Math.round((world.eventCount / recordMs) * 1000), bytesPerEvent: round3(bytes / world.eventCount), bytesPer1000Insns: round3((bytes / world.insns()) * 1000),
