@@ -58,4 +58,5 @@ export interface HypercallRow {
   readonly handle: (hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs) => HypercallOutcome;
 }
 
-export const done = (rc: number): HypercallOutcome => ({ kind: 'done', rc });
+const SUCCESS: HypercallOutcome = { kind: 'done', rc: 0 };
+export const done = (rc: number): HypercallOutcome => (rc === 0 ? SUCCESS : { kind: 'done', rc });

@@ -44,7 +44,7 @@ const RAISED = -2;
 const DONE = -1;
 
 interface Context {
-  readonly task: Task;
+  task: Task;
   readonly op: Operation;
   /** The operation's stub, and the address behind its instruction; before the first one the entry itself. */
   at: number;
@@ -69,8 +69,8 @@ export class ModelProcessor extends Processor implements GuestProcessor, AheadPo
   readonly #idt: boolean;
   readonly #contexts: Context[] = [];
   readonly #user = new Operation();
-  /** A record for each depth of contexts. */
-  readonly #operations: Operation[] = [];
+  /** A record for each depth of contexts, used again and again. */
+  readonly #records: Context[] = [];
   /** The instruction pointer may not be where this processor left it. */
   #moved = true;
   /** Operations performed ahead end before this count of retired instructions: the one that uses up a budget is performed in its place. */
@@ -151,8 +151,13 @@ export class ModelProcessor extends Processor implements GuestProcessor, AheadPo
     const entry = entryAt(eip);
     if (entry === undefined || this.#code === undefined) return `at 0x${eip.toString(16)}, where the model kernel has no code`;
     if (contexts.length >= MOST_CONTEXTS) return `of the ${MOST_CONTEXTS}th nested entry (${entry})`;
-    const op = (this.#operations[contexts.length] ??= new Operation());
-    const context: Context = { task: this.#code.enter(entry), op, at: eip, behind: eip, paid: DONE, loaded: false, answer: 0 };
+    const task = this.#code.enter(entry);
+    const context = (this.#records[contexts.length] ??= { task, op: new Operation(), at: 0, behind: 0, paid: DONE, loaded: false, answer: 0 });
+    context.task = task;
+    context.at = context.behind = eip;
+    context.paid = DONE;
+    context.loaded = false;
+    context.answer = 0;
     contexts.push(context);
     this.port.current = context.op;
     return context;
