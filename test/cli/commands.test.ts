@@ -55,6 +55,16 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('recording and replaying', () => {
+  test('what `npm start` runs ends as README shows it', async () => {
+    const ran = await rexen('tour');
+    const block = readFileSync(join(ROOT, 'README.md'), 'utf8').split('`npm start` ends like this:\n\n')[1]?.split('\n\n')[0] ?? '';
+    // Kinds are cut short there, and how many bytes compression leaves is zlib's business.
+    const shown = block.split('\n').map((line) => line.slice(4)).filter((line) => !line.endsWith('...') && !line.startsWith('recording'));
+    expect(shown.length).toBeGreaterThan(4);
+    for (const line of shown) expect(ran.stdout).toContain(`\n${line}`);
+    expect(ran.code).toBe(0);
+  });
+
   test('record --json prints one object with the figures', () => {
     expect(recorded.code).toBe(0);
     expect(json(recorded)).toMatchObject({ outcome: 'poweroff', events: expect.any(Number), instructions: expect.any(Number), virtualTimeNs: expect.any(Number), wallMs: expect.any(Number), bytes: expect.any(Number), digest: expect.stringMatching(/^[0-9a-f]{64}$/) });
