@@ -12,6 +12,7 @@ import { BODY_FIELD_OFFSET, BYTES_FIELD_NUMBER, EVENT, EVENT_ROWS, MAX_KIND, eve
 import { InvariantViolation, assert } from '../base/assert.ts';
 import { MAX_VARINT_BYTES, writeSigned, writeSignedHalves, writeUnsigned, writeVarint32, writeVarint64 } from '../base/varint.ts';
 import { EventBatch, HEAD_PLACES } from './event-batch.ts';
+import { NameNumbers } from './name-numbers.ts';
 
 /** Every multiple of this is a chunk boundary: an event count, so that it is the same in every run. */
 export const EVENTS_PER_CHUNK = 8192;
@@ -94,7 +95,7 @@ export class EventEncoder {
   #landmarks: number[] = [];
   /** The event count at which the chunk ends at the latest. */
   #chunkEnd = EVENTS_PER_CHUNK;
-  readonly #names = new Map<string, number>();
+  readonly #names = new NameNumbers();
   readonly #one = new EventBatch(1);
 
   /** Without a sink the bytes are dropped at each chunk's end: for replay, which compares them first. */
@@ -215,19 +216,9 @@ export class EventEncoder {
     return valuesEnd;
   }
 
-  /**
-   * The number that stands for a name (of a choice, of a fault). The first use of a name puts a
-   * nameDefined event into the stream, at the given position (by way of `emitter`, if something
-   * stands before the encoder).
-   */
-  nameNumber(name: string, domId: number, vcpuId: number, retired: number, nowNs: number, emitter: EventEmitter = this): number {
-    let number = this.#names.get(name);
-    if (number === undefined) {
-      number = this.#names.size + 1;
-      this.#names.set(name, number);
-      emitter.emit(EVENT.nameDefined, domId, vcpuId, retired, nowNs, [number], new TextEncoder().encode(name));
-    }
-    return number;
+  /** The number that stands for a name (of a choice, of a fault): NameNumbers. */
+  nameNumber(name: string, domId: number, vcpuId: number, retired: number, nowNs: number): number {
+    return this.#names.numberOf(name, this, domId, vcpuId, retired, nowNs);
   }
 
   /** Hands the events so far to the sink: at the end, and before a guest sees an input. */
@@ -254,7 +245,7 @@ export class EventEncoder {
   /** Everything that a checkpoint must hold to go on after the events so far; the chunk must have ended. */
   saveState(): EncoderState {
     assert(this.position === 0, 'an encoder is saved between chunks: call endChunk() first');
-    return { eventCount: this.eventCount, nowNs: this.#nowNs, vcpus: [...this.#slots.values()].map((slot) => ({ ...slot })), names: [...this.#names.keys()] };
+    return { eventCount: this.eventCount, nowNs: this.#nowNs, vcpus: [...this.#slots.values()].map((slot) => ({ ...slot })), names: this.#names.names };
   }
 
   restoreState(state: EncoderState): void {
@@ -269,8 +260,7 @@ export class EventEncoder {
     this.#slots.clear();
     for (const base of state.vcpus) this.#slots.set(slotKey(base.domId, base.vcpuId), { ...base });
     this.#chunkVcpus = state.vcpus.filter((base) => base.retired > 0).map((base) => ({ ...base }));
-    this.#names.clear();
-    state.names.forEach((name, index) => this.#names.set(name, index + 1));
+    this.#names.restore(state.names);
   }
 
   #findSlot(domId: number, vcpuId: number): VcpuSlot {

@@ -12,6 +12,7 @@ import { EventsDigest } from './digest.ts';
 import { decodeEvent, eventEnd, type DecodedEvent } from './event-decoder.ts';
 import { EventEncoder, type TimeRate, type VcpuBase } from './event-encoder.ts';
 import { EventMatcher } from './event-matcher.ts';
+import { NameNumbers } from './name-numbers.ts';
 import { sameBytes } from '../base/hash.ts';
 import type { PositionedEvent, Recording } from './reader.ts';
 
@@ -32,7 +33,7 @@ export class ReplayEncoder {
   eventCount = 0;
   readonly #rate: TimeRate;
   readonly #matcher: EventMatcher;
-  readonly #names = new Map<string, number>();
+  readonly #names = new NameNumbers();
   #digest: EventsDigest | undefined;
   #chunk = -1;
   #expected: Uint8Array = new Uint8Array(0);
@@ -73,13 +74,7 @@ export class ReplayEncoder {
 
   /** As EventEncoder.nameNumber; its nameDefined event is compared too. */
   nameNumber(name: string, domId: number, vcpuId: number, retired: number, nowNs: number): number {
-    let number = this.#names.get(name);
-    if (number === undefined) {
-      number = this.#names.size + 1;
-      this.#names.set(name, number);
-      this.emit(EVENT.nameDefined, domId, vcpuId, retired, nowNs, [number], new TextEncoder().encode(name));
-    }
-    return number;
+    return this.#names.numberOf(name, this, domId, vcpuId, retired, nowNs);
   }
 
   /**
@@ -107,8 +102,7 @@ export class ReplayEncoder {
     const names = this.#definitions().filter(({ chunk: at, offset }) => at < this.#chunk || (at === this.#chunk && offset < this.#cursor)).map(({ name }) => name);
     this.eventCount = index;
     this.#matcher.restore(nowNs, retired.values());
-    this.#names.clear();
-    names.forEach((name, number) => this.#names.set(name, number + 1));
+    this.#names.restore(names);
   }
 
   #knownDefinitions: { readonly chunk: number; readonly offset: number; readonly name: string }[] | undefined;
