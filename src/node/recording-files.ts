@@ -1,6 +1,6 @@
 // Recordings on disk. One recording is one file, or FILE, FILE.001, FILE.002, ... once it has grown
 // past a gibibyte (a protobuf message ends at two); read in a row they are the recording.
-import { closeSync, existsSync, fstatSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
 import { packetSizeFromTail, openPacket, TAIL_BYTES } from '../log/packets.ts';
 import { openRecording, type ByteSource, type Recording } from '../log/reader.ts';
 import type { ByteSink } from '../log/writer.ts';
@@ -108,12 +108,12 @@ function openSegments(path: string): OpenFile[] {
   try {
     for (let number = 0; number === 0 || existsSync(segmentPath(path, number)); number++) {
       const name = segmentPath(path, number);
+      // Before it is opened: a pipe is not open until somebody writes into it.
+      if (!statSync(name).isFile()) throw new UsageError(`${name}: is not a regular file; give a recording made by "rexen record"`);
       const before = files.at(-1);
       const file: OpenFile = { fd: openSync(name, 'r'), from: before === undefined ? 0 : before.from + before.sizeBytes, sizeBytes: 0 };
       files.push(file);
-      const stat = fstatSync(file.fd);
-      if (!stat.isFile()) throw new UsageError(`${name}: is not a regular file; give a recording made by "rexen record"`);
-      file.sizeBytes = stat.size;
+      file.sizeBytes = fstatSync(file.fd).size;
       if (isLast(file, name)) break;
     }
     isWhole = true;

@@ -85,6 +85,7 @@ test('a file cut while it is being written opens up to its last whole chunk', as
 
 test('a folder, and what cannot be sought, is refused', async () => {
   await expect(openRecordingFile(folder)).rejects.toThrow(/is not a regular file/);
+  if (spawnSync('mkfifo', [path('pipe')]).status === 0) await expect(openRecordingFile(path('pipe'))).rejects.toThrow(/pipe: is not a regular file/);
   await expect(openRecordingFile(path('nothing'))).rejects.toMatchObject({ code: 'ENOENT', path: path('nothing') });
 });
 
