@@ -98,6 +98,14 @@ interface Made {
   readonly body: Uint8Array;
 }
 
+/** For one width of addresses and one set of translations. */
+interface Dispatcher {
+  readonly long: boolean;
+  readonly run: (execTag: number, mode: number) => number;
+  /** What regions import. */
+  readonly imports: WebAssembly.Imports;
+}
+
 interface KnownMode {
   readonly key: number;
   readonly number: number;
@@ -125,14 +133,14 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   let programs: ProgramMaker | undefined;
   /** Made when long mode is first met. */
   const maker = (): ProgramMaker | undefined => (options.interpret === false ? undefined : (programs ??= new ProgramMaker(machine, stateBase)));
-  const makeDispatcher = (long: boolean, second: boolean) => {
+  const makeDispatcher = (long: boolean, second: boolean): Dispatcher => {
     const bytes = dispatcherModule({ ...host.placesOf(second ? 1 : 0), jumpCacheBase: jumps.base, memoryPages, long, counter: long ? maker()?.counter : undefined });
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), { e: { m: machine.wasm, t: table }, h: long ? longHelpers : helpers });
-    return { run: exports['run'] as (execTag: number, mode: number) => number, imports: { e: { m: machine.wasm }, h: exports } };
+    return { long, run: exports['run'] as Dispatcher['run'], imports: { e: { m: machine.wasm }, h: exports } };
   };
-  const dispatchers = new Map<number, ReturnType<typeof makeDispatcher>>();
-  /** One per width of addresses and set of translations, made when it is first needed. */
-  function dispatcherFor({ long, second }: TranslatorMode): ReturnType<typeof makeDispatcher> {
+  const dispatchers = new Map<number, Dispatcher>();
+  /** Made when it is first needed. */
+  function dispatcherFor({ long, second }: TranslatorMode): Dispatcher {
     const key = (long ? 1 : 0) + (second ? 2 : 0);
     let dispatcher = dispatchers.get(key);
     if (dispatcher === undefined) dispatchers.set(key, (dispatcher = makeDispatcher(long, second)));
@@ -229,23 +237,28 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     waited = 0;
     const made: Made[] = [];
     for (const [page, rips] of waiting) translate(page, rips, made);
-    for (const long of [false, true]) load(long, made.filter(({ page }) => page.known.mode.long === long));
+    // The helpers that a module imports fill one set of translations.
+    const together = new Map<Dispatcher, Made[]>();
+    for (const one of made) {
+      const dispatcher = dispatcherFor(one.page.known.mode);
+      const list = together.get(dispatcher);
+      if (list === undefined) together.set(dispatcher, [one]);
+      else list.push(one);
+    }
+    for (const [dispatcher, list] of together) load(dispatcher, list);
     counters.translateMs += (host.clock?.() ?? 0) - started;
   }
 
   /** One module of finished functions. */
-  function load(long: boolean, made: readonly Made[]): void {
-    const [first] = made;
-    if (first !== undefined) {
-      const functions = made.map(({ body }, i) => ({ signature: SIGNATURE.region, body, exportName: `f${i}` }));
-      const bytes = moduleBytes({ signatures: signatures(long), imports: HELPER_IMPORTS, memoryPages, table: false, functions });
-      const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), dispatcherFor(first.page.known.mode).imports);
-      counters.modulesCompiled++;
-      made.forEach(({ page, fn }, i) => {
-        table.set(fn.slot, exports[`f${i}`] as () => void);
-        fn.entries.forEach((vaddr, label) => fillJumpCache(page, vaddr, fn.slot, label));
-      });
-    }
+  function load({ long, imports }: Dispatcher, made: readonly Made[]): void {
+    const functions = made.map(({ body }, i) => ({ signature: SIGNATURE.region, body, exportName: `f${i}` }));
+    const bytes = moduleBytes({ signatures: signatures(long), imports: HELPER_IMPORTS, memoryPages, table: false, functions });
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), imports);
+    counters.modulesCompiled++;
+    made.forEach(({ page, fn }, i) => {
+      table.set(fn.slot, exports[`f${i}`] as () => void);
+      fn.entries.forEach((vaddr, label) => fillJumpCache(page, vaddr, fn.slot, label));
+    });
   }
 
   /** Makes regions of the page with entries at `rips`; without any, joins what the page has already. */
