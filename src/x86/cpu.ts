@@ -26,8 +26,8 @@ export interface CpuOptions {
   readonly exceptions: 'exit' | 'idt';
   /** CPUID as data: returns [eax, ebx, ecx, edx]. Pure. */
   readonly cpuid: (leaf: number, subleaf: number) => readonly [number, number, number, number];
-  /** 'auto': cold code evaluated, hot code translated. The others are for tests. */
-  readonly tier?: 'auto' | 'evaluate' | 'interpret' | 'translate';
+  /** 'auto': cold code evaluated or interpreted, hot code translated. The others are for tests. */
+  readonly tier?: 'auto' | 'evaluate' | 'interpret' | 'translate' | 'pairs';
   /** True: the four PAE PDPTEs are loaded with CR3, as 32-bit processors do. False: walked in memory, as for PV guests of a 64-bit Xen. */
   readonly pdpteCached?: boolean;
   /** Milliseconds, for the profile only; never seen by guests. */

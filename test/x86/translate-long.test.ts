@@ -61,7 +61,7 @@ describe('64-bit code that changes', () => {
   });
 });
 
-describe.each(['translate', 'interpret', 'auto'] as const)('evaluated 64-bit code and code with the tier set to %s', (tier) => {
+describe.each(['translate', 'pairs', 'interpret', 'auto'] as const)('evaluated 64-bit code and code with the tier set to %s', (tier) => {
   test.each([['at supervisor level', false, 0], ['at user level, switching tables', true, 0], ['with vectors, at user level', true, 60]] as const)('agree on random programs %s, cut anywhere', { timeout: 120_000 }, (_, user, simd) => {
     let insns = 0;
     let fast = 0;
