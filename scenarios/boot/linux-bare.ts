@@ -9,7 +9,7 @@ import { defineScenario } from '../../src/sim/scenario.ts';
 export const scenario = defineScenario({
   name: 'linux-bare',
   title: "Debian's Linux 6.1 (cloud flavour) boots to user space with a console alone, and powers off",
-  needs: ['debian-linux-cloud', 'debian-linux-cloud-initramfs'],
+  needs: ['debian-linux-cloud'],
   domains: [{ name: 'linux', kernel: { name: 'debian-linux-cloud' }, ramdisk: { name: 'debian-linux-cloud-initramfs' }, cmdline: 'console=hvc0 rexen.steps=none', memoryMib: 256 }],
   expect: { outcome: 'poweroff', console: ['Linux version 6.1', 'Run /init', 'BOOT-OK', 'ALL-OK'] },
 });
