@@ -5,6 +5,7 @@ import { closeSync, copyFileSync, existsSync, mkdtempSync, openSync, readdirSync
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { knownImage } from '../../src/node/image-registry.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const folder = mkdtempSync(join(tmpdir(), 'rexen-cli-'));
@@ -131,6 +132,8 @@ describe('recording and replaying', () => {
     const rows = JSON.parse((await rexen('scenarios', '--json')).stdout) as { name: string; title: string; needs: string[] }[];
     expect(rows.map((row) => row.name)).toEqual(expect.arrayContaining(['grub-i386', 'pv-i386-nopae', 'pv-i386-pae']));
     for (const row of rows) expect(Object.keys(row)).toEqual(['name', 'title', 'needs']);
+    // What a scenario says to fetch can be fetched: linux-bare named what another fetch makes.
+    for (const { needs } of rows) for (const name of needs) expect(knownImage(name), name).toBeDefined();
   });
 });
 
