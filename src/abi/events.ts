@@ -218,7 +218,6 @@ export interface WordHalves {
  * the others hold what the guest happened to have there and are left out.
  */
 export function hypercallValues(nr: number, rc: number, end: (typeof HYPERCALL_END)[number], args: WordHalves, argCount: number): number[] {
-  // Of its final size at once: arrays that grow cost more than all the rest here.
   const values = new Array<number>(3 + argCount * 2);
   values[0] = nr;
   values[1] = rc;

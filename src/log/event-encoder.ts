@@ -191,7 +191,7 @@ export class EventEncoder {
         const hi = numbers[value++] as number;
         if (lo === 0 && hi === 0) continue;
         buffer[at] = field;
-        at = field >= 0x300 ? writeSignedHalves(buffer, at + 1, lo, hi) : hi === 0 ? writeUnsigned(buffer, at + 1, lo) : writeVarint64(buffer, at + 1, lo, hi);
+        at = field >= 0x300 ? writeSignedHalves(buffer, at + 1, lo, hi) : hi === 0 ? writeUnsigned(buffer, at + 1, lo >>> 0) : writeVarint64(buffer, at + 1, lo, hi);
       }
     }
     if (value !== valuesEnd) return bad(`event ${eventRow(kind)?.name} has room for ${value - place - HEAD_PLACES} values, not ${valuesEnd - place - HEAD_PLACES}`);

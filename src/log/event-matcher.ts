@@ -107,7 +107,7 @@ function matchFields(expected: Uint8Array, from: number, plan: Int32Array, value
       const hi = values[value++] as number;
       if (lo === 0 && hi === 0) continue;
       if (expected[at] !== (field & 0xff)) return -1;
-      at = field < 0x300 && hi === 0 ? matchNumber(expected, at + 1, lo) : matchWritten(expected, at + 1, field >= 0x300 ? writeSignedHalves(scratch, 0, lo, hi) : writeVarint64(scratch, 0, lo, hi));
+      at = field < 0x300 && hi === 0 ? matchNumber(expected, at + 1, lo >>> 0) : matchWritten(expected, at + 1, field >= 0x300 ? writeSignedHalves(scratch, 0, lo, hi) : writeVarint64(scratch, 0, lo, hi));
     }
   }
   return value === count ? at : -1;

@@ -165,7 +165,8 @@ const JUDGES: Readonly<Record<DriverJudge, Judge>> = { writes, frames, recovery 
 /** Empty: all is well. */
 export function driverProblems(program: DriverProgram, judges: readonly DriverJudge[] = DRIVER_JUDGES, prepare?: (world: World) => void, pool?: MemoryPool): string[] {
   const run = playDrivers(program, prepare, pool);
-  // What the judges look at is not in the machine's memory.
+  const problems = judges.flatMap((judge) => JUDGES[judge](run).map((problem) => `${judge}: ${problem}`));
+  // Not before: the judges read the guest's grant table.
   pool?.giveBack(run.world.machine);
-  return judges.flatMap((judge) => JUDGES[judge](run).map((problem) => `${judge}: ${problem}`));
+  return problems;
 }

@@ -1,7 +1,7 @@
 // A processor as bytes: registers in canonical form, then the architectural half of each TLB entry. What is
 // derived from them (mode key, tags, addends, decoded and translated code) is left out and made anew.
 import { assert } from '../base/assert.ts';
-import { type Core } from './core.ts';
+import type { Core } from './core.ts';
 import { debugRegistersChanged, dropAllTags, setAddend } from './paging.ts';
 import { ARCH_STATE_BYTES, STATE, STATE_BYTES } from './state-layout.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_VPN_BYTES } from './tlb-layout.ts';

@@ -11,6 +11,7 @@ import { lookup } from './paging.ts';
 import { SEG, SEG_NAMES } from './state-layout.ts';
 import { TLB, TLB_ENTRIES, TLB_ENTRY_BYTES } from './tlb-layout.ts';
 import type { SegmentKind } from './translate/frame.ts';
+import type { WalkerPlaces } from './translate/page-walker.ts';
 import type { TranslatorHost, TranslatorMode } from './translate/ports.ts';
 
 interface HostParts {
@@ -30,24 +31,20 @@ export function translatorHost(parts: HostParts): TranslatorHost {
   return {
     machine,
     stateBase: core.stateBase,
-    tlbBases: core.tlbBases,
+    places: [placesOf(core, 0), placesOf(core, 1)],
     lowerAt: (maddr, vaddr, mode, once) => lowerAt(parts, maddr, vaddr, mode, once),
     lowerCrossing: (maddr, vaddr, mode) => lowerCrossing(parts, maddr, vaddr, mode),
     mode: translatorMode,
-    placesOf: (set) => ({
-      stateBase: core.stateBase,
-      tlbBase: core.tlbBases[set],
-      tlbVpnBase: core.tlbVpnBases[set],
-      tlbFilledBase: core.tlbFilledBases[set],
-      ramBase: machine.ramBase,
-      ramBytes: machine.frameCount * 4096,
-      frameFlagsBase: machine.frameFlagsBase,
-    }),
     slowRead: slow('read'),
     slowWrite: slow('write'),
     clock: core.options.clock,
   };
 }
+
+const placesOf = ({ machine, stateBase, tlbBases, tlbVpnBases, tlbFilledBases }: Core, set: 0 | 1): WalkerPlaces => ({
+  stateBase, tlbBase: tlbBases[set], tlbVpnBase: tlbVpnBases[set], tlbFilledBase: tlbFilledBases[set],
+  ramBase: machine.ramBase, ramBytes: machine.frameCount * 4096, frameFlagsBase: machine.frameFlagsBase,
+});
 
 /** What translated code is made from; undefined where the evaluator must do it. Translated code segments have base 0. */
 function lowerAt({ core, cache }: HostParts, maddr: number, vaddr: number, mode: number, once: boolean): Lowered | undefined {

@@ -103,6 +103,19 @@ describe('round trips', () => {
     both((emitter) => storm({ emit: emitter.emit.bind(emitter), nameNumber: () => 1 }, 6000));
   });
 
+  test('halves of 64 bits may be signed: the bytes are those of the same bits unsigned, and the matcher knows them', () => {
+    const bytesOf = (values: number[]): Uint8Array => {
+      const encoder = new EventEncoder(undefined);
+      encoder.emit(EVENT.descriptor, 1, 0, 10, 10, values);
+      return encoder.buffer.slice(0, encoder.position);
+    };
+    fc.assert(fc.property(anyU32, anyU32, (lo, hi) => {
+      const unsigned = bytesOf([1, lo, hi, 0]);
+      expect(bytesOf([1, lo | 0, hi | 0, 0])).toEqual(unsigned);
+      expect(new EventMatcher({ numerator: 1, denominator: 1 }).match(unsigned, 0, EVENT.descriptor, 1, 0, 10, 10, [1, lo | 0, hi | 0, 0], undefined)).toBe(unsigned.length);
+    }), RUNS);
+  });
+
   test('a batch refuses what no event is: a count that goes back, too many values, a kind without a row', () => {
     const batched = (...events: Parameters<EventEncoder['emit']>[]): (() => void) => () => {
       const encoder = new BatchedEncoder({ chunk: () => {} }, { numerator: 1, denominator: 1 });

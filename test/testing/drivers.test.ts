@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { Disk } from '../../src/guest/drivers/blkfront.ts';
 import { NetStack } from '../../src/guest/drivers/net-stack.ts';
-import { over } from '../../src/guest/operations.ts';
+import { MachinePort, over } from '../../src/guest/operations.ts';
 import { XenState } from '../../src/guest/xen/state.ts';
 import { assertDriverProperty, checkDriverProperty, driverProblems, driverPropertyByName, playDrivers, type DriverProgram, type DriverProperty } from '../../src/testing/index.ts';
 
@@ -80,6 +80,13 @@ describe('mistakes', () => {
       const { failure } = checkDriverProperty(named('driver-recovery'), { runs: 30 });
       expect(failure?.problems).toEqual([expect.stringMatching(/^recovery: \d+ ports are in use at the end, not 3$/)]);
       expect(failure?.program).toMatchObject({ disk: [], net: [], faults: [], commands: [] });
+    });
+  });
+
+  test('a guest that counts a grant as ended, and leaves its entry in the table', () => {
+    mistaken(MachinePort.prototype, 'compareExchange32', (right) => function (this: MachinePort, vaddr, expected) { return right.call(this, vaddr, expected, expected); }, () => {
+      const { failure } = checkDriverProperty(named('driver-recovery'), { runs: 30 });
+      expect(failure?.problems).toEqual([expect.stringMatching(/^recovery: \d+ entries of its grant table still grant something at the end$/)]);
     });
   });
 

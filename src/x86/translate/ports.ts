@@ -24,15 +24,13 @@ export interface TranslatorMode {
 export interface TranslatorHost {
   readonly machine: MachineMemory;
   readonly stateBase: number;
-  /** Of both sets of translations. */
-  readonly tlbBases: readonly [number, number];
+  /** Of both sets of translations: where they are, and what walks fill them from. */
+  readonly places: readonly [WalkerPlaces, WalkerPlaces];
   /** Decodes and lowers (`once`: the caller keeps what it makes of it), and marks the bytes as code (code-frames.ts). Undefined: undecodable, or they cross the page's end. */
   lowerAt(maddr: number, vaddr: number, mode: number, once: boolean): Lowered | undefined;
   /** The same for an instruction that goes on in the next page, if the TLB maps that page for this mode now. */
   lowerCrossing(maddr: number, vaddr: number, mode: number): { readonly lowered: Lowered; readonly nextMaddr: number } | undefined;
   mode(key: number): TranslatorMode;
-  /** Where a set of translations and what walks fill it from are. */
-  placesOf(set: 0 | 1): WalkerPlaces;
   /** Fills the TLB as a data access of the current privilege does; the address in linear memory, or 0: evaluate. */
   slowRead(vaddr: number, sizeBytes: number): number;
   slowWrite(vaddr: number, sizeBytes: number): number;

@@ -134,7 +134,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   /** Made when long mode is first met. */
   const maker = (): ProgramMaker | undefined => (options.interpret === false ? undefined : (programs ??= new ProgramMaker(machine, stateBase)));
   const makeDispatcher = (long: boolean, second: boolean): Dispatcher => {
-    const bytes = dispatcherModule({ ...host.placesOf(second ? 1 : 0), jumpCacheBase: jumps.base, memoryPages, long, counter: long ? maker()?.counter : undefined });
+    const bytes = dispatcherModule({ ...host.places[second ? 1 : 0], jumpCacheBase: jumps.base, memoryPages, long, counter: long ? maker()?.counter : undefined });
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes as BufferSource), { e: { m: machine.wasm, t: table }, h: long ? longHelpers : helpers });
     return { long, run: exports['run'] as Dispatcher['run'], imports: { e: { m: machine.wasm }, h: exports } };
   };
@@ -332,7 +332,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   function emit(page: CodePage, region: Region): { slot: number; body: Uint8Array; loopHeads: readonly number[] } {
     const { mode } = page.known;
     const slot = takeSlot();
-    const target = { stateBase, tlbBase: host.tlbBases[mode.second ? 1 : 0], user: mode.user, long: mode.long, segments: mode.segments, codeLimit: mode.codeLimit };
+    const target = { stateBase, tlbBase: host.places[mode.second ? 1 : 0].tlbBase, user: mode.user, long: mode.long, segments: mode.segments, codeLimit: mode.codeLimit };
     const { body, loopHeads } = emitRegion(region, target, { slot, jumpCacheBase: jumps.base, pageVaddr: page.vpn * 4096 }, scratch);
     counters.regionsTranslated++;
     counters.insnsTranslated += region.blocks.reduce((sum, block) => sum + block.insns.length, 0);
