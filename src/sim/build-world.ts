@@ -93,6 +93,7 @@ function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: numbe
   });
   const built = buildDomain(world.hv, {
     domId, name, image: images.kernel, memoryMib: spec.memoryMib, cmdline: spec.cmdline, cpus: [cpu],
+    ...(spec.maxEventChannels === undefined ? {} : { maxEventChannels: spec.maxEventChannels }),
     ...(images.ramdisk === undefined ? {} : { ramdisk: images.ramdisk }),
   });
   if ('problem' in built) throw new UsageError(`${spec.kernel.name} ${built.problem}`);

@@ -31,6 +31,8 @@ export interface DomainSpec {
   readonly ramdisk?: ImageRef;
   readonly cmdline: string;
   readonly memoryMib: number;
+  /** The last event channel port that the guest may have: the toolstack's max_event_channels. Default: 1023, as libxl's. */
+  readonly maxEventChannels?: number;
   /** It is there for the other domains: the world ends without it. */
   readonly service?: boolean;
   /** In the order in which the toolstack gives them. */
@@ -114,7 +116,7 @@ const isBridge = (value: unknown): boolean =>
   isRecord(value) && isText(value['name']) && isAbsentOr(value['subnet'], isText) && isAbsentOr(value['gateway'], isFlag) && isAbsentOr(value['leaseSec'], (sec) => within(sec, 1, 0x7fff_ffff)) &&
   isAbsentOr(value['hosts'], (hosts) => isListOf(hosts, isHost)) && isAbsentOr(value['files'], (files) => isRecord(files) && Object.values(files).every(isText));
 const isDomain = (value: unknown): boolean =>
-  isRecord(value) && isAbsentOr(value['service'], isFlag) && isAbsentOr(value['disks'], (disks) => isListOf(disks, isDisk)) && isAbsentOr(value['vifs'], (vifs) => isListOf(vifs, isVif)) &&
+  isRecord(value) && isAbsentOr(value['service'], isFlag) && isAbsentOr(value['maxEventChannels'], (last) => within(last, 1, 0x7fff_ffff)) && isAbsentOr(value['disks'], (disks) => isListOf(disks, isDisk)) && isAbsentOr(value['vifs'], (vifs) => isListOf(vifs, isVif)) &&
   isAbsentOr(value['ramdisk'], isImage) && isText(value['name']) && isText(value['cmdline']) && isImage(value['kernel']) && within(value['memoryMib'], 1, 4096);
 const isStep = (value: unknown): boolean =>
   isRecord(value) && isText(value['domain']) && isText(value['after']) && (isText(value['send']) || isRecord(value['command'])) && (value['delayNs'] === undefined || within(value['delayNs'], 0, Number.MAX_SAFE_INTEGER));

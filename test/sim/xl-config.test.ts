@@ -50,6 +50,12 @@ test('the least is a kernel', () => {
   expect(domainOf('kernel="k"')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 128 });
 });
 
+test('what the Xen Test Framework writes for each of its tests is a scenario', () => {
+  const source = 'name="test-pv64-some~variation"\n\nvcpus=1 \n\ntype="pv"\nloader="generic" # Legacy for before Xen 4.10\n\nmemory=128\nkernel="k"\n\n# Test Extra Configuration:\nmax_event_channels=4096\ncmdline="variation"\n';
+  expect(domainOf(source)).toEqual({ name: 'test-pv64-some~variation', kernel: { name: 'k' }, cmdline: 'variation', memoryMib: 128, maxEventChannels: 4096 });
+  expect(withKernel('max_event_channels = 0')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 128 });
+});
+
 describe('the command line', () => {
   test.each([
     ['extra = "a b"', 'a b'], ['root = "/dev/xvda"', 'root=/dev/xvda'], ['root = "/dev/xvda"\nextra = "ro"', 'root=/dev/xvda ro'], ['cmdline = "c"\nroot = "r"\nextra = "e"', 'c'], ['extra = "say \\"hi\\" \\x41"', 'say "hi" A'], ["extra = 'don\\'t'", "don't"],
@@ -82,7 +88,7 @@ describe('a disk', () => {
 
 describe('what is not supported is refused by its name and line', () => {
   test.each<[string, string]>([
-    ['vcpus = 2', 'vcpus: 2 is not supported; a domain has one vCPU here'], ['type = "hvm"', 'type: hvm is not supported; only PV guests run here'], ['builder = "hvm"', 'builder: hvm is not supported; only PV guests run here'],
+    ['vcpus = 2', 'vcpus: 2 is not supported; a domain has one vCPU here'], ['loader = "hvmloader"', 'loader: hvmloader is not supported; only PV guests run here'], ['type = "hvm"', 'type: hvm is not supported; only PV guests run here'], ['builder = "hvm"', 'builder: hvm is not supported; only PV guests run here'],
     ['memory = 100000', 'memory: 100000 MiB: a domain may have 4 to 3500'], ['memory = "lots"', 'memory: wants a whole number, not "lots"'], ['disk = "x"', 'disk: wants a list: [ "..." ]'], ['kernel = [ "x" ]', 'kernel: wants a text, not a list'],
     ['vif = [ "mac=12" ]', 'vif: "mac=12": 12 is no MAC address; write 00:16:3e:xx:xx:xx'], ['vif = [ "rate=1Mb/s" ]', 'vif: "rate=1Mb/s": rate= of a network interface is not supported'], ['vif = [ "type=ioemu" ]', 'vif: "type=ioemu": type=ioemu is not supported; a PV guest has type=vif'],
     ['disk = [ "/a,raw,xvda", "/b,raw,xvda" ]', 'disk: two disks are called xvda'], ['on_crash = "explode"', 'on_crash: explode is no action; write destroy'], ['vif = [ ["a"] ]', 'vif: wants a list of texts'],

@@ -17,6 +17,7 @@ interface Draft {
   extra?: string;
   memoryMib: number;
   maxmemMib?: number;
+  maxEventChannels?: number;
   disks: DiskSpec[];
   vifs: VifConfig[];
   notes: string[];
@@ -60,10 +61,17 @@ const KEYS: Readonly<Record<string, Row>> = {
     draft.memoryMib = memoryMib;
   },
   maxmem: (draft, value, complain) => void (draft.maxmemMib = numberOf(value, complain)),
+  // 0 is libxl's word for its default.
+  max_event_channels: (draft, value, complain) => {
+    const last = numberOf(value, complain);
+    if (last > 0) draft.maxEventChannels = last;
+  },
   vcpus: only(['1'], 'a domain has one vCPU here'),
   maxvcpus: only(['1'], 'a domain has one vCPU here'),
   type: only(['pv'], 'only PV guests run here'),
   builder: only(['generic', 'linux'], 'only PV guests run here'),
+  // Which builder, as xm said it; xl wants no such key for a PV guest (the Xen Test Framework writes it all the same).
+  loader: only(['generic', 'linux'], 'only PV guests run here'),
   disk: (draft, value, complain) => {
     for (const one of textsOf(value, complain)) draft.disks.push(parseDisk(one, (problem) => complain(`${JSON.stringify(one)}: ${problem}`)));
     const twice = draft.disks.find((disk, index) => draft.disks.findIndex((other) => other.vdev === disk.vdev) !== index);
@@ -98,13 +106,13 @@ export function xlScenario(file: string, source: string, fallbackName: string): 
     if (row !== undefined) row(draft, value, complain);
     else if (!isEmpty(value)) complain(key === 'bootloader' ? 'a boot loader in dom0 is not supported; boot PV GRUB as the kernel (kernel = "grub-x86_64" after `rexen fetch grub-x86_64`)' : 'is not supported; what is: ' + Object.keys(KEYS).join(', '));
   }
-  const { name = fallbackName, kernel, ramdisk, memoryMib, maxmemMib = memoryMib, disks, vifs } = draft;
+  const { name = fallbackName, kernel, ramdisk, memoryMib, maxmemMib = memoryMib, maxEventChannels, disks, vifs } = draft;
   if (kernel === undefined || kernel === '') throw new UsageError(`${file}: it names no kernel; write kernel = "/path/to/vmlinuz"`);
   if (maxmemMib !== memoryMib) throw new UsageError(`${file}: maxmem: ${maxmemMib} is not supported; a domain has all its memory (${memoryMib} MiB) from the start`);
   const scenario = defineScenario({
     name: fallbackName,
     title: `The domain of ${file}`,
-    domains: [{ name, kernel: { name: kernel }, ...(ramdisk === undefined || ramdisk === '' ? {} : { ramdisk: { name: ramdisk } }), cmdline: commandLine(draft), memoryMib, ...(disks.length === 0 ? {} : { disks }), ...(vifs.length === 0 ? {} : { vifs }) }],
+    domains: [{ name, kernel: { name: kernel }, ...(ramdisk === undefined || ramdisk === '' ? {} : { ramdisk: { name: ramdisk } }), cmdline: commandLine(draft), memoryMib, ...(maxEventChannels === undefined ? {} : { maxEventChannels }), ...(disks.length === 0 ? {} : { disks }), ...(vifs.length === 0 ? {} : { vifs }) }],
   });
   return { scenario, notes: draft.notes };
 }
