@@ -199,6 +199,9 @@ function applyOutcome(hv: Hypervisor, vcpu: Vcpu, number: number, outcome: Hyper
 
 function onException(hv: Hypervisor, vcpu: Vcpu, exception: Exception): void {
   const cpu = vcpu.cpu as Cpu;
+  // Entering Xen ends the shadow of a load of SS. A data breakpoint that waits in it is hit here, in Xen, which has no use
+  // for it (do_debug()): so a guest whose MOV SS is followed by an instruction that faults never hears of it.
+  cpu.setShadow(false);
   switch (exception.vector) {
     case VECTOR.PF:
       if (handlePageFault(hv, vcpu, exception)) return;

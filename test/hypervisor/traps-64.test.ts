@@ -219,6 +219,21 @@ describe('exceptions and events', () => {
     expect(frame(3)[2]).toBe(code + 8);
   });
 
+  test('what a load of SS hits is told after the next instruction, but not to a guest that is in Xen by then', () => {
+    setGate(1);
+    built.vcpu.traps[6] = { cs: FLAT.cs, address: code + 0x100, dpl: 0, maskEvents: false };
+    writeWords(stack, FLAT.ss);
+    expect([writeDebugRegister(built.vcpu, 0, stack), writeDebugRegister(built.vcpu, 7, 0x401 | (0b1111 << 16))]).toEqual([undefined, undefined]);
+    const loadSs = [0x8e, 0x14, 0x24] as const;
+    expect([runCode(...loadSs, 0x90, 0x90), cpu.rip(), frame(3)[2]]).toEqual(['run', HANDLER, code + 4]);
+    setReg(RSP, stack);
+    setReg(RAX, HYPERCALL.xen_version);
+    setReg(RDI, 0);
+    expect([runCode(...loadSs, ...SYSCALL, 0x90), step(1), cpu.rip()]).toEqual(['run', 'run', code + 6]);
+    setReg(RSP, stack);
+    expect([runCode(...loadSs, ...UD2), cpu.rip(), step(3), cpu.rip()]).toEqual(['run', code + 0x100, 'run', code + 0x103]);
+  });
+
   test('a page fault has its error code before RIP, and its address in vcpu_info', () => {
     setGate(14);
     // mov %eax, 0xffffffff'f0000000
