@@ -3,6 +3,7 @@
 // Source: acquire_grant_for_copy(), gnttab_copy_one() and around in xen/common/grant_table.c.
 import { DOMID } from '../abi/domid.ts';
 import type { Domain } from './domain.ts';
+import { dom0GrantRefusal, domainById } from './foreign-domain.ts';
 import { FRAME_TYPE } from './frame-table.ts';
 import {
   entryCount, GNTST, GTF, holdGrantedFrame, isPinnedForWriting, noPins, PIN_LIMIT, readEntry, reduceStatus, setStatus, unpin, type GrantTable, type SharedEntry,
@@ -51,6 +52,8 @@ type Acquired = { readonly status: number } & Partial<{ mfn: number; start: numb
 /** Takes one use of a grant and one reference of its frame. */
 export function acquireForCopy(hv: Hypervisor, granter: Domain, gref: number, domId: number, readOnly: boolean, allowTransitive: boolean): Acquired {
   const table = granter.grants;
+  const dom0Status = dom0GrantRefusal(hv, granter, gref);
+  if (dom0Status !== undefined) return { status: dom0Status };
   if (gref >= entryCount(table)) return { status: GNTST.bad_gntref };
   const kind = readOnly ? 'hostRead' : 'hostWrite';
   const old = table.active[gref];
@@ -69,7 +72,7 @@ export function acquireForCopy(hv: Hypervisor, granter: Domain, gref: number, do
   let got: { mfn: number; isSubPage: boolean; start: number; length: number; sourceDomId: number; sourceGref: number };
   if (isTransitive) {
     if (!allowTransitive || entry.sourceDomId === granter.domId) return refuse(GNTST.general_error);
-    const far = hv.domain(entry.sourceDomId);
+    const far = domainById(hv, entry.sourceDomId);
     if (far === undefined) return refuse(GNTST.general_error);
     const inner = acquireForCopy(hv, far, entry.sourceGref, granter.domId, readOnly, false);
     if (inner.status !== GNTST.okay) return refuse(inner.status);
@@ -118,7 +121,7 @@ export function releaseForCopy(hv: Hypervisor, granter: Domain, gref: number, re
 function lookupSide(hv: Hypervisor, current: Domain, side: CopySide, isGref: boolean): { domId: number; domain: Domain; claim: undefined } | number {
   // Frames may be named in the caller's own memory only.
   if (side.domId !== DOMID.SELF && !isGref) return GNTST.permission_denied;
-  const domain = side.domId === DOMID.SELF ? current : hv.domain(side.domId);
+  const domain = side.domId === DOMID.SELF ? current : domainById(hv, side.domId);
   return domain === undefined || domain.life.kind === 'destroyed' ? GNTST.bad_domain : { domId: side.domId, domain, claim: undefined };
 }
 

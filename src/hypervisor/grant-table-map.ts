@@ -7,6 +7,7 @@
 // Source: map_grant_ref(), unmap_common(), unmap_common_complete() in xen/common/grant_table.c;
 // create_grant_pv_mapping(), replace_grant_pv_mapping() in xen/arch/x86/pv/grant_table.c.
 import type { Domain, Vcpu } from './domain.ts';
+import { dom0GrantRefusal, domainById } from './foreign-domain.ts';
 import { FRAME, FRAME_TYPE } from './frame-table.ts';
 import {
   entryCount, GNTMAP, GNTST, holdGrantedFrame, isPinned, isPinnedForWriting, noPins, PIN_LIMIT, readEntry, reduceStatus, setStatus, unpin, type ActiveGrant, type GrantTable, type PinKind,
@@ -56,6 +57,8 @@ export function pinKinds(flags: number): PinKind[] {
 export function acquireForMap(hv: Hypervisor, granter: Domain, gref: number, domId: number, flags: number): AcquiredGrant {
   const table = granter.grants;
   const refused = (status: number): AcquiredGrant => ({ status, mfn: -1 });
+  const dom0Status = dom0GrantRefusal(hv, granter, gref);
+  if (dom0Status !== undefined) return refused(dom0Status);
   if (gref >= entryCount(table)) return refused(GNTST.bad_gntref);
   const kinds = pinKinds(flags);
   const readOnly = (flags & GNTMAP.readonly) !== 0;
@@ -108,7 +111,7 @@ export function mapGrant(hv: Hypervisor, vcpu: Vcpu, request: MapRequest): MapAn
   const refused = (status: number): MapAnswer => ({ status, handle: 0, mfn: -1 });
   const mapper = vcpu.domain;
   if ((flags & (GNTMAP.device_map | GNTMAP.host_map)) === 0) return refused(GNTST.bad_gntref);
-  const granter = hv.domain(request.domId);
+  const granter = domainById(hv, request.domId);
   if (granter === undefined || granter.life.kind === 'destroyed') return refused(GNTST.bad_domain);
   const handle = takeHandle(mapper.grants);
   if (handle === undefined) return refused(GNTST.no_space);

@@ -2,6 +2,7 @@
 // one. The frame leaves the caller first; if the receiver then cannot have it, it is lost.
 // Source: gnttab_transfer() and gnttab_prepare_for_transfer() in xen/common/grant_table.c.
 import type { Domain } from './domain.ts';
+import { domainById } from './foreign-domain.ts';
 import { FRAME, FREE_OWNER } from './frame-table.ts';
 import { adoptFrame, stealFrame } from './frame-ownership.ts';
 import { entryCount, entryMaddr, GNTST, GTF } from './grant-table.ts';
@@ -17,7 +18,7 @@ export function transferFrame(hv: Hypervisor, from: Domain, mfn: number, domId: 
     releaseFrame(hv, mfn);
     return status;
   };
-  const to = hv.domain(domId);
+  const to = domainById(hv, domId);
   if (to === undefined || to.life.kind === 'destroyed') return lose(GNTST.bad_domain);
   if (to.totPages >= to.maxPages || !acceptTransfer(hv, from, to, gref)) return lose(GNTST.general_error);
   if (!adoptFrame(hv, to, mfn, true)) return lose(GNTST.general_error);

@@ -49,6 +49,8 @@ export interface Hypervisor {
   uncountedWork: number;
   /** By hypercall number. Tests may replace a row. */
   hypercallRows: Record<number, HypercallRow>;
+  /** Domain 0 as guests may name it (foreign-domain.ts); no entry of `domains`. undefined: the machine has none. */
+  dom0: Domain | undefined;
   domain(domId: number): Domain | undefined;
   vcpu(domId: number, vcpuId: number): Vcpu | undefined;
 }
@@ -96,6 +98,7 @@ export function createHypervisor(options: HypervisorOptions): Hypervisor {
     grantRules: GRANT_RULES,
     eventRules: EVENT_RULES,
     hypercallRows: options.hypercallRows,
+    dom0: undefined,
     domain: (domId) => domains.get(domId),
     vcpu: (domId, vcpuId) => domains.get(domId)?.vcpus[vcpuId],
   };
@@ -117,7 +120,14 @@ export interface DomainOptions {
 /** A domain without memory and vCPUs, registered under its id. */
 export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
   assert(!hv.domains.has(options.domId), `domain ${options.domId} exists already`);
-  const domain: Domain = wide({
+  const domain = newDomain(hv, options);
+  hv.domains.set(domain.domId, domain);
+  return domain;
+}
+
+/** The same, registered nowhere. */
+export function newDomain(hv: Hypervisor, options: DomainOptions): Domain {
+  return wide({
     domId: options.domId, name: options.name, abi: options.abi, build: hv.build, privileged: options.privileged,
     vcpus: [], life: { kind: 'running' }, paused: false,
     totPages: 0, maxPages: options.maxPages, sharedInfoMfn: 0,
@@ -128,8 +138,6 @@ export function createDomain(hv: Hypervisor, options: DomainOptions): Domain {
     handle: options.handle ?? new Uint8Array(16),
     shutdownCode: undefined, watchdogs: [undefined, undefined], consoleLine: '',
   });
-  hv.domains.set(domain.domId, domain);
-  return domain;
 }
 
 /** A vCPU of the domain, not yet loaded with anything; appended to domain.vcpus. */

@@ -9,6 +9,7 @@ import type { ImageReader } from '../dom0/ports.ts';
 import { buildDomain } from '../hypervisor/build/build-domain.ts';
 import type { KernelImage } from '../hypervisor/build/kernel-image.ts';
 import { pvCpuid, pvCpuid64 } from '../hypervisor/cpuid.ts';
+import { introduceDom0 } from '../hypervisor/foreign-domain.ts';
 import { hypercallRows } from '../hypervisor/hypercall-rows.ts';
 import { createHypervisor } from '../hypervisor/hypervisor.ts';
 import { XEN_BUILDS } from '../hypervisor/personality.ts';
@@ -63,6 +64,7 @@ export function buildWorld(options: WorldOptions): World {
   };
   const world = new World(spec, machine, options.choices, options.input(domIdOf), options.observers ?? {});
   world.hv = createHypervisor({ machine, world, build: XEN_BUILDS[spec.xenBuild], hypercallRows });
+  introduceDom0(world.hv);
   world.sink = options.sink?.(world);
   if (options.clock !== undefined) world.profile = { clock: options.clock, processorMs: 0, hypervisorMs: 0 };
   const dom0 = new Dom0(world);

@@ -16,7 +16,7 @@ import type { World } from './world.ts';
 const HYPERVISOR_FIELDS: Readonly<Record<keyof Hypervisor, 'state' | 'domains' | 'bytes' | 'wiring' | 'constant'>> = {
   machine: 'bytes', frames: 'bytes', domains: 'domains', world: 'wiring', build: 'constant', access: 'wiring', xenTables: 'constant',
   rules: 'constant', current: 'state', idle: 'state', pendingGp: 'state', grantRules: 'constant', eventRules: 'constant',
-  uncountedWork: 'state', hypercallRows: 'constant', domain: 'wiring', vcpu: 'wiring',
+  uncountedWork: 'state', hypercallRows: 'constant', dom0: 'constant', domain: 'wiring', vcpu: 'wiring',
 };
 
 interface Part {

@@ -8,7 +8,7 @@ import { DOMID } from '../../abi/domid.ts';
 import { EVENT } from '../../abi/events.ts';
 import { ERRNO } from '../../abi/errno.ts';
 import type { Domain, Vcpu } from '../domain.ts';
-import { mayControl, pageOwnerId } from '../foreign-domain.ts';
+import { domainById, mayControl, pageOwnerId } from '../foreign-domain.ts';
 import { FRAME, FRAME_TYPE } from '../frame-table.ts';
 import { guestAddressOk } from '../guest-access.ts';
 import { done, type HypercallArgs, type HypercallOutcome, type HypercallRow } from '../hypercall.ts';
@@ -58,7 +58,7 @@ function mmuUpdate(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOu
   let tableOwner: Domain = caller;
   const tableDom = domArg >>> 16;
   if (tableDom !== 0) {
-    const other = hv.domains.get(tableDom - 1);
+    const other = domainById(hv, tableDom - 1);
     if (other === undefined) return done(ESRCH);
     tableOwner = other;
   }
@@ -67,7 +67,7 @@ function mmuUpdate(hv: Hypervisor, vcpu: Vcpu, args: HypercallArgs): HypercallOu
   let flush = false;
   let outcome: HypercallOutcome | undefined;
   const pageDomId = pageOwnerId(hv, caller, domArg & 0xffff);
-  if (tableOwner.vcpus.length === 0) rc = EINVAL;
+  if (tableOwner.vcpus.length === 0 && tableOwner !== hv.dom0) rc = EINVAL;
   else if (pageDomId === undefined) rc = ESRCH;
   else {
     const { view } = hv.access;

@@ -6,6 +6,7 @@ import { layout, type Field, type Layout } from '../../base/layout.ts';
 import type { HypercallRows } from '../dispatch.ts';
 import type { Vcpu } from '../domain.ts';
 import { pollPort } from '../event-channels.ts';
+import { domainById } from '../foreign-domain.ts';
 import { readStruct } from '../guest-struct.ts';
 import { done, type HypercallArgs, type HypercallOutcome } from '../hypercall.ts';
 import type { Hypervisor } from '../hypervisor.ts';
@@ -86,7 +87,7 @@ const poll: Handler = (hv, vcpu, vaddr) => {
 const remoteShutdown: Handler = (hv, vcpu, vaddr) => {
   const arg = readStruct(hv, vcpu, vaddr, REMOTE_SHUTDOWN);
   if (arg === undefined) return EFAULT;
-  const target = hv.domain(arg.values.domain_id);
+  const target = domainById(hv, arg.values.domain_id);
   if (target === undefined) return done(-ERRNO.ESRCH);
   if (!vcpu.domain.privileged) return done(-ERRNO.EPERM);
   shutdownDomain(hv, target, arg.values.reason & 0xff);
