@@ -10,7 +10,7 @@ import { unmetExpectations } from '../replay/planned-run.ts';
 import { profileLines, profileOf, TimedSink } from '../replay/profile.ts';
 import { KindCounts, Recorder } from '../replay/recorder.ts';
 import { INPUTS_OPTION, type LogMode } from '../replay/whole-digest.ts';
-import { BatchedEncoder } from '../log/batched-encoder.ts';
+import { eventsToChunks, type BatchedEvents } from '../log/batched-encoder.ts';
 import { EventsDigest, recordingDigest } from '../log/digest.ts';
 import { encodeMessage } from '../log/packets.ts';
 import { buildWorld } from '../sim/build-world.ts';
@@ -66,17 +66,17 @@ function loggedWorld(run: LiveRun, images: LoadedImages): LoggedWorld {
 class DigestOnly implements EventSink {
   readonly counts = new KindCounts();
   readonly digest = new EventsDigest();
-  readonly #encoder: BatchedEncoder;
+  readonly #events: BatchedEvents;
   constructor(nsPerInsn: { num: number; den: number }) {
-    this.#encoder = new BatchedEncoder({ chunk: (chunk) => void this.digest.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
+    this.#events = eventsToChunks({ chunk: (chunk) => void this.digest.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
   }
   event(...args: Parameters<EventSink['event']>): void {
     const [kind, domId, vcpuId, retired, nowNs, values, bytes] = args;
     this.counts.add(kind);
-    this.#encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
+    this.#events.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
   }
   finish(): void {
-    this.#encoder.endChunk();
+    this.#events.endChunk();
   }
 }
 
@@ -93,7 +93,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     return stoppable;
   };
   // The file is opened when the world is there: one that cannot be built leaves a recording of that name alone.
-  const held = run.file === undefined ? undefined : new HeldRecording();
+  const held = run.file === undefined ? undefined : new HeldRecording({ numerator: scenario.spec.nsPerInsn.num, denominator: scenario.spec.nsPerInsn.den });
   let recorder: Recorder | undefined;
   const digestOnly = held === undefined ? new DigestOnly(scenario.spec.nsPerInsn) : undefined;
   const console = new ConsoleText(run.showConsole);

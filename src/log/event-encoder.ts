@@ -96,7 +96,7 @@ export class EventEncoder {
   /** The event count at which the chunk ends at the latest. */
   #chunkEnd = EVENTS_PER_CHUNK;
   readonly #names = new NameNumbers();
-  readonly #one = new EventBatch(1);
+  readonly #one = EventBatch.of(1);
 
   /** Without a sink the bytes are dropped at each chunk's end: for replay, which compares them first. */
   constructor(sink: ChunkSink | undefined, rate: TimeRate = { numerator: 1, denominator: 1 }) {
@@ -113,20 +113,24 @@ export class EventEncoder {
    */
   emit(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void {
     const one = this.#one;
-    one.length = 0;
+    one.clear();
     one.put(kind, domId, vcpuId, retired, nowNs, values);
     this.#encode(one.numbers, one.words, 0, bytes);
   }
 
-  /** Appends the events of the batch, which have no byte strings, and empties it. */
+  /** Appends the events of the batch, and empties it. */
   emitBatch(batch: EventBatch): void {
     const { numbers, words, length } = batch;
-    batch.length = 0;
-    for (let at = 0; at < length; ) at = this.#encode(numbers, words, at, undefined);
+    batch.clear();
+    for (let at = 0; at < length; ) {
+      const bytes = batch.bytesAt(at);
+      this.#encode(numbers, words, at, bytes);
+      at = batch.placeAfter(at, bytes);
+    }
   }
 
-  /** Appends the event at that place of a batch; returns the place behind it. */
-  #encode(numbers: Float64Array, words: Int32Array, place: number, bytes: Uint8Array | undefined): number {
+  /** Appends the event at that place of a batch. */
+  #encode(numbers: Float64Array, words: Int32Array, place: number, bytes: Uint8Array | undefined): void {
     const head = words[2 * place] as number;
     const domId = words[2 * place + 1] as number;
     const vcpuId = head >>> 16;
@@ -175,7 +179,7 @@ export class EventEncoder {
     else at = writeVarint32(buffer, at, (field << 3) | 2);
     const bodyStart = ++at; // one byte for the body's length
     let value = place + HEAD_PLACES;
-    const valuesEnd = value + ((head >>> 8) & 0xff);
+    const valuesEnd = value + ((head >>> 8) & 0x7f);
     for (let step = 0; step < plan.length && value < valuesEnd; step++) {
       const field = plan[step] as number;
       const lo = numbers[value++] as number;
@@ -213,7 +217,6 @@ export class EventEncoder {
     this.lastStart = start;
     this.position = at;
     this.eventCount++;
-    return valuesEnd;
   }
 
   /** The number that stands for a name (of a choice, of a fault): NameNumbers. */
@@ -242,24 +245,38 @@ export class EventEncoder {
     if (chunk !== undefined) this.#sink?.chunk(chunk);
   }
 
-  /** Everything that a checkpoint must hold to go on after the events so far; the chunk must have ended. */
+  /** Instructions that all vCPUs have retired, as far as the events say. */
+  get insns(): number {
+    let sum = 0;
+    for (const { retired } of this.#slots.values()) sum += retired;
+    return sum;
+  }
+
+  /** Plain data, from which another encoder goes on: after the events so far, in the middle of a chunk too. */
   saveState(): EncoderState {
-    assert(this.position === 0, 'an encoder is saved between chunks: call endChunk() first');
-    return { eventCount: this.eventCount, nowNs: this.#nowNs, vcpus: [...this.#slots.values()].map((slot) => ({ ...slot })), names: this.#names.names };
+    return {
+      eventCount: this.eventCount, nowNs: this.#nowNs, vcpus: [...this.#slots.values()].map((slot) => ({ ...slot })), names: this.#names.names,
+      chunk: { firstEvent: this.#firstEvent, nowNs: this.#chunkNowNs, vcpus: this.#chunkVcpus, landmarks: [...this.#landmarks], bytes: this.buffer.slice(0, this.position) },
+    };
   }
 
   restoreState(state: EncoderState): void {
+    const { chunk = { firstEvent: state.eventCount, nowNs: state.nowNs, vcpus: state.vcpus.filter((base) => base.retired > 0), landmarks: [], bytes: new Uint8Array(0) } } = state;
     this.position = 0;
+    this.#grow(chunk.bytes.length);
+    this.buffer.set(chunk.bytes);
+    this.position = chunk.bytes.length;
     this.lastStart = -1;
     this.eventCount = state.eventCount;
-    this.#firstEvent = state.eventCount;
-    this.#chunkEnd = (Math.floor(state.eventCount / EVENTS_PER_CHUNK) + 1) * EVENTS_PER_CHUNK;
-    this.#nowNs = this.#chunkNowNs = state.nowNs;
-    this.#landmarks = [];
+    this.#firstEvent = chunk.firstEvent;
+    this.#chunkEnd = (Math.floor(chunk.firstEvent / EVENTS_PER_CHUNK) + 1) * EVENTS_PER_CHUNK;
+    this.#nowNs = state.nowNs;
+    this.#chunkNowNs = chunk.nowNs;
+    this.#landmarks = [...chunk.landmarks];
     this.#slot = undefined;
     this.#slots.clear();
     for (const base of state.vcpus) this.#slots.set(slotKey(base.domId, base.vcpuId), { ...base });
-    this.#chunkVcpus = state.vcpus.filter((base) => base.retired > 0).map((base) => ({ ...base }));
+    this.#chunkVcpus = chunk.vcpus.map((base) => ({ ...base }));
     this.#names.restore(state.names);
   }
 
@@ -275,6 +292,7 @@ export class EventEncoder {
   }
 
   #grow(needed: number): void {
+    if (needed <= this.buffer.length) return;
     const grown = new Uint8Array(Math.max(needed, this.buffer.length * 2));
     grown.set(this.buffer.subarray(0, this.position));
     this.buffer = grown;
@@ -286,6 +304,8 @@ export interface EncoderState {
   readonly nowNs: number;
   readonly vcpus: readonly VcpuBase[];
   readonly names: readonly string[];
+  /** The chunk that is open; without it the next event begins one. */
+  readonly chunk?: Omit<RawChunk, 'eventCount'>;
 }
 
 /** A failed assertion. Called after the test, so that messages are only made when they are needed. */

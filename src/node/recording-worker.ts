@@ -1,15 +1,16 @@
-// Writes a recording. A short one is written by the thread that runs the guest, chunk by chunk. One
-// that grows is handed over to a thread of its own, which hashes, compresses, checks and writes; the
-// guest's thread then only passes finished chunks on. (Starting a thread costs some 80 ms of
-// processor time, writing a chunk less than one.) This file is both ends: imported, it starts the
-// thread; run as a worker, it is the thread.
+// Writes a recording. A short one is encoded and written by the thread that runs the guest. One that grows is handed over to a
+// thread of its own, which encodes, hashes, compresses, checks and writes; the guest's thread then only puts events into batches.
+// This file is both ends: imported, it starts the thread; run as a worker, it is the thread.
 //
 // It stays with one thread where worker threads cannot load this file (run from TypeScript sources),
 // and where every byte must be on disk before the guest goes on (a person is typing).
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
+import { assert } from '../base/assert.ts';
 import type { Compression } from '../log/codec.ts';
-import type { ChunkSink, RawChunk } from '../log/event-encoder.ts';
+import { EncodingWriter, rateOf, type ReleaseTarget } from '../log/encoding-writer.ts';
+import { EventBatch } from '../log/event-batch.ts';
+import type { EncoderState, RawChunk } from '../log/event-encoder.ts';
 import type { Named, RunEnd, StateDigest, World } from '../log/packets.ts';
 import { RecordingWriter, type RecordingTotals, type WriterState } from '../log/writer.ts';
 import { loadHashes } from './load-hashes.ts';
@@ -20,22 +21,22 @@ export interface RecordingFileOptions {
   readonly world: World;
   readonly info?: readonly Named[];
   readonly compression?: Compression;
-  /** Stay on the calling thread: each chunk is in the file when chunk() returns. */
+  /** Stay on the calling thread: each chunk is in the file when endChunk() returns. */
   readonly inline?: boolean;
-  /** Chunks after which a thread takes over; 0 for at once. */
-  readonly threadAfterChunks?: number;
+  /** Events after which a thread takes over, instead of when it pays; 0 for at once. */
+  readonly threadAfterEvents?: number;
 }
 
-/** Takes chunks and state digests in order; `finish` once, at the end, or `abandon` to leave the file as it is. */
-export interface RecordingFile extends ChunkSink {
-  stateDigest(digest: StateDigest): void;
+/** Takes events and state digests in order; `finish` once, at the end, or `abandon` to leave the file as it is. */
+export interface RecordingFile extends ReleaseTarget {
   finish(end: RunEnd): Promise<RecordingTotals>;
   abandon(): Promise<void>;
 }
 
 type Request =
-  /** The bytes are in a slot, or come along if they did not fit (slot -1). */
-  | { readonly kind: 'chunk'; readonly chunk: RawChunk; readonly slot: number; readonly sizeBytes: number }
+  /** So many places of a slot are events; or of memory that comes along, if they are more than a slot holds (slot -1). */
+  | { readonly kind: 'events'; readonly slot: number; readonly places: number; readonly memory?: ArrayBuffer }
+  | { readonly kind: 'endChunk' }
   | { readonly kind: 'stateDigest'; readonly digest: StateDigest }
   | { readonly kind: 'finish'; readonly end: RunEnd }
   | { readonly kind: 'abandon' };
@@ -49,37 +50,43 @@ interface Start {
   readonly options: RecordingFileOptions;
   readonly sink: SinkState;
   readonly writer: WriterState;
+  readonly encoder: EncoderState;
 }
 interface ThreadData {
   readonly rexenRecording: Start;
   readonly slots: Slots;
 }
 
-// Chunks travel through a few fixed pieces of shared memory. Fresh memory for each would cost ten
-// times the copying: the system clears it page by page, and the collector has to be told.
-const SLOT_COUNT = 32;
-const SLOT_BYTES = 512 * 1024;
+// Events travel in a few fixed pieces of shared memory. Fresh memory for each would cost ten times the copying: the system
+// clears it page by page, and the collector has to be told. The first that is free is taken, so that most are never touched.
+const SLOT_COUNT = 64;
+const SLOT_BYTES = 256 * 1024;
 interface Slots {
-  /** One word per slot: 1 while the thread has not yet written it. */
+  /** One word per slot: 1 while the thread has not yet encoded it. Behind them how many it has encoded, for who waits. */
   readonly taken: Int32Array;
-  readonly memory: Uint8Array;
+  readonly memory: SharedArrayBuffer;
 }
-const newSlots = (): Slots => ({ taken: new Int32Array(new SharedArrayBuffer(SLOT_COUNT * 4)), memory: new Uint8Array(new SharedArrayBuffer(SLOT_COUNT * SLOT_BYTES)) });
+const newSlots = (): Slots => ({ taken: new Int32Array(new SharedArrayBuffer((SLOT_COUNT + 1) * 4)), memory: new SharedArrayBuffer(SLOT_COUNT * SLOT_BYTES) });
+const slotBatch = ({ memory }: Slots, slot: number): EventBatch => new EventBatch(memory, slot * SLOT_BYTES, SLOT_BYTES);
 
 /**
- * Two million events. Measured on a storm of 600,000 events, in processor time of the guest's thread:
- * 1.06 times the plain run inline, 1.05 with a thread from the first second on. A run must be long for
- * that hundredth to make up for the start of a thread, and for waiting for it at the end.
+ * A thread takes some 80 ms of processor time to start, which another core may have to spare: it pays where events are dense,
+ * as soon as there are some (65,536 that cost a guest fewer than 2,000 instructions each: a storm, a guest in TypeScript), and
+ * hardly ever in a boot of machine code, where writing is a hundredth of the work (two million events).
  */
-const THREAD_AFTER_CHUNKS = 256;
+const DENSE = { events: 65_536, insnsPerEvent: 2000 };
+const THREAD_AFTER_EVENTS = 2_097_152;
 
 class OpenFile {
   readonly sink: FileSink;
   readonly writer: RecordingWriter;
+  readonly events: EncodingWriter;
 
   constructor(path: string, options: RecordingFileOptions, resume?: Start) {
     this.sink = new FileSink(path, SEGMENT_BYTES, resume?.sink);
     this.writer = new RecordingWriter(this.sink, { ...options, codec: zlibCodec() }, resume?.writer);
+    this.events = new EncodingWriter(this.writer, rateOf(options.world));
+    if (resume !== undefined) this.events.goOnFrom(resume.encoder);
   }
 }
 
@@ -87,63 +94,89 @@ class OpenFile {
 export async function createRecordingFile(path: string, options: RecordingFileOptions): Promise<RecordingFile> {
   await loadHashes();
   const runsFromSource = fileURLToPath(import.meta.url).endsWith('.ts');
-  const inline = options.inline === true || runsFromSource;
-  return new GrowingRecording(path, options, inline ? Infinity : (options.threadAfterChunks ?? THREAD_AFTER_CHUNKS));
+  return new GrowingRecording(path, options, options.inline !== true && !runsFromSource);
 }
 
 class GrowingRecording implements RecordingFile {
   readonly #path: string;
   readonly #options: RecordingFileOptions;
-  #chunksLeft: number;
+  readonly #mayGrow: boolean;
   #file: OpenFile | undefined;
   #thread: WriterThread | undefined;
 
-  constructor(path: string, options: RecordingFileOptions, threadAfterChunks: number) {
+  constructor(path: string, options: RecordingFileOptions, mayGrow: boolean) {
     this.#path = path;
     this.#options = options;
-    this.#chunksLeft = threadAfterChunks;
+    this.#mayGrow = mayGrow;
     this.#file = new OpenFile(path, options);
   }
 
-  chunk(chunk: RawChunk): void {
-    if (this.#chunksLeft-- <= 0 && this.#file !== undefined) {
-      const writer = this.#file.writer.save();
-      const sink = this.#file.sink.close();
-      this.#file = undefined;
-      this.#thread = new WriterThread({ path: this.#path, options: this.#options, sink, writer });
-    }
-    this.#target().chunk(chunk);
+  take(batch: EventBatch, roomBytes: number): EventBatch {
+    if (this.#file === undefined) return this.#own().take(batch, roomBytes);
+    const next = this.#file.events.take(batch, roomBytes);
+    return this.#mayGrow && this.#threadPays(this.#file.events) ? this.#startThread(this.#file).take(next, roomBytes) : next;
+  }
+
+  endChunk(): void {
+    (this.#file?.events ?? this.#own()).endChunk();
   }
 
   stateDigest(digest: StateDigest): void {
-    this.#target().stateDigest(digest);
+    (this.#file?.events ?? this.#own()).stateDigest(digest);
+  }
+
+  chunk(chunk: RawChunk): void {
+    this.#mine().events.chunk(chunk);
+  }
+
+  goOnFrom(state: EncoderState): void {
+    this.#mine().events.goOnFrom(state);
   }
 
   async finish(end: RunEnd): Promise<RecordingTotals> {
-    if (this.#thread !== undefined) return this.#thread.finish(end);
-    const { writer, sink } = this.#file as OpenFile;
-    const totals = writer.finish(end);
-    sink.close();
+    if (this.#file === undefined) return this.#own().finish(end);
+    const totals = this.#file.writer.finish(end);
+    this.#file.sink.close();
     return totals;
   }
 
   async abandon(): Promise<void> {
-    if (this.#thread !== undefined) await this.#thread.abandon();
-    else this.#file?.sink.close();
+    if (this.#file === undefined) await this.#own().abandon();
+    else this.#file.sink.close();
   }
 
-  #target(): RecordingWriter | WriterThread {
-    return this.#thread ?? (this.#file as OpenFile).writer;
+  #threadPays({ encoder }: EncodingWriter): boolean {
+    const { threadAfterEvents } = this.#options;
+    if (threadAfterEvents !== undefined) return encoder.eventCount >= threadAfterEvents;
+    if (encoder.eventCount < DENSE.events) return false;
+    return encoder.eventCount >= THREAD_AFTER_EVENTS || encoder.insns < encoder.eventCount * DENSE.insnsPerEvent;
+  }
+
+  #startThread({ writer, sink, events }: OpenFile): WriterThread {
+    const state = { writer: writer.save(), encoder: events.encoder.saveState() };
+    this.#file = undefined;
+    this.#thread = new WriterThread({ path: this.#path, options: this.#options, ...state, sink: sink.close() });
+    return this.#thread;
+  }
+
+  #mine(): OpenFile {
+    assert(this.#file !== undefined, 'what was encoded elsewhere comes before the thread');
+    return this.#file;
+  }
+
+  #own(): WriterThread {
+    assert(this.#thread !== undefined, 'a recording is this thread\'s or another\'s');
+    return this.#thread;
   }
 }
 
-const NO_BYTES = new Uint8Array(0);
-
 /** Hands a recording that was begun here over to a thread. */
-class WriterThread implements RecordingFile {
+class WriterThread {
   readonly #worker: Worker;
   readonly #slots = newSlots();
-  #nextSlot = 0;
+  readonly #batches = Array.from({ length: SLOT_COUNT }, (_, slot) => slotBatch(this.#slots, slot));
+  /** Of the batch that was given last; not yet taken. */
+  #slot = 0;
   #failure: Error | undefined;
   #settle: { resolve: (totals: RecordingTotals | undefined) => void; reject: (error: Error) => void } | undefined;
 
@@ -155,21 +188,22 @@ class WriterThread implements RecordingFile {
     this.#worker.on('error', (error) => this.#fail(error));
   }
 
-  chunk(chunk: RawChunk): void {
+  take(batch: EventBatch, roomBytes: number): EventBatch {
     this.#throwFailure();
-    const sizeBytes = chunk.bytes.length;
-    if (sizeBytes > SLOT_BYTES) {
-      this.#post({ kind: 'chunk', chunk: { ...chunk, bytes: chunk.bytes.slice() }, slot: -1, sizeBytes });
-      return;
-    }
-    const { taken, memory } = this.#slots;
-    const slot = this.#nextSlot;
-    this.#nextSlot = (slot + 1) % SLOT_COUNT;
-    // Still taken: the writer is slower than the guest, who waits here.
-    while (Atomics.load(taken, slot) === 1) if (Atomics.wait(taken, slot, 1, 1000) === 'timed-out') this.#throwFailure();
-    memory.set(chunk.bytes, slot * SLOT_BYTES);
-    Atomics.store(taken, slot, 1);
-    this.#post({ kind: 'chunk', chunk: { ...chunk, bytes: NO_BYTES }, slot, sizeBytes });
+    if (batch === this.#batches[this.#slot]) {
+      if (batch.length > 0) {
+        Atomics.store(this.#slots.taken, this.#slot, 1);
+        this.#post({ kind: 'events', slot: this.#slot, places: batch.length });
+        this.#slot = this.#freeSlot();
+      }
+    } else if (batch.length > 0) this.#post({ kind: 'events', slot: -1, places: batch.length, memory: batch.copy() });
+    const next = this.#batches[this.#slot] as EventBatch;
+    next.clear();
+    return next.hasRoomFor(roomBytes) ? next : EventBatch.of(1, roomBytes);
+  }
+
+  endChunk(): void {
+    this.#post({ kind: 'endChunk' });
   }
 
   stateDigest(digest: StateDigest): void {
@@ -195,6 +229,16 @@ class WriterThread implements RecordingFile {
       return await result;
     } finally {
       await this.#worker.terminate();
+    }
+  }
+
+  /** If there is none the writer is slower than the guest, who waits here. */
+  #freeSlot(): number {
+    const { taken } = this.#slots;
+    for (;;) {
+      const encoded = Atomics.load(taken, SLOT_COUNT);
+      for (let slot = 0; slot < SLOT_COUNT; slot++) if (Atomics.load(taken, slot) === 0) return slot;
+      if (Atomics.wait(taken, SLOT_COUNT, encoded, 1000) === 'timed-out') this.#throwFailure();
     }
   }
 
@@ -241,9 +285,13 @@ async function runThread(start: Start, slots: Slots): Promise<void> {
   });
   port.on('message', (request: Request) => {
     guarded(() => {
-      const { writer, sink } = open as OpenFile;
-      if (request.kind === 'chunk') writer.chunk(request.slot < 0 ? request.chunk : { ...request.chunk, bytes: slots.memory.subarray(request.slot * SLOT_BYTES, request.slot * SLOT_BYTES + request.sizeBytes) });
-      else if (request.kind === 'stateDigest') writer.stateDigest(request.digest);
+      const { writer, sink, events } = open as OpenFile;
+      if (request.kind === 'events') {
+        const batch = request.memory === undefined ? slotBatch(slots, request.slot) : new EventBatch(request.memory);
+        batch.length = request.places;
+        events.take(batch, 0);
+      } else if (request.kind === 'endChunk') events.endChunk();
+      else if (request.kind === 'stateDigest') events.stateDigest(request.digest);
       else {
         const totals = request.kind === 'finish' ? writer.finish(request.end) : undefined;
         sink.close();
@@ -251,9 +299,10 @@ async function runThread(start: Start, slots: Slots): Promise<void> {
       }
     });
     // Also after a failure: nobody may wait for a slot for ever.
-    if (request.kind === 'chunk' && request.slot >= 0) {
+    if (request.kind === 'events' && request.slot >= 0) {
       Atomics.store(slots.taken, request.slot, 0);
-      Atomics.notify(slots.taken, request.slot);
+      Atomics.add(slots.taken, SLOT_COUNT, 1);
+      Atomics.notify(slots.taken, SLOT_COUNT);
     }
   });
 }

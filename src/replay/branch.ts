@@ -10,6 +10,7 @@
 // run did.
 import { assert } from '../base/assert.ts';
 import type { FaultSpec } from '../abi/faults.ts';
+import type { ReleaseTarget } from '../log/encoding-writer.ts';
 import type { StateDigest } from '../log/packets.ts';
 import type { Recording } from '../log/reader.ts';
 import { buildWorld, type DomainImages } from '../sim/build-world.ts';
@@ -19,7 +20,7 @@ import type { WorldSpec } from '../sim/spec.ts';
 import { StateDigester } from '../sim/state-digest.ts';
 import type { EventSink, Observers, World } from '../sim/world.ts';
 import { HeldRecording } from './held-recording.ts';
-import { Recorder, type RecorderTarget } from './recorder.ts';
+import { Recorder } from './recorder.ts';
 import { Replayer } from './replayer.ts';
 
 export interface BranchOptions {
@@ -42,7 +43,7 @@ export class Branch implements EventSink {
   readonly recorder: Recorder;
   readonly replayer: Replayer;
   #left = false;
-  readonly #held = new HeldRecording();
+  readonly #held: HeldRecording;
   /** Not before the position, which is not known yet. The world has these very objects. */
   readonly #faults: { fromNs?: number }[];
 
@@ -54,6 +55,7 @@ export class Branch implements EventSink {
     let digester: StateDigester | undefined;
     const parts = (): StateDigest['parts'] => (digester as StateDigester).parts();
     this.replayer = new Replayer(recording, parts);
+    this.#held = new HeldRecording({ numerator: spec.nsPerInsn.num, denominator: spec.nsPerInsn.den });
     this.recorder = new Recorder(this.#held, spec.nsPerInsn, parts, options.flushInputs);
     const left = (): boolean => this.#left;
     this.world = buildWorld({
@@ -88,7 +90,7 @@ export class Branch implements EventSink {
   }
 
   /** Where the recording goes: what was made before is handed over at once. */
-  writeTo(target: RecorderTarget): void {
+  writeTo(target: ReleaseTarget): void {
     this.#held.release(target);
   }
 

@@ -1,14 +1,10 @@
 // A run that is written down: the sink that encodes every event into chunks for a writer.
 import { MAX_KIND, eventRow } from '../abi/events.ts';
-import { BatchedEncoder } from '../log/batched-encoder.ts';
-import type { ChunkSink } from '../log/event-encoder.ts';
+import { BatchedEvents } from '../log/batched-encoder.ts';
+import type { RecordingTarget } from '../log/encoding-writer.ts';
 import type { StateDigest } from '../log/packets.ts';
 import type { EventSink } from '../sim/world.ts';
 import { WholeDigest, type LogMode } from './whole-digest.ts';
-
-export interface RecorderTarget extends ChunkSink {
-  stateDigest(digest: StateDigest): void;
-}
 
 /** Counts events by kind: what every summary shows. */
 export class KindCounts {
@@ -30,16 +26,16 @@ export class KindCounts {
 
 export class Recorder implements EventSink {
   readonly counts = new KindCounts();
-  readonly #encoder: BatchedEncoder;
-  readonly #target: RecorderTarget;
+  readonly #events: BatchedEvents;
+  readonly #target: RecordingTarget;
   readonly #digestState: () => StateDigest['parts'];
   readonly #flushInputs: boolean;
   readonly #whole: WholeDigest | undefined;
 
   /** `flushInputs`: an input is in the log before the guest sees it (a person is typing). */
-  constructor(target: RecorderTarget, nsPerInsn: { num: number; den: number }, digestState: () => StateDigest['parts'], flushInputs: boolean, log: LogMode = 'all') {
+  constructor(target: RecordingTarget, nsPerInsn: { num: number; den: number }, digestState: () => StateDigest['parts'], flushInputs: boolean, log: LogMode = 'all') {
     this.#whole = log === 'inputs' ? new WholeDigest(nsPerInsn) : undefined;
-    this.#encoder = new BatchedEncoder(target, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
+    this.#events = new BatchedEvents(target);
     this.#target = target;
     this.#digestState = digestState;
     this.#flushInputs = flushInputs;
@@ -51,19 +47,19 @@ export class Recorder implements EventSink {
       this.#whole.event(kind, domId, vcpuId, retired, nowNs, values, bytes);
       if (eventRow(kind)?.role !== 'input') return;
     }
-    this.#encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
-    if (this.#flushInputs && eventRow(kind)?.role === 'input') this.#encoder.endChunk();
+    this.#events.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
+    if (this.#flushInputs && eventRow(kind)?.role === 'input') this.#events.endChunk();
   }
 
   stateDigest(eventCount: number): void {
     // What came before is handed over too: a recording that is killed loses at most what came since.
-    this.#encoder.endChunk();
+    this.#events.endChunk();
     const parts = this.#digestState();
-    this.#target.stateDigest(this.#whole === undefined ? { atEvent: eventCount, parts } : { atEvent: this.#encoder.eventCount, parts: this.#whole.over(parts) });
+    this.#target.stateDigest(this.#whole === undefined ? { atEvent: eventCount, parts } : { atEvent: this.#events.eventCount, parts: this.#whole.over(parts) });
   }
 
   /** Hands over the last events. The writer's finish() comes next. */
   finish(): void {
-    this.#encoder.endChunk();
+    this.#events.endChunk();
   }
 }

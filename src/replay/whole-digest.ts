@@ -1,7 +1,7 @@
 // A recording of inputs alone (`--log inputs`): what a replay needs, and now and then one digest of
 // everything else. The digest covers the canonical bytes of every event so far, recorded or not, and the
 // state; so such a recording verifies as much as a full one, and only says less about where it broke.
-import { BatchedEncoder } from '../log/batched-encoder.ts';
+import { eventsToChunks, type BatchedEvents } from '../log/batched-encoder.ts';
 import { EventsDigest } from '../log/digest.ts';
 import type { StateDigest, World } from '../log/packets.ts';
 import { blake3 } from '../base/hash.ts';
@@ -18,21 +18,21 @@ export const WHOLE_PART = 'events and state';
 export const INPUTS_DIGEST_EVERY_INSNS = 10_000_000;
 
 export class WholeDigest {
-  readonly #events = new EventsDigest();
-  readonly #encoder: BatchedEncoder;
+  readonly #digest = new EventsDigest();
+  readonly #events: BatchedEvents;
 
   constructor(nsPerInsn: { num: number; den: number }) {
-    this.#encoder = new BatchedEncoder({ chunk: (chunk) => void this.#events.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
+    this.#events = eventsToChunks({ chunk: (chunk) => void this.#digest.add(chunk.bytes) }, { numerator: nsPerInsn.num, denominator: nsPerInsn.den });
   }
 
   event(...[kind, domId, vcpuId, retired, nowNs, values, bytes]: Parameters<EventSink['event']>): void {
-    this.#encoder.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
+    this.#events.emit(kind, domId, vcpuId, retired, nowNs, values, bytes);
   }
 
   /** One digest of all events so far and of the state's parts. */
   over(parts: StateDigest['parts']): StateDigest['parts'] {
-    this.#encoder.endChunk();
-    const all = [this.#events.last, ...parts.map((part) => part.digest)];
+    this.#events.endChunk();
+    const all = [this.#digest.last, ...parts.map((part) => part.digest)];
     const joined = new Uint8Array(all.reduce((sum, digest) => sum + digest.length, 0));
     let at = 0;
     for (const digest of all) {

@@ -6,7 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { EVENT } from '../../src/abi/events.ts';
 import { bytesToHex } from '../../src/base/hash.ts';
+import { BatchedEvents } from '../../src/log/batched-encoder.ts';
 import { EventEncoder } from '../../src/log/event-encoder.ts';
 import { openRecording } from '../../src/log/reader.ts';
 import { RecordingWriter } from '../../src/log/writer.ts';
@@ -105,14 +107,19 @@ async function compile(): Promise<typeof createRecordingFile> {
 test('the writing thread writes the same recording as the inline writer', async () => {
   const thread = await compiledThread();
   const record = async (file: RecordingFile): Promise<string> => {
-    const encoder = new EventEncoder(file);
-    storm(encoder, 20_000);
+    const events = new BatchedEvents(file);
+    const emitter = { emit: events.emit.bind(events), nameNumber: () => 1 };
+    storm(emitter, 10_000);
+    events.endChunk();
     file.stateDigest({ atEvent: 1000, parts: [{ name: 'registers', digest: new Uint8Array(32) }] });
-    encoder.endChunk();
+    storm({ ...emitter, emit: (kind, domId, vcpuId, retired, nowNs, values, bytes) => events.emit(kind, domId, vcpuId, retired + 1e9, nowNs + 1e9, values, bytes) }, 10_000);
+    // Byte strings longer than a batch, and longer than a slot.
+    for (const sizeBytes of [100_000, 5, 700_000, 1]) events.emit(EVENT.consoleOut, 1, 0, 3e9, 3e9, [], new Uint8Array(sizeBytes).fill(sizeBytes));
+    events.endChunk();
     const totals = await file.finish(END);
     return `${totals.events} ${totals.bytes} ${bytesToHex(totals.digest)}`;
   };
-  const beside = await record(await thread(path('thread.rxr'), { world: WORLD, threadAfterChunks: 3 }));
+  const beside = await record(await thread(path('thread.rxr'), { world: WORLD, threadAfterEvents: 30_000 }));
   expect(beside).toBe(await record(await createRecordingFile(path('inline.rxr'), { world: WORLD, inline: true })));
   expect(readFileSync(path('thread.rxr')).equals(readFileSync(path('inline.rxr')))).toBe(true);
   expect(openRecording(fileSource(path('thread.rxr'))).stateDigests.length).toBe(1);
@@ -122,11 +129,11 @@ test.runIf(existsSync('/dev/full'))('a full disk is reported with the name of th
   const thread = await compiledThread();
   await expect(thread('/dev/full', { world: WORLD })).rejects.toMatchObject({ code: 'ENOSPC', path: '/dev/full' });
   // In the thread: the file is taken away behind the first chunks' back.
-  const file = await thread(path('full.rxr'), { world: WORLD, threadAfterChunks: 2 });
+  const file = await thread(path('full.rxr'), { world: WORLD, threadAfterEvents: 16_000 });
   rmSync(path('full.rxr'));
   symlinkSync('/dev/full', path('full.rxr'));
   const run = async (): Promise<void> => {
-    const encoder = new EventEncoder(file);
+    const encoder = new BatchedEvents(file);
     for (let round = 0; round < 50; round++) {
       storm({ emit: (kind, domId, vcpuId, _retired, _nowNs, values, bytes) => encoder.emit(kind, domId, vcpuId, round, round, values, bytes), nameNumber: () => 1 }, 5000);
       await new Promise((resolve) => setTimeout(resolve, 2));

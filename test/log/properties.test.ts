@@ -6,7 +6,7 @@ import { EVENT, EVENT_ROWS, MAX_KIND, eventRow, type EventRow } from '../../src/
 import { crc32c } from '../../src/base/crc.ts';
 import { blake3, bytesToHex, runningHash } from '../../src/base/hash.ts';
 import { highHalf, readVarint, unzigzag, varint, varintSigned, varintUnsigned, writeVarint64, writeZigzag64 } from '../../src/base/varint.ts';
-import { BatchedEncoder } from '../../src/log/batched-encoder.ts';
+import { eventsToChunks } from '../../src/log/batched-encoder.ts';
 import { decodeEvent, eventEnd, eventKind } from '../../src/log/event-decoder.ts';
 import { EventEncoder, type ChunkSink, type EventEmitter, type RawChunk } from '../../src/log/event-encoder.ts';
 import { EventMatcher } from '../../src/log/event-matcher.ts';
@@ -91,7 +91,7 @@ describe('round trips', () => {
         return encoder;
       });
       const many = chunksOf((sink) => {
-        const encoder = new BatchedEncoder(sink, rate);
+        const encoder = eventsToChunks(sink, rate);
         run(encoder);
         return encoder;
       });
@@ -118,7 +118,7 @@ describe('round trips', () => {
 
   test('a batch refuses what no event is: a count that goes back, too many values, a kind without a row', () => {
     const batched = (...events: Parameters<EventEncoder['emit']>[]): (() => void) => () => {
-      const encoder = new BatchedEncoder({ chunk: () => {} }, { numerator: 1, denominator: 1 });
+      const encoder = eventsToChunks({ chunk: () => {} }, { numerator: 1, denominator: 1 });
       for (const event of events) encoder.emit(...event);
       encoder.endChunk();
     };

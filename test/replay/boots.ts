@@ -2,6 +2,7 @@
 import { blake3 } from '../../src/base/hash.ts';
 import { embeddedDisk, openDiskImage } from '../../src/node/disk-image.ts';
 import { bytesSource, openRecording, type Recording } from '../../src/log/reader.ts';
+import { EncodingWriter } from '../../src/log/encoding-writer.ts';
 import { MemorySink, RecordingWriter } from '../../src/log/writer.ts';
 import type { Compression } from '../../src/log/codec.ts';
 import { specOf } from '../../src/node/recorded-world.ts';
@@ -66,7 +67,7 @@ export async function recordBoot(name: string, options: BootOptions = {}): Promi
     observers: { consoleOut: (_domId, bytes) => { console += Buffer.from(bytes).toString('latin1'); } },
     sink: (made) => {
       const digester = new StateDigester(made);
-      recorder = new Recorder(writer, spec.nsPerInsn, () => digester.parts(), false, options.log);
+      recorder = new Recorder(new EncodingWriter(writer, { numerator: spec.nsPerInsn.num, denominator: spec.nsPerInsn.den }), spec.nsPerInsn, () => digester.parts(), false, options.log);
       return options.wrap?.(recorder, made) ?? recorder;
     },
   });

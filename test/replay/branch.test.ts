@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { EVENT } from '../../src/abi/events.ts';
 import type { FaultSpec } from '../../src/abi/faults.ts';
+import { EncodingWriter, rateOf } from '../../src/log/encoding-writer.ts';
 import { bytesSource, openRecording, type Recording } from '../../src/log/reader.ts';
 import { MemorySink, RecordingWriter } from '../../src/log/writer.ts';
 import { specOf } from '../../src/node/recorded-world.ts';
@@ -48,7 +49,7 @@ async function branchOff(parent: Uint8Array, { at, seed, faults = [], spec: chan
   const sink = new MemorySink();
   const world = { ...recording.world, options: [{ name: 'spec', value: JSON.stringify(branch.spec) }], seed: seed ?? recording.world.seed, parentDigest: recording.digest, parentEvents: left };
   const writer = new RecordingWriter(sink, { world, compression: 'deflate', codec: zlibCodec(1) });
-  branch.writeTo(writer);
+  branch.writeTo(new EncodingWriter(writer, rateOf(world)));
   if (typed !== undefined) live?.push({ kind: 'console', domId: 1, bytes: new TextEncoder().encode(typed) });
   let ended = branch.world.advance(Infinity, killAt);
   for (; ended.kind === 'idle'; ended = branch.world.advance(Infinity, killAt)) branch.world.jumpTo(ended.untilNs);
