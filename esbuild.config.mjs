@@ -3,7 +3,7 @@
 // Node takes about a millisecond to find, read and link a module: with one file per source file every command spent
 // most of a second before its first line ran. So what is reachable from the same entries becomes one file, under
 // dist/chunks. Entries are what is started or imported by its path: programs, what the package exports, scenarios, and
-// the two files that are workers too (being entries keeps each of them in a file without the programs' code).
+// the three files that are workers too (being entries keeps each of them in a file without the programs' code).
 import { rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { build } from 'esbuild';
@@ -18,6 +18,7 @@ const entryPoints = [
   'src/testing/index.ts',
   'src/node/timeline.ts',
   'src/node/recording-worker.ts',
+  'src/node/read-ahead.ts',
   'src/node/explore-worker.ts',
   'scenarios/**/*.ts',
 ];

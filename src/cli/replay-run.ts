@@ -5,6 +5,8 @@ import { UsageError } from '../base/assert.ts';
 import { bytesToHex } from '../base/hash.ts';
 import type { Recording } from '../log/reader.ts';
 import { findCheckpoints } from '../node/checkpoint-files.ts';
+import type { LoadedImages } from '../node/load-images.ts';
+import { ReadAhead } from '../node/read-ahead.ts';
 import { recordedWorld } from '../node/recorded-world.ts';
 import { withRecordingFile } from '../node/recording-files.ts';
 import { CheckWatch, type CheckMode, type CheckSummary } from '../replay/check-watch.ts';
@@ -60,8 +62,18 @@ async function replayRecording(run: ReplayRun, recording: Recording): Promise<Re
     const sought = seekWithCheckpoints(run, run.until, recording, spec, images.domains);
     if (sought !== undefined) return sought;
   }
+  const decoded = ReadAhead.start(run.file, recording);
+  try {
+    return await replayAll(run, recording, spec, images, watch, decoded);
+  } finally {
+    await decoded?.close();
+  }
+}
+
+async function replayAll(run: ReplayRun, recording: Recording, spec: WorldSpec, images: LoadedImages, watch: CheckWatch, decoded: ReadAhead | undefined): Promise<ReplayResult> {
+  const { check = 'off' } = run;
   const { world, replayer } = buildReplayWorld({
-    recording, spec, images: images.domains, wrap: (sink) => watch.wrap(run.onEvent === undefined ? sink : overheard(sink, run.onEvent)),
+    recording, spec, images: images.domains, decoded, wrap: (sink) => watch.wrap(run.onEvent === undefined ? sink : overheard(sink, run.onEvent)),
     observers: {
       ...(run.showConsole ? { consoleOut: (_domId: number, bytes: Uint8Array) => void process.stdout.write(bytes) } : {}),
       ...(check === 'off' ? {} : { quiescent: watch.quiescent }),

@@ -54,10 +54,9 @@ export class EventBatch {
     return this.length + placesOfBytes(sizeBytes) <= this.#full;
   }
 
-  /** Arguments as EventEncoder.emit; not `full`, and with room for the byte string. */
-  put(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void {
+  /** Arguments as EventEncoder.emit; not `full`, and with room for the byte string. `count`: of the values, the first so many. */
+  put(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array, count = values.length): void {
     const { numbers, words } = this;
-    const count = values.length;
     if (count > MOST_VALUES || kind > 0xff || vcpuId > 0xffff) throw new InvariantViolation(`an event of kind ${kind} at vCPU ${vcpuId} has ${count} values`);
     let at = this.length;
     words[2 * at] = kind | (count << 8) | (vcpuId << 16);
@@ -77,9 +76,18 @@ export class EventBatch {
     this.events++;
   }
 
+  kindAt(place: number): number {
+    return (this.words[2 * place] as number) & 0xff;
+  }
+
   /** The event at that place: how many values it has. */
   countAt(place: number): number {
     return ((this.words[2 * place] as number) >>> 8) & 0x7f;
+  }
+
+  /** Its value of that number; zeros at the end may be left out. */
+  valueAt(place: number, index: number): number {
+    return index < this.countAt(place) ? (this.numbers[place + HEAD_PLACES + index] as number) : 0;
   }
 
   /** Its byte string, in this batch's memory, if it has one. */
@@ -88,6 +96,33 @@ export class EventBatch {
     const at = place + HEAD_PLACES + this.countAt(place);
     const from = (at + 1) * PLACE_BYTES;
     return this.#bytes.subarray(from, from + (this.numbers[at] as number));
+  }
+
+  /**
+   * Is the event at that place this one, number by number? Where the one behind it begins; or -1. Zeros at the end of the
+   * values may be left out there (and are, by chunk-decoder.ts), not here.
+   */
+  matchAt(place: number, kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): number {
+    const { numbers, words } = this;
+    const head = words[2 * place] as number;
+    const there = (head >>> 8) & 0x7f;
+    const withBytes = bytes !== undefined && bytes.length > 0;
+    if ((head & ~0x7f00) !== (kind | (vcpuId << 16) | (withBytes ? WITH_BYTES : 0)) || words[2 * place + 1] !== domId) return -1;
+    if (numbers[place + 1] !== retired || numbers[place + 2] !== nowNs) return -1;
+    const from = place + HEAD_PLACES;
+    const count = values.length;
+    if (count < there) return -1;
+    let index = 0;
+    for (; index < there; index++) if (numbers[from + index] !== values[index]) return -1;
+    for (; index < count; index++) if (values[index] !== 0) return -1;
+    return withBytes ? this.#matchBytes(place, bytes) : from + there;
+  }
+
+  #matchBytes(place: number, bytes: Uint8Array): number {
+    const there = this.bytesAt(place) as Uint8Array;
+    if (there.length !== bytes.length) return -1;
+    for (let index = 0; index < bytes.length; index++) if (there[index] !== bytes[index]) return -1;
+    return this.placeAfter(place, there);
   }
 
   /** Where the event behind it begins. */

@@ -8,13 +8,22 @@
 // applies them.
 import { EVENT } from '../abi/events.ts';
 import { assert } from '../base/assert.ts';
+import { basesOf, isStart } from './chunk-decoder.ts';
 import { EventsDigest } from './digest.ts';
 import { decodeEvent, eventEnd, type DecodedEvent } from './event-decoder.ts';
+import type { EventBatch } from './event-batch.ts';
 import { EventEncoder, type TimeRate, type VcpuBase } from './event-encoder.ts';
 import { EventMatcher } from './event-matcher.ts';
 import { NameNumbers } from './name-numbers.ts';
 import { sameBytes } from '../base/hash.ts';
 import type { PositionedEvent, Recording } from './reader.ts';
+import type { ScannedChunk } from './scan.ts';
+
+/** A recording's events decoded elsewhere, chunk by chunk, while the replay runs (node/read-ahead.ts). */
+export interface DecodedChunks {
+  /** All events of the chunk, if they are there by now; good until the next call. Chunks before it are not asked for any more. */
+  chunk(index: number): EventBatch | undefined;
+}
 
 /** The first event in which replay and recording differ. One side is absent where that one had ended. */
 export interface Divergence {
@@ -22,6 +31,8 @@ export interface Divergence {
   readonly expected: PositionedEvent | undefined;
   readonly actual: PositionedEvent | undefined;
 }
+
+const NO_BYTES: Uint8Array = new Uint8Array(0);
 
 export class ReplayEncoder {
   readonly recording: Recording;
@@ -36,12 +47,19 @@ export class ReplayEncoder {
   readonly #names = new NameNumbers();
   #digest: EventsDigest | undefined;
   #chunk = -1;
-  #expected: Uint8Array = new Uint8Array(0);
+  #expected = NO_BYTES;
   #cursor = 0;
+  readonly #decoded: DecodedChunks | undefined;
+  /** The chunk as numbers, and the place of the next event: instead of `expected` and `cursor`. */
+  #batch: EventBatch | undefined;
+  #place = 0;
+  /** Chunks whose digest was checked here. */
+  #digested = 0;
 
   /** `checkDigests` recomputes each chunk's digest as it is loaded. */
-  constructor(recording: Recording, checkDigests = true) {
+  constructor(recording: Recording, checkDigests = true, decoded?: DecodedChunks) {
     this.recording = recording;
+    this.#decoded = decoded;
     this.#rate = { numerator: recording.world.nsPerInsnNumerator, denominator: recording.world.nsPerInsnDenominator };
     this.#matcher = new EventMatcher(this.#rate);
     this.#digest = checkDigests ? new EventsDigest() : undefined;
@@ -50,15 +68,46 @@ export class ReplayEncoder {
   /** Compares one event; arguments as EventEncoder.emit. */
   emit(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes?: Uint8Array): void {
     this.eventCount++;
+    if (this.#batch !== undefined && this.#isNextInBatch(this.#batch, kind, domId, vcpuId, retired, nowNs, values, bytes)) return;
     if (this.divergence !== undefined || this.pastEnd) return;
-    if (this.#cursor === this.#expected.length && !this.#nextChunk()) {
-      if (this.recording.truncated) this.pastEnd = true;
-      else this.#diverge(kind, domId, vcpuId, retired, nowNs, values, bytes);
-      return;
+    if (this.#cursor === this.#expected.length) {
+      if (!this.#nextChunk()) {
+        if (this.recording.truncated) this.pastEnd = true;
+        else this.#diverge(kind, domId, vcpuId, retired, nowNs, values, bytes);
+        return;
+      }
+      if (this.#batch !== undefined && this.#isNextInBatch(this.#batch, kind, domId, vcpuId, retired, nowNs, values, bytes)) return;
     }
     const end = this.#matcher.match(this.#expected, this.#cursor, kind, domId, vcpuId, retired, nowNs, values, bytes);
     if (end < 0) this.#diverge(kind, domId, vcpuId, retired, nowNs, values, bytes);
     else this.#cursor = end;
+  }
+
+  #isNextInBatch(batch: EventBatch, kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): boolean {
+    const next = batch.matchAt(this.#place, kind, domId, vcpuId, retired, nowNs, values, bytes);
+    if (next < 0) {
+      // Not the same numbers: the bytes have the last word, and say what differs.
+      this.#leaveBatch(this.eventCount - 1);
+      return false;
+    }
+    this.#place = next;
+    if (next === batch.length) this.#endBatch();
+    return true;
+  }
+
+  #endBatch(): void {
+    const chunk = this.recording.chunks[this.#chunk + 1];
+    if (chunk === undefined) return this.#leaveBatch(this.eventCount);
+    this.#batch = undefined;
+    this.#expected = NO_BYTES;
+    this.#cursor = 0;
+    this.#matcher.restore(chunk.nowNs, basesOf(chunk));
+  }
+
+  /** Goes on with the bytes, from that event of this chunk on. */
+  #leaveBatch(index: number): void {
+    this.#batch = undefined;
+    this.#putAt(index);
   }
 
   /**
@@ -87,22 +136,29 @@ export class ReplayEncoder {
     this.divergence = undefined;
     this.pastEnd = false;
     this.#digest = undefined;
+    this.#batch = undefined;
     this.#chunk = index === recording.eventCount ? recording.chunks.length - 1 : recording.chunkOf(index);
-    this.#expected = this.#chunk < 0 ? new Uint8Array(0) : recording.chunkBytes(this.#chunk);
+    this.#putAt(index);
+    const names = this.#definitions().filter(({ chunk: at, offset }) => at < this.#chunk || (at === this.#chunk && offset < this.#cursor)).map(({ name }) => name);
+    this.eventCount = index;
+    this.#names.restore(names);
+  }
+
+  /** To the bytes of that event, which is in this chunk or the first after it. */
+  #putAt(index: number): void {
+    const { recording } = this;
+    this.#expected = this.#chunk < 0 ? NO_BYTES : recording.chunkBytes(this.#chunk);
     this.#cursor = 0;
-    const retired = new Map<number, VcpuBase>();
     const chunk = recording.chunks[this.#chunk];
     let nowNs = chunk?.nowNs ?? 0;
-    for (const base of chunk?.vcpus ?? []) retired.set(base.domain * 0x1_0000 + base.vcpu, { domId: base.domain, vcpuId: base.vcpu, retired: base.retired });
+    const retired = new Map<number, VcpuBase>();
+    for (const base of basesOf(chunk)) retired.set(base.domId * 0x1_0000 + base.vcpuId, base);
     for (const event of recording.events(chunk?.firstEvent ?? 0, index)) {
       retired.set(event.domId * 0x1_0000 + event.vcpuId, { domId: event.domId, vcpuId: event.vcpuId, retired: event.retired });
       nowNs = event.nowNs;
       this.#cursor = eventEnd(this.#expected, this.#cursor);
     }
-    const names = this.#definitions().filter(({ chunk: at, offset }) => at < this.#chunk || (at === this.#chunk && offset < this.#cursor)).map(({ name }) => name);
-    this.eventCount = index;
     this.#matcher.restore(nowNs, retired.values());
-    this.#names.restore(names);
   }
 
   #knownDefinitions: { readonly chunk: number; readonly offset: number; readonly name: string }[] | undefined;
@@ -135,7 +191,13 @@ export class ReplayEncoder {
    * the choice).
    */
   peekChoice(): number | undefined {
-    const next = this.peek();
+    if (this.#batch === undefined && this.#cursor === this.#expected.length && this.divergence === undefined && !this.pastEnd) this.#nextChunk();
+    if (this.#batch !== undefined) {
+      const picked = choiceAt(this.#batch, this.#place);
+      if (picked !== 'further') return picked;
+      this.#leaveBatch(this.eventCount);
+    }
+    const next = this.#peek();
     if (next?.kind === EVENT.choice) return next.values[2];
     if (next?.kind !== EVENT.nameDefined) return undefined;
     const at = eventEnd(this.#expected, this.#cursor);
@@ -145,8 +207,8 @@ export class ReplayEncoder {
     return second?.kind === EVENT.choice ? second.values[2] : undefined;
   }
 
-  /** The next recorded event. */
-  peek(): DecodedEvent | undefined {
+  /** The next recorded event, from the bytes. */
+  #peek(): DecodedEvent | undefined {
     if (this.divergence !== undefined || this.pastEnd) return undefined;
     if (this.#cursor === this.#expected.length && !this.#nextChunk()) return undefined;
     return decodeEvent(this.#expected, this.#cursor);
@@ -155,12 +217,27 @@ export class ReplayEncoder {
   #nextChunk(): boolean {
     const chunk = this.recording.chunks[this.#chunk + 1];
     if (chunk === undefined) return false;
-    this.#expected = this.recording.chunkBytes(++this.#chunk);
+    this.#chunk++;
+    const batch = this.#decoded?.chunk(this.#chunk);
+    if (batch?.events === chunk.eventCount && this.#matcher.nowNs === chunk.nowNs && isStart(chunk, this.#matcher.vcpus)) {
+      this.#batch = batch;
+      this.#place = 0;
+      return true;
+    }
+    this.#checkDigests();
+    this.#expected = this.recording.chunkBytes(this.#chunk);
     this.#cursor = 0;
-    if (this.#digest !== undefined && !sameBytes(this.#digest.add(this.#expected), chunk.eventsDigest)) {
+    return true;
+  }
+
+  /** Of the chunks up to this one: those that came decoded were checked where that was done, but the digest is of all so far. */
+  #checkDigests(): void {
+    if (this.#digest === undefined) return;
+    for (; this.#digested <= this.#chunk; this.#digested++) {
+      const chunk = this.recording.chunks[this.#digested] as ScannedChunk;
+      if (sameBytes(this.#digest.add(this.recording.chunkBytes(this.#digested)), chunk.eventsDigest)) continue;
       throw this.recording.damaged(chunk.payloadOffset, `the events from ${chunk.firstEvent} on do not have the digest that was written with them`);
     }
-    return true;
   }
 
   #diverge(kind: number, domId: number, vcpuId: number, retired: number, nowNs: number, values: readonly number[], bytes: Uint8Array | undefined): void {
@@ -173,4 +250,15 @@ export class ReplayEncoder {
     assert(actual !== undefined, `event ${index} was encoded but cannot be decoded`);
     this.divergence = { index, expected: this.recording.eventAt(index), actual: { ...actual, bytes: actual.bytes?.slice(), index, retired, nowNs } };
   }
+}
+
+
+/** What was picked, if the event at that place is a choice, or defines a name for one that follows; undefined if it is neither. */
+function choiceAt(batch: EventBatch, place: number): number | undefined | 'further' {
+  const kind = batch.kindAt(place);
+  if (kind === EVENT.choice) return batch.valueAt(place, 2);
+  if (kind !== EVENT.nameDefined) return undefined;
+  const next = batch.placeAfter(place, batch.bytesAt(place));
+  if (next === batch.length) return 'further';
+  return batch.kindAt(next) === EVENT.choice ? batch.valueAt(next, 2) : undefined;
 }

@@ -3,7 +3,7 @@
 import { EVENT, eventRow } from '../abi/events.ts';
 import { bytesToHex, sameBytes } from '../base/hash.ts';
 import type { Recording, PositionedEvent } from '../log/reader.ts';
-import { ReplayEncoder, type Divergence } from '../log/replay-encoder.ts';
+import { ReplayEncoder, type DecodedChunks, type Divergence } from '../log/replay-encoder.ts';
 import type { StateDigest } from '../log/packets.ts';
 import { parseCommand } from '../dom0/toolstack.ts';
 import type { ChoiceName, Choices } from '../sim/choices.ts';
@@ -70,9 +70,9 @@ export class Replayer implements EventSink {
   /** A seek has left events out: a digest of all of them cannot be had any more. */
   #skipped = false;
 
-  constructor(recording: Recording, digestState: () => StateDigest['parts']) {
+  constructor(recording: Recording, digestState: () => StateDigest['parts'], decoded?: DecodedChunks) {
     this.recording = recording;
-    this.encoder = new ReplayEncoder(recording);
+    this.encoder = new ReplayEncoder(recording, true, decoded);
     const { nsPerInsnNumerator: num, nsPerInsnDenominator: den } = recording.world;
     this.#whole = logModeOf(recording.world) === 'inputs' ? new WholeDigest({ num, den }) : undefined;
     const own = choicesOf(recording.world);

@@ -10,11 +10,13 @@ import { EVENT } from '../../src/abi/events.ts';
 import { bytesToHex } from '../../src/base/hash.ts';
 import { BatchedEvents } from '../../src/log/batched-encoder.ts';
 import { EventEncoder } from '../../src/log/event-encoder.ts';
-import { openRecording } from '../../src/log/reader.ts';
+import { bytesSource, openRecording } from '../../src/log/reader.ts';
 import { RecordingWriter } from '../../src/log/writer.ts';
+import { zlibCodec } from '../../src/node/zlib-codec.ts';
 import { loadHashes } from '../../src/node/load-hashes.ts';
 import { FileSink, fileSource, openRecordingFile, segmentPath, withRecordingFile } from '../../src/node/recording-files.ts';
 import { createRecordingFile, type RecordingFile } from '../../src/node/recording-worker.ts';
+import { ReadAhead } from '../../src/node/read-ahead.ts';
 import { openTimeline } from '../../src/node/timeline.ts';
 import { checkpointPath } from '../../src/node/checkpoint-files.ts';
 import { runLive } from '../../src/cli/live-run.ts';
@@ -95,17 +97,24 @@ test('a folder, and what cannot be sought, is refused', async () => {
 // so that the test does not judge an old build; under node_modules, so that packages are found.
 const ROOT = join(import.meta.dirname, '..', '..');
 const built = join(ROOT, 'node_modules', '.cache', 'rexen-files-test');
-let compiled: Promise<typeof createRecordingFile> | undefined;
-const compiledThread = (): Promise<typeof createRecordingFile> => (compiled ??= compile());
-async function compile(): Promise<typeof createRecordingFile> {
+let compiled: Promise<Compiled> | undefined;
+interface Compiled {
+  readonly createRecordingFile: typeof createRecordingFile;
+  readonly ReadAhead: typeof ReadAhead;
+}
+const compiledThreads = (): Promise<Compiled> => (compiled ??= compile());
+async function compile(): Promise<Compiled> {
   const compiler = spawnSync(process.execPath, [join(ROOT, 'esbuild.config.mjs'), built], { encoding: 'utf8', cwd: ROOT });
-  const module = join(built, 'src', 'node', 'recording-worker.js');
-  expect(existsSync(module), compiler.stderr).toBe(true);
-  return ((await import(/* @vite-ignore */ pathToFileURL(module).href)) as { createRecordingFile: typeof createRecordingFile }).createRecordingFile;
+  const from = async (name: string): Promise<object> => {
+    const module = join(built, 'src', 'node', name);
+    expect(existsSync(module), compiler.stderr).toBe(true);
+    return (await import(/* @vite-ignore */ pathToFileURL(module).href)) as object;
+  };
+  return { ...(await from('recording-worker.js')), ...(await from('read-ahead.js')) } as Compiled;
 }
 
 test('the writing thread writes the same recording as the inline writer', async () => {
-  const thread = await compiledThread();
+  const { createRecordingFile: thread } = await compiledThreads();
   const record = async (file: RecordingFile): Promise<string> => {
     const events = new BatchedEvents(file);
     const emitter = { emit: events.emit.bind(events), nameNumber: () => 1 };
@@ -125,8 +134,49 @@ test('the writing thread writes the same recording as the inline writer', async 
   expect(openRecording(fileSource(path('thread.rxr'))).stateDigests.length).toBe(1);
 });
 
+test('the reading thread gives every chunk as numbers once it is there, and nothing of a file that is damaged', async () => {
+  const { ReadAhead: Thread } = await compiledThreads();
+  const file = path('ahead.rxr');
+  const right = recordBytes((encoder) => storm(encoder, 20_000), { codec: zlibCodec() });
+  /** How many chunks come, each waited for. */
+  const chunksOf = async (bytes: Uint8Array, firstWaitMs: number): Promise<number> => {
+    writeFileSync(file, bytes);
+    const recording = openRecording(bytesSource(file, right), { codec: zlibCodec() });
+    const ahead = Thread.start(file, recording, true)!;
+    try {
+      for (let index = 0; index < recording.chunks.length; index++) {
+        let batch = ahead.chunk(index);
+        for (let wait = 0; batch === undefined && wait < (index === 0 ? firstWaitMs : 1000) / 25; wait++) {
+          await new Promise((resolve) => setTimeout(resolve, 25));
+          batch = ahead.chunk(index);
+        }
+        if (batch === undefined) return index;
+        const events = [...recording.events(recording.chunks[index]!.firstEvent, recording.chunks[index]!.firstEvent + recording.chunks[index]!.eventCount)];
+        expect(batch.events).toBe(events.length);
+        let place = 0;
+        for (const { kind, domId, vcpuId, retired, nowNs, values, bytes: data } of events) {
+          place = batch.matchAt(place, kind, domId, vcpuId, retired, nowNs, values, data);
+          if (place < 0) throw new Error('another event');
+        }
+        expect(place).toBe(batch.length);
+      }
+      return recording.chunks.length;
+    } finally {
+      await ahead.close();
+    }
+  };
+  const { chunks } = openRecording(bytesSource(file, right), { codec: zlibCodec() });
+  expect(chunks.length).toBeGreaterThan(9);
+  expect(await chunksOf(right, 20_000)).toBe(chunks.length);
+  const { offset } = chunks[3]!;
+  expect(await chunksOf(right.with(offset + 40, right[offset + 40]! ^ 1), 1500)).toBe(0);
+  // A short recording, or one whose guest does much between its events, gets no thread; nor do TypeScript sources.
+  const recording = openRecording(bytesSource(file, right), { codec: zlibCodec() });
+  expect([Thread.start(file, recording), ReadAhead.start(file, recording, true)]).toEqual([undefined, undefined]);
+});
+
 test.runIf(existsSync('/dev/full'))('a full disk is reported with the name of the file, not lost in the thread', async () => {
-  const thread = await compiledThread();
+  const { createRecordingFile: thread } = await compiledThreads();
   await expect(thread('/dev/full', { world: WORLD })).rejects.toMatchObject({ code: 'ENOSPC', path: '/dev/full' });
   // In the thread: the file is taken away behind the first chunks' back.
   const file = await thread(path('full.rxr'), { world: WORLD, threadAfterEvents: 16_000 });

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadImages, portableSpec, type LoadedImages } from '../../node/load-images.ts';
+import { ReadAhead } from '../../node/read-ahead.ts';
 import { openRecordingFile } from '../../node/recording-files.ts';
 import { createRecordingFile } from '../../node/recording-worker.ts';
 import { findScenario } from '../../node/scenario-files.ts';
@@ -96,8 +97,9 @@ async function replay(spec: WorldSpec, images: LoadedImages, file: string): Prom
   const started = performance.now();
   const cpuAtStart = cpuMs();
   const recording = await openRecordingFile(file);
+  const decoded = ReadAhead.start(file, recording);
   let digester: StateDigester | undefined;
-  const replayer = new Replayer(recording, () => (digester as StateDigester).parts());
+  const replayer = new Replayer(recording, () => (digester as StateDigester).parts(), decoded);
   const world = buildWorld({
     spec, images: images.domains, choices: replayer.choices, input: () => replayer.input,
     sink: (made) => {
@@ -107,6 +109,8 @@ async function replay(spec: WorldSpec, images: LoadedImages, file: string): Prom
   });
   await toEnd(world);
   if (replayer.divergence !== undefined || replayer.stateDivergence !== undefined || replayer.encoder.finish() !== undefined) throw new Error('the replay diverged');
+  await decoded?.close();
+  recording.close();
   return { ms: performance.now() - started, cpu: cpuMs() - cpuAtStart };
 }
 
