@@ -29,7 +29,7 @@ const FRAME_WORDS = 7;
 const NO_FLAGS: Word = { lo: 0, hi: 0 };
 
 function flatSegment(selector: number): ReturnType<typeof segmentFromDescriptor> {
-  return segmentFromDescriptor(selector, reservedDescriptor(64, selector) as { lo: number; hi: number });
+  return segmentFromDescriptor(selector, reservedDescriptor('pv64', selector) as { lo: number; hi: number });
 }
 const FLAT_SEGMENT = { cs64: flatSegment(FLAT_64.cs64), cs32: flatSegment(FLAT_64.cs32), ss: flatSegment(FLAT_64.ss) } as const;
 

@@ -14,6 +14,7 @@
 // of boot_gdt and boot_compat_gdt in xen/arch/x86/boot and desc.c; for i386 as in Xen 3.x.
 import { assert } from '../base/assert.ts';
 import type { Domain, Vcpu } from './domain.ts';
+import { ABIS, MACHPHYS_VIRT_END, type Abi, type AbiName } from './personality.ts';
 import { takeFreeFrame, type Hypervisor } from './hypervisor.ts';
 import { PTE } from './page-walk.ts';
 
@@ -43,9 +44,17 @@ const FLAT_64: readonly (readonly [number, number, number])[] = [
   [6, 0x00af_fb00, 0x0000_ffff], // 0xe033 ring 3 code, 64-bit
 ];
 
+/** The rows of an ABI; on 32-bit Xen they end where machine-to-phys does (GUEST_DESC, xen/arch/x86/boot/x86_32.S of 3.x). */
+function flatRows(abi: Abi): typeof FLAT_32 {
+  if (abi.wordBits === 64) return FLAT_64;
+  if (!abi.onXen3) return FLAT_32;
+  const last = MACHPHYS_VIRT_END[abi.name] / 4096 - 1;
+  return FLAT_32.map(([index, high]) => [index, (high & ~0xf0000) | (last & 0xf0000), last & 0xffff]);
+}
+
 /** The flat descriptor of Xen's page that a selector names, undefined for others. */
-export function reservedDescriptor(wordBits: 32 | 64, selector: number): { readonly lo: number; readonly hi: number } | undefined {
-  const row = (wordBits === 64 ? FLAT_64 : FLAT_32).find(([index]) => FIRST_RESERVED_GDT_ENTRY + index === selector >>> 3);
+export function reservedDescriptor(abi: AbiName, selector: number): { readonly lo: number; readonly hi: number } | undefined {
+  const row = flatRows(ABIS[abi]).find(([index]) => FIRST_RESERVED_GDT_ENTRY + index === selector >>> 3);
   return row === undefined ? undefined : { hi: row[1], lo: row[2] };
 }
 
@@ -70,7 +79,7 @@ export function createPerDomain(hv: Hypervisor, domain: Domain): PerDomain | und
     return mfn;
   };
   const reservedGdtMfn = take();
-  for (const [index, high, low] of wide ? FLAT_64 : FLAT_32) {
+  for (const [index, high, low] of flatRows(domain.abi)) {
     hv.machine.writeU32(reservedGdtMfn * 4096 + index * 8, low);
     hv.machine.writeU32(reservedGdtMfn * 4096 + index * 8 + 4, high);
   }

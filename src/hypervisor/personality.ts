@@ -29,6 +29,9 @@ export const ABIS: Record<AbiName, Abi> = {
   'xen3-nopae': { name: 'xen3-nopae', wordBits: 32, levels: 2, pteBytes: 4, kernelRing: 1, hypervisorVirtStart: 0xfc000000, machphysVirtStart: 0xfc000000, machphysEntryBytes: 4, onXen3: true },
 };
 
+/** Where the machine-to-phys table ends; on Xen 3.x also the end of every segment that a guest may load (GUEST_SEGMENT_MAX_ADDR). */
+export const MACHPHYS_VIRT_END: Record<AbiName, number> = { pv64: -0x7fc0_0000_0000, pv32pae: 0xffe0_0000, 'xen3-pae': 0xf680_0000, 'xen3-nopae': 0xfc40_0000 };
+
 /** Debug and release builds of Xen differ in what guests can see (conformance FORMAT, section 1). */
 export interface XenBuild {
   readonly name: 'debug' | 'release';

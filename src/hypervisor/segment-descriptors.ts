@@ -3,10 +3,11 @@
 // validate_segdesc_page(), xen/arch/x86/pv/descriptor-tables.c.
 import { EINVAL } from './page-types.ts';
 import { tableBase } from './page-tables.ts';
+import { MACHPHYS_VIRT_END } from './personality.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Domain } from './domain.ts';
 
-const HI = { type: 0xf00, callGate: 0xc00, system: 0x1000, dpl: 0x6000, present: 0x8000, longMode: 0x200000, granularity: 0x800000 } as const;
+const HI = { type: 0xf00, callGate: 0xc00, system: 0x1000, dpl: 0x6000, present: 0x8000, longMode: 0x200000, granularity: 0x800000, code: 0x800, down: 0x400 } as const;
 
 /** First descriptor number that belongs to Xen (FIRST_RESERVED_GDT_ENTRY). */
 export const FIRST_RESERVED_GDT_ENTRY = 14 * 512;
@@ -32,11 +33,13 @@ export function checkDescriptor(domain: Domain, lo: number, hi: number): boolean
       const units = ((hi & 0xf0000) | (lo & 0xffff)) + 1;
       const limit = (hi & HI.granularity) !== 0 ? units * 4096 : units;
       if (domain.abi.onXen3) {
-        // 32-bit Xen has no other protection: segments end below it.
-        const end = domain.abi.hypervisorVirtStart;
-        if (base + limit > end || limit > end) {
-          if ((hi & HI.granularity) === 0 || base >= end) return false;
-          const pages = Math.floor((end - base) / 4096) - 1;
+        const end = MACHPHYS_VIRT_END[domain.abi.name];
+        if (base >= end - 4096) return false;
+        const bytes = xen3Limit(base, limit, (hi & (HI.code | HI.down)) === HI.down, end);
+        if (bytes !== limit) {
+          // "Too dangerous; too hard to work out."
+          if ((hi & HI.granularity) === 0) return false;
+          const pages = Math.floor(bytes / 4096) - 1;
           lo = ((lo & 0xffff0000) | (pages & 0xffff)) >>> 0;
           hi = (hi & ~0xf0000) | (pages & 0xf0000);
         }
@@ -59,6 +62,17 @@ export function checkDescriptor(domain: Domain, lo: number, hi: number): boolean
   checkedLo = lo >>> 0;
   checkedHi = hi >>> 0;
   return true;
+}
+
+/**
+ * The limit that 32-bit Xen leaves a segment: Xen has no other protection from ring 1, so segments end
+ * where the last table ends that guests may read, machine-to-phys, in Xen's own range.
+ * Source: check_descriptor(), xen/arch/x86/x86_32/mm.c of Xen 3.x.
+ */
+function xen3Limit(base: number, limit: number, growsDown: boolean, end: number): number {
+  // Growing down, a segment holds what lies above its limit, counted from its base: only what wraps around is left.
+  if (growsDown) return base + limit < 2 ** 32 ? 2 ** 32 - (base & ~0xfff) : limit;
+  return base + limit > end ? end - base : limit;
 }
 
 /** Flat selectors that Xen offers to guests in its reserved part of the GDT. */

@@ -52,7 +52,7 @@ export function loadInitialContext(hv: Hypervisor, vcpu: Vcpu, context: InitialC
   cpu.setRip(context.entry);
   cpu.setEflags(EFLAGS_IF_FIXED);
   for (const [index, selector] of [[SEG.cs, flat.cs], [SEG.ss, flat.ss], [SEG.ds, flat.ds], [SEG.es, flat.ds], [SEG.fs, flat.ds], [SEG.gs, flat.ds]] as const) {
-    const descriptor = reservedDescriptor(abi.wordBits, selector);
+    const descriptor = reservedDescriptor(abi.name, selector);
     cpu.setSegment(index, descriptor === undefined ? { selector: 0, base: 0, limit: 0, access: UNUSABLE } : segmentFromDescriptor(selector, descriptor));
   }
 }

@@ -11,6 +11,7 @@ import { done, type HypercallArgs, type HypercallOutcome, type HypercallRow } fr
 import type { Hypervisor } from '../hypervisor.ts';
 import { emitMm } from '../mm-events.ts';
 import { preemptCheck } from '../page-types.ts';
+import { MACHPHYS_VIRT_END } from '../personality.ts';
 import { memoryExchange } from './memory-exchange.ts';
 
 /** The command's low bits; above is the extent where a preempted call goes on. */
@@ -112,10 +113,9 @@ const query = (answer: (hv: Hypervisor, domain: Domain) => number) => (hv: Hyper
 };
 
 /** Where a guest sees the machine-to-phys table: first and last+1 address, and the last frame it could describe. */
-const MACHPHYS_END = { pv64: -0x7fc0_0000_0000, pv32pae: 0xffe0_0000, 'xen3-pae': 0xf680_0000, 'xen3-nopae': 0xfc40_0000 } as const;
 function machphysMapping(hv: Hypervisor, vcpu: Vcpu, arg: number): HypercallOutcome {
   const { abi } = vcpu.domain;
-  const end = MACHPHYS_END[abi.name];
+  const end = MACHPHYS_VIRT_END[abi.name];
   const words = [abi.machphysVirtStart, end, (end - abi.machphysVirtStart) / abi.machphysEntryBytes - 1];
   const bytes = wordBytes(vcpu);
   return done(words.every((word, i) => hv.access.writeWord(vcpu, arg + i * bytes, word)) ? 0 : -ERRNO.EFAULT);
