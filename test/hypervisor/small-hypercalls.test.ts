@@ -8,7 +8,7 @@ import { SmallGuest } from './small-guest.ts';
 
 const NR = {
   set_trap_table: 0, stack_switch: 3, set_callbacks: 4, fpu_taskswitch: 5, sched_op_compat: 6, set_debugreg: 8, get_debugreg: 9, set_timer_op: 15, xen_version: 17,
-  console_io: 18, vcpu_op: 24, set_segment_base: 25, sched_op: 29, nmi_op: 28, callback_op: 30, event_channel_op: 32, physdev_op: 33, sysctl: 35, domctl: 36, platform_op: 7,
+  console_io: 18, vcpu_op: 24, set_segment_base: 25, sched_op: 29, nmi_op: 28, callback_op: 30, event_channel_op: 32, physdev_op: 33, sysctl: 35, domctl: 36, platform_op: 7, argo_op: 39, xenpmu_op: 40,
 } as const;
 const VIRQ_TIMER = 0;
 const bindTimer = (guest: SmallGuest): number => {
@@ -352,6 +352,8 @@ describe('devices and what is not for a domU', () => {
       expect(guest.call(nr, guest.words(0, 1)), String(nr)).toBe(-13);
     }
     expect(guest.call(NR.domctl, guest.words(0, 0x18))).toBe(-1);
+    // Argo is not built into a Xen of the default configuration; the PMU is, and is off.
+    expect([guest.call(NR.argo_op, 1, 0, 0, 0, 0), guest.call(NR.xenpmu_op, 0, 0)]).toEqual([-38, -95]);
     expect(guest.call(60)).toBe(-38);
   });
 });

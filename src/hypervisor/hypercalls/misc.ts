@@ -162,7 +162,8 @@ const REFUSALS: readonly RefusalRow[] = [
   { name: 'domctl', args: ONE_HANDLE, copies: { arg: 0, sizeBytes: 144 }, version: DOMCTL_VERSION, errno: 'EPERM' },
   { name: 'kexec_op', args: CMD_ARG, errno: 'EPERM' },
   { name: 'tmem_op', args: ONE_HANDLE, errno: 'ENOSYS' },
-  { name: 'argo_op', args: [{ name: 'cmd', kind: 'cmd' }, { name: 'arg1', kind: 'handle' }, { name: 'arg2', kind: 'handle' }, { name: 'raw_arg3', kind: 'u32' }, { name: 'raw_arg4', kind: 'u32' }], errno: 'EOPNOTSUPP' },
+  // Not built in by default (CONFIG_ARGO).
+  { name: 'argo_op', args: [{ name: 'cmd', kind: 'cmd' }, { name: 'arg1', kind: 'handle' }, { name: 'arg2', kind: 'handle' }, { name: 'raw_arg3', kind: 'u32' }, { name: 'raw_arg4', kind: 'u32' }], errno: 'ENOSYS' },
   { name: 'xenpmu_op', args: CMD_ARG, errno: 'EOPNOTSUPP' },
   { name: 'dm_op', args: [{ name: 'domid', kind: 'domid' }, { name: 'nr_bufs', kind: 'count' }, { name: 'bufs', kind: 'handle' }], errno: 'EPERM' },
   { name: 'hypfs_op', args: [{ name: 'cmd', kind: 'cmd' }, { name: 'arg1', kind: 'handle' }, { name: 'arg2', kind: 'u32' }, { name: 'arg3', kind: 'handle' }, { name: 'arg4', kind: 'u32' }], errno: 'EPERM' },
