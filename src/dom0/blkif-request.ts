@@ -99,8 +99,9 @@ export function refuseUnread(request: BlkRequest, limits: BlkLimits): number | u
     case WRITE:
       return segmentCount === 0 || segmentCount > BLKIF_MAX_SEGMENTS ? BLKIF_RSP.ERROR : undefined;
     case WRITE_BARRIER:
+      // Without data it is a flush that waits: mini-os sends such.
       if (!limits.barrier) return BLKIF_RSP.EOPNOTSUPP;
-      return segmentCount === 0 || segmentCount > BLKIF_MAX_SEGMENTS ? BLKIF_RSP.ERROR : undefined;
+      return segmentCount > BLKIF_MAX_SEGMENTS ? BLKIF_RSP.ERROR : undefined;
     case FLUSH_DISKCACHE:
       if (!limits.flush) return BLKIF_RSP.EOPNOTSUPP;
       return segmentCount > BLKIF_MAX_SEGMENTS ? BLKIF_RSP.ERROR : undefined;
@@ -118,8 +119,8 @@ export function refuseRead(request: BlkRequest, segments: readonly BlkSegment[],
   const { action, firstSector512, discardSectors } = request;
   if (segments.some((row) => row.lastSector >= 4096 / BLKIF_SECTOR_BYTES || row.firstSector > row.lastSector)) return BLKIF_RSP.ERROR;
   if (action !== BLKIF_OP.READ && limits.readOnly && (action === BLKIF_OP.DISCARD || segments.length > 0)) return BLKIF_RSP.ERROR;
-  // A flush may come without data, and then its sector says nothing.
-  if (action === BLKIF_OP.FLUSH_DISKCACHE && segments.length === 0) return undefined;
+  // A flush or a barrier may come without data, and then its sector says nothing.
+  if ((action === BLKIF_OP.FLUSH_DISKCACHE || action === BLKIF_OP.WRITE_BARRIER) && segments.length === 0) return undefined;
   const sectors = action === BLKIF_OP.DISCARD ? discardSectors : bytesOf(segments) / BLKIF_SECTOR_BYTES;
   // Written so that NaN is refused.
   if (!(firstSector512 + sectors <= limits.sectors512)) return BLKIF_RSP.ERROR;
