@@ -69,15 +69,30 @@ function restoreSmall(cpu: Cpu, state: SmallState): void {
   cpu.setEflags(state.eflags);
 }
 
+const PREFIXES: ReadonlySet<number> = new Set([0xf0, 0x66, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65]);
 /** Does the store count as one of a whole entry? For 64-bit guests any part of it does; of 32-bit code CMPXCHG8B alone stores eight bytes at once. */
 function storesEightBytes(vcpu: Vcpu, cpu: Cpu): boolean {
   if (vcpu.domain.abi.wordBits === 64) return true;
   const read = cpu.readLinear((cpu.segment(SEG.cs).base + cpu.rip()) >>> 0, 5, false);
   if (!read.ok) return false;
-  const prefixes: ReadonlySet<number> = new Set([0xf0, 0x66, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65]);
   let at = 0;
-  while (at < 3 && prefixes.has(read.bytes[at] as number)) at++;
+  while (at < 3 && PREFIXES.has(read.bytes[at] as number)) at++;
   return read.bytes[at] === 0x0f && read.bytes[at + 1] === 0xc7;
+}
+
+/** The page of tables before the store. Boots without writable_page_tables come here a hundred thousand times. */
+const before = new Uint32Array(1024);
+/** Puts `before` back, word by word where it differs; true if a word outside [at, at + sizeBytes) did. */
+function takeBack({ machine }: Hypervisor, pageMaddr: number, at: number, sizeBytes: number): boolean {
+  const { u32 } = machine;
+  const base = (machine.ramBase + pageMaddr) / 4;
+  let outside = false;
+  for (let word = 0; word < 1024; word++) {
+    if (u32[base + word] === before[word]) continue;
+    outside ||= word * 4 < at || word * 4 >= at + sizeBytes;
+    machine.writeU32(pageMaddr + word * 4, before[word] as number);
+  }
+  return outside;
 }
 
 /**
@@ -93,7 +108,8 @@ function performTableStore(hv: Hypervisor, vcpu: Vcpu, vaddr: number): boolean {
   const sizeBytes = abi.pteBytes === 8 && storesEightBytes(vcpu, cpu) ? 8 : 4;
   const pageMaddr = ((entry.hi & 0xf_ffff) * 0x10_0000 + (entry.lo >>> 12)) * 4096;
   const at = (vaddr & 0xfff & -sizeBytes) >>> 0;
-  const before = machine.readBytes(pageMaddr, 4096);
+  const base = (machine.ramBase + pageMaddr) / 4;
+  before.set(machine.u32.subarray(base, base + 1024));
   const small = saveSmall(cpu, abi.wordBits === 64 ? 16 : 8);
 
   machine.writeU32(entry.maddr, (entry.lo | PTE.rw) >>> 0);
@@ -101,21 +117,16 @@ function performTableStore(hv: Hypervisor, vcpu: Vcpu, vaddr: number): boolean {
   const exit = cpu.run(1);
   cpu.invlpg(vaddr);
 
-  const after = machine.readBytes(pageMaddr, 4096);
+  const store = { vaddr: vaddr - (vaddr & (sizeBytes - 1)), sizeBytes, lo: machine.readU32(pageMaddr + at), hi: sizeBytes === 8 ? machine.readU32(pageMaddr + at + 4) : 0 };
   // The mapping is read-only again whatever the processor made of its accessed and dirty bits. A table
   // may map itself: then the entry lies in the page, and counts as changed only if the store hit it.
   machine.writeU32(entry.maddr, entry.lo);
-  const own = entry.maddr - pageMaddr;
-  if (own >= 0 && own < 4096 && !(at <= own && own < at + sizeBytes)) new DataView(after.buffer).setUint32(own, entry.lo, true);
-  machine.writeBytes(pageMaddr, before);
+  const outside = takeBack(hv, pageMaddr, at, sizeBytes);
   if (exit.kind === 'exception') {
     // Another operand faults first: that is what the guest hears.
     injectException(hv, vcpu, exit.exception);
     return true;
   }
-  const outside = after.some((byte, index) => byte !== before[index] && (index < at || index >= at + sizeBytes));
-  const view = new DataView(after.buffer);
-  const store = { vaddr: vaddr - (vaddr & (sizeBytes - 1)), sizeBytes, lo: view.getUint32(at, true), hi: sizeBytes === 8 ? view.getUint32(at + 4, true) : 0 };
   if (outside || exit.kind !== 'budget' || emulateTableStore(hv, vcpu, store).kind !== 'done') {
     restoreSmall(cpu, small);
     return false;
