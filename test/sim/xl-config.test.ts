@@ -51,7 +51,7 @@ test('the least is a kernel', () => {
 });
 
 test('what the Xen Test Framework writes for each of its tests is a scenario', () => {
-  const source = 'name="test-pv64-some~variation"\n\nvcpus=1 \n\ntype="pv"\nloader="generic" # Legacy for before Xen 4.10\n\nmemory=128\nkernel="k"\n\n# Test Extra Configuration:\nmax_event_channels=4096\ncmdline="variation"\n';
+  const source = 'name="test-pv64-some~variation"\n\nvcpus=1 \n\ntype="pv"\nloader="generic" # Legacy for before Xen 4.10\n\nmemory=128\nkernel="k"\n\n# Test Extra Configuration:\nmax_event_channels=4096\nviridian = 1\ncmdline="variation"\n';
   expect(domainOf(source)).toEqual({ name: 'test-pv64-some~variation', kernel: { name: 'k' }, cmdline: 'variation', memoryMib: 128, maxEventChannels: 4096 });
   expect(withKernel('max_event_channels = 0')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 128 });
 });

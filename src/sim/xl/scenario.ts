@@ -83,6 +83,8 @@ const KEYS: Readonly<Record<string, Row>> = {
   on_poweroff: atTheEnd('on_poweroff'), on_reboot: atTheEnd('on_reboot'), on_crash: atTheEnd('on_crash'), on_watchdog: atTheEnd('on_watchdog'),
   localtime: only(['0'], 'the wall clock of a world is a setting (--set wall-clock=SECONDS)'),
   nographic: withoutEffect,
+  // What xl reads for HVM guests alone (parse_config_data()): other guests' files may have it.
+  viridian: withoutEffect, pae: withoutEffect, nx: withoutEffect, apic: withoutEffect, hpet: withoutEffect, vpt_align: withoutEffect,
   // Where and how fast the host runs the guest.
   cpus: withoutEffect, cpus_soft: withoutEffect, cpu_weight: withoutEffect, cap: withoutEffect, pool: withoutEffect, nodes: withoutEffect, claim_mode: withoutEffect, seclabel: withoutEffect,
 };
