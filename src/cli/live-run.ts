@@ -102,13 +102,13 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   // The recording ends as if the user had asked for it: it replays.
   watch.onBroken = () => stoppable?.requestStop();
   const makeSink = (world: World): EventSink => {
-    if (held === undefined) return watch.remember(timed(digestOnly as DigestOnly));
+    if (held === undefined) return watch.remember(timed(digestOnly as DigestOnly, world));
     const digester = new StateDigester(world);
     recorder = new Recorder(held, scenario.spec.nsPerInsn, () => digester.parts(), run.interactive, run.log);
-    return watch.remember(timed(recorder));
+    return watch.remember(timed(recorder, world));
   };
   let timedSink: TimedSink | undefined;
-  const timed = (sink: EventSink): EventSink => (run.profile ? (timedSink = new TimedSink(sink, () => performance.now())) : sink);
+  const timed = (sink: EventSink, made: World): EventSink => (run.profile ? (timedSink = new TimedSink(sink, () => performance.now(), made)) : sink);
   const world = buildWorld({
     // As a replay will have it: the names of this machine's folders reach no guest.
     spec: portableSpec(scenario.spec), images: images.domains, choices: choicesFor(run.seed, run.plan), input, sink: makeSink,
@@ -156,7 +156,7 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
     ...(check === 'off' ? {} : { checked }),
     eventsByKind: (recorder ?? (digestOnly as DigestOnly)).counts.byName(),
   };
-  const profile = profileOf(world, timedSink?.loggingMs ?? 0);
+  const profile = profileOf(world, timedSink);
   return { summary, outcome: ended.outcome, checked, ...(profile === undefined ? {} : { profile: profileLines(profile) }) };
 }
 

@@ -9,11 +9,17 @@ export interface TwoTimelines {
   readonly symbols: SymbolsByDomain | undefined;
 }
 
-/** `map`: a System.map, instead of what the first domain's kernel says of itself. Throws RecordingError. */
-export async function openTwo(a: string, b: string, options: { readonly images: readonly string[]; readonly map?: string }): Promise<TwoTimelines> {
+/** `map`: a System.map, instead of what the first domain's kernel says of itself. Both are closed after the work. Throws RecordingError. */
+export async function withTwo<T>(a: string, b: string, options: { readonly images: readonly string[]; readonly map?: string }, work: (two: TwoTimelines) => T): Promise<T> {
   const map = mapOption(options.map);
-  const [left, right] = [await openTimeline(a, options), await openTimeline(b, options)];
-  return { a: left, b: right, symbols: await recordedSymbols(left.recording, options.images, map) };
+  const opened: Timeline[] = [];
+  try {
+    for (const file of [a, b]) opened.push(await openTimeline(file, options));
+    const [left, right] = opened as [Timeline, Timeline];
+    return work({ a: left, b: right, symbols: await recordedSymbols(left.recording, options.images, map) });
+  } finally {
+    for (const timeline of opened) timeline.close();
+  }
 }
 
 /** Why a comparison of states is not one of the recordings; undefined: it is. */

@@ -6,24 +6,33 @@ import type { EventSink, World } from '../sim/world.ts';
 /** Stands in front of a sink and adds up the time spent behind it. */
 export class TimedSink implements EventSink {
   loggingMs = 0;
+  /** Of it while a vCPU had its turn: World counts that for the hypervisor. */
+  insideMs = 0;
   readonly #sink: EventSink;
   readonly #clock: () => number;
+  readonly #world: World;
 
-  constructor(sink: EventSink, clock: () => number) {
+  constructor(sink: EventSink, clock: () => number, world: World) {
     this.#sink = sink;
     this.#clock = clock;
+    this.#world = world;
   }
 
   event(...args: Parameters<EventSink['event']>): void {
     const started = this.#clock();
     this.#sink.event(...args);
-    this.loggingMs += this.#clock() - started;
+    this.#add(this.#clock() - started);
   }
 
   stateDigest(eventCount: number, insns: number): void {
     const started = this.#clock();
     this.#sink.stateDigest?.(eventCount, insns);
-    this.loggingMs += this.#clock() - started;
+    this.#add(this.#clock() - started);
+  }
+
+  #add(ms: number): void {
+    this.loggingMs += ms;
+    if (this.#world.profile?.running === true) this.insideMs += ms;
   }
 }
 
@@ -36,7 +45,7 @@ export interface Profile {
 }
 
 /** Undefined if the world was built without a clock. */
-export function profileOf(world: World, loggingMs: number): Profile | undefined {
+export function profileOf(world: World, sink: TimedSink | undefined): Profile | undefined {
   if (world.profile === undefined) return undefined;
   const counters: CpuCounters = { evaluatedInsns: 0, interpretedInsns: 0, translatedInsns: 0, regionsTranslated: 0, modulesCompiled: 0, translateMs: 0 };
   for (const domain of world.hv.domains.values()) {
@@ -48,8 +57,8 @@ export function profileOf(world: World, loggingMs: number): Profile | undefined 
   return {
     translationMs: counters.translateMs,
     executionMs: world.profile.processorMs - counters.translateMs,
-    hypervisorMs: world.profile.hypervisorMs - loggingMs,
-    loggingMs,
+    hypervisorMs: world.profile.hypervisorMs - (sink?.insideMs ?? 0),
+    loggingMs: sink?.loggingMs ?? 0,
     counters,
   };
 }

@@ -66,7 +66,7 @@ export function buildWorld(options: WorldOptions): World {
   world.hv = createHypervisor({ machine, world, build: XEN_BUILDS[spec.xenBuild], hypercallRows });
   introduceDom0(world.hv);
   world.sink = options.sink?.(world);
-  if (options.clock !== undefined) world.profile = { clock: options.clock, processorMs: 0, hypervisorMs: 0 };
+  if (options.clock !== undefined) world.profile = { clock: options.clock, processorMs: 0, hypervisorMs: 0, running: false };
   const dom0 = new Dom0(world);
   spec.domains.forEach((domain, index) => addDomain(world, dom0, options, FIRST_DOMID + index, index, domain.name));
   return world;

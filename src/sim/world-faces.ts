@@ -47,5 +47,8 @@ export type Advance =
 export interface WorldProfile {
   readonly clock: () => number;
   processorMs: number;
+  /** Logging of what happened meanwhile included. */
   hypervisorMs: number;
+  /** A vCPU has its turn: time counts for one of the two. */
+  running: boolean;
 }

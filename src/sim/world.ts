@@ -281,6 +281,7 @@ export class World implements WorldPort {
   }
 
   #runProfiled(profile: WorldProfile, vcpu: Vcpu, cpu: Cpu, budget: number): CpuExit {
+    profile.running = true;
     const entering = profile.clock();
     if (!this.#midSlice) enterVcpu(this, vcpu);
     const running = profile.clock();
@@ -289,6 +290,7 @@ export class World implements WorldPort {
     this.#onExit(vcpu, exit);
     profile.processorMs += leaving - running;
     profile.hypervisorMs += running - entering + profile.clock() - leaving;
+    profile.running = false;
     return exit;
   }
 

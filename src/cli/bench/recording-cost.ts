@@ -83,14 +83,14 @@ async function record(spec: WorldSpec, images: LoadedImages, file: string, clock
     sink: (made) => {
       const digester = new StateDigester(made);
       recorder = new Recorder(target, spec.nsPerInsn, () => digester.parts(), false);
-      return clock === undefined ? recorder : (timed = new TimedSink(recorder, clock));
+      return clock === undefined ? recorder : (timed = new TimedSink(recorder, clock, made));
     },
     ...(clock === undefined ? {} : { clock }),
   });
   await toEnd(world);
   recorder?.finish();
   await target.finish({ instructions: world.insns(), virtualTimeNs: world.nowNs(), outcome: world.ended?.outcome ?? '', outcomeText: '' });
-  return { ms: performance.now() - started, cpu: cpuMs() - cpuAtStart, profile: profileOf(world, timed?.loggingMs ?? 0) };
+  return { ms: performance.now() - started, cpu: cpuMs() - cpuAtStart, profile: profileOf(world, timed) };
 }
 
 async function replay(spec: WorldSpec, images: LoadedImages, file: string): Promise<{ ms: number; cpu: number }> {

@@ -11,7 +11,7 @@ import { diffRecordings } from '../../replay/diff.ts';
 import { bisectInstructions } from '../../replay/instruction-bisect.ts';
 import { stateLines } from '../../replay/state-diff.ts';
 import { bisectScenario, type ScenarioBisectOptions } from '../bisect-scenario.ts';
-import { openTwo, strayedText } from '../two-timelines.ts';
+import { strayedText, withTwo } from '../two-timelines.ts';
 
 interface BisectOptions extends ScenarioBisectOptions {
   readonly instruction?: boolean;
@@ -51,18 +51,19 @@ async function bisect(fileA: string, fileB: string | undefined, options: BisectO
   const say = (facts: object, lines: readonly string[]): void => void process.stdout.write(options.json === true ? `${JSON.stringify({ a: fileA, b: fileB, ...facts })}\n` : `${lines.join('\n')}\n`);
   if (diff.events === undefined && diff.state === undefined) return say({ same: diff.same, verdict: diff.verdict }, [diff.verdict]);
   process.exitCode = 1;
-  const two = await openTwo(fileA, fileB, options);
-  const event = diff.events?.sameEvents ?? (diff.state?.atEvent as number);
-  const until = Math.max(...[two.a, two.b].map((timeline) => (diff.events === undefined ? timeline.seekEnd() : timeline.seek({ event: Math.min(event + 1, timeline.recording.eventCount) })).insns));
-  const found = bisectInstructions(two.a, two.b, until, two.symbols);
-  const strayed = strayedText(two);
-  if (strayed !== undefined) return say({ same: false, diff: diff.verdict, problem: strayed }, [`events   ${diff.verdict}`, strayed]);
-  say({ same: false, diff: diff.verdict, ...found }, [
-    `events   ${diff.verdict}`,
-    ...(found.code.length === 0 ? [] : ['code:', ...found.code.map((line) => `    ${line}`)]),
-    ...found.eventsA.map((line) => `A   ${line}`),
-    ...found.eventsB.map((line) => `B   ${line}`),
-    ...(found.state === undefined ? [] : ['state after it:', ...stateLines(found.state)]),
-    found.verdict,
-  ]);
+  return withTwo(fileA, fileB, options, (two) => {
+    const event = diff.events?.sameEvents ?? (diff.state?.atEvent as number);
+    const until = Math.max(...[two.a, two.b].map((timeline) => (diff.events === undefined ? timeline.seekEnd() : timeline.seek({ event: Math.min(event + 1, timeline.recording.eventCount) })).insns));
+    const found = bisectInstructions(two.a, two.b, until, two.symbols);
+    const strayed = strayedText(two);
+    if (strayed !== undefined) return say({ same: false, diff: diff.verdict, problem: strayed }, [`events   ${diff.verdict}`, strayed]);
+    say({ same: false, diff: diff.verdict, ...found }, [
+      `events   ${diff.verdict}`,
+      ...(found.code.length === 0 ? [] : ['code:', ...found.code.map((line) => `    ${line}`)]),
+      ...found.eventsA.map((line) => `A   ${line}`),
+      ...found.eventsB.map((line) => `B   ${line}`),
+      ...(found.state === undefined ? [] : ['state after it:', ...stateLines(found.state)]),
+      found.verdict,
+    ]);
+  });
 }

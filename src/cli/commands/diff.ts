@@ -39,8 +39,16 @@ async function diff(a: string, b: string, options: DiffOptions): Promise<void> {
   await loadHashes();
   if (options.map !== undefined) (await import('../../node/recorded-symbols.ts')).mapOption(options.map);
   const context = Math.min(wholeNumber('--context', options.context), 1000);
+  const files = [a, b].map(fileSource);
+  try {
+    await sayDifference(a, b, files.map((file) => new CountedSource(file)) as [CountedSource, CountedSource], context, options);
+  } finally {
+    for (const file of files) file.close();
+  }
+}
+
+async function sayDifference(a: string, b: string, sources: readonly [CountedSource, CountedSource], context: number, options: DiffOptions): Promise<void> {
   const started = performance.now();
-  const sources = [a, b].map((file) => new CountedSource(fileSource(file))) as [CountedSource, CountedSource];
   const [left, right] = [openIndexed(sources[0], { codec: zlibCodec() }), openIndexed(sources[1], { codec: zlibCodec() })];
   const plain = diffRecordings(left, right, context);
   const wallMs = Math.round((performance.now() - started) * 10) / 10;
@@ -66,20 +74,21 @@ async function symbolsOfBoth([a, b]: readonly [Recording, Recording], { images, 
 
 /** Right behind the first event that differs, or at the state digest that does. */
 async function stateThere(a: string, b: string, found: RecordingDiff, options: DiffOptions): Promise<{ readonly lines: readonly string[]; readonly diff?: StateDiff; readonly problem?: string }> {
-  const { openTwo, strayedText } = await import('../two-timelines.ts');
+  const { strayedText, withTwo } = await import('../two-timelines.ts');
   const { backtraceLines } = await import('../../replay/backtrace.ts');
   const { compareWorlds, stateLines } = await import('../../replay/state-diff.ts');
-  const two = await openTwo(a, b, options);
-  const event = found.state?.atEvent ?? (found.events === undefined ? Infinity : found.events.sameEvents + 1);
-  for (const timeline of [two.a, two.b]) {
-    if (event >= timeline.recording.eventCount) timeline.seekEnd();
-    else timeline.seek({ event });
-  }
-  const problem = strayedText(two);
-  if (problem !== undefined) return { lines: [problem], problem };
-  const diff = compareWorlds(two.a.world, two.b.world, two.symbols);
-  const [left, right] = [two.a, two.b].map((timeline) => backtraceLines(timeline.world, two.symbols)) as [string[], string[]];
-  const both = left.join() === right.join();
-  const stack = both ? left.map((line) => `A, B   ${line}`) : [...left.map((line) => `A      ${line}`), ...right.map((line) => `B      ${line}`)];
-  return { lines: ['state there:', ...stateLines(diff), ...stack], diff };
+  return withTwo(a, b, options, (two) => {
+    const event = found.state?.atEvent ?? (found.events === undefined ? Infinity : found.events.sameEvents + 1);
+    for (const timeline of [two.a, two.b]) {
+      if (event >= timeline.recording.eventCount) timeline.seekEnd();
+      else timeline.seek({ event });
+    }
+    const problem = strayedText(two);
+    if (problem !== undefined) return { lines: [problem], problem };
+    const diff = compareWorlds(two.a.world, two.b.world, two.symbols);
+    const [left, right] = [two.a, two.b].map((timeline) => backtraceLines(timeline.world, two.symbols)) as [string[], string[]];
+    const both = left.join() === right.join();
+    const stack = both ? left.map((line) => `A, B   ${line}`) : [...left.map((line) => `A      ${line}`), ...right.map((line) => `B      ${line}`)];
+    return { lines: ['state there:', ...stateLines(diff), ...stack], diff };
+  });
 }

@@ -3,9 +3,10 @@
 import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
 import { eventLine } from '../../log/event-text.ts';
-import { openRecordingFile } from '../../node/recording-files.ts';
+import type { Recording } from '../../log/reader.ts';
+import { withRecordingFile } from '../../node/recording-files.ts';
 import { mapOption, recordedSymbols } from '../../node/recorded-symbols.ts';
-import { openTimeline } from '../../node/timeline.ts';
+import { openTimeline, type Timeline } from '../../node/timeline.ts';
 import { SUBJECTS, whoChanged, type Subject } from '../../replay/who.ts';
 import { maddrOf, mfnOfPfn, whoChangedWord } from '../../replay/who-word.ts';
 import { parsePosition } from '../arguments.ts';
@@ -45,7 +46,18 @@ async function who(file: string, subject: string, what: string, options: WhoOpti
   if (subject === 'path' && !what.startsWith('/')) throw new UsageError(`who path ${what}: give an absolute path such as /local/domain/1/name`);
   const domId = wholeNumber('--domain', options.domain);
   if (subject === 'vaddr') return whoWrote(file, what, number, domId, options);
-  const recording = await openRecordingFile(file);
+  return withRecordingFile(file, (recording) => whoIn(recording, { file, subject, what, number, domId }, options));
+}
+
+interface Question {
+  readonly file: string;
+  readonly subject: string;
+  readonly what: string;
+  readonly number: number;
+  readonly domId: number;
+}
+
+async function whoIn(recording: Recording, { file, subject, what, number, domId }: Question, options: WhoOptions): Promise<void> {
   const before = options.before === undefined ? recording.eventCount : Math.min(recording.eventCount, parsePosition(options.before, '--before').event);
   const mfn = subject === 'pfn' ? await frameBehind(file, number, domId, before, options) : undefined;
   const question = { subject: mfn === undefined ? (subject as Subject) : 'mfn', what: subject === 'path' ? what : (mfn ?? number), domId };
@@ -68,16 +80,28 @@ function numberOf(subject: string, text: string): number {
 
 async function frameBehind(file: string, pfn: number, domId: number, before: number, options: WhoOptions): Promise<number> {
   const timeline = await openTimeline(file, options);
-  timeline.seek({ event: before });
-  const mfn = mfnOfPfn(timeline, domId, pfn);
-  if (mfn === undefined) throw new UsageError(`who pfn 0x${pfn.toString(16)}: domain ${domId} has no such frame at event ${before}`);
-  return mfn;
+  try {
+    timeline.seek({ event: before });
+    const mfn = mfnOfPfn(timeline, domId, pfn);
+    if (mfn === undefined) throw new UsageError(`who pfn 0x${pfn.toString(16)}: domain ${domId} has no such frame at event ${before}`);
+    return mfn;
+  } finally {
+    timeline.close();
+  }
 }
 
 async function whoWrote(file: string, what: string, vaddr: number, domId: number, options: WhoOptions): Promise<void> {
   const map = mapOption(options.map);
   const before = options.before === undefined ? { insns: Infinity } : parsePosition(options.before, '--before');
   const timeline = await openTimeline(file, options);
+  try {
+    await sayWhoWrote(timeline, { file, subject: 'vaddr', what, number: vaddr, domId }, before, options, map);
+  } finally {
+    timeline.close();
+  }
+}
+
+async function sayWhoWrote(timeline: Timeline, { file, what, number: vaddr, domId }: Question, before: Parameters<Timeline['seek']>[0], options: WhoOptions, map: ReturnType<typeof mapOption>): Promise<void> {
   if (timeline.checkpoints.length === 0) throw new UsageError(`${file}: its world has a guest written in TypeScript, which is run again from its start instead of being restored: its memory cannot be searched`);
   timeline.seek(before);
   const maddr = maddrOf(timeline, domId, vaddr);
