@@ -13,8 +13,8 @@ const DOWNLOAD_TIMEOUT_MS = 10 * 60 * 1000;
 const byHand = (row: KnownImage): string =>
   `on a machine that can, run \`apt-get download ${row.debianPackage}\` and give the file here: \`rexen fetch FILE.deb\`${row.metaPackage === true ? ' (the package that this one depends on)' : ''}`;
 
-/** Downloads the row's package into `folder`; the name of the .deb there. Throws UsageError that says what to do. */
-export function downloadPackage(row: KnownImage, folder: string, say: (line: string) => void): string {
+/** Downloads the row's package into `folder`, in several parts if need be; the names of the .debs there. Throws UsageError that says what to do. */
+export function downloadPackage(row: KnownImage, folder: string, say: (line: string) => void): string[] {
   let trouble = row.suite === undefined ? '' : `${row.suite} is another suite`;
   const ways = row.suite === undefined ? [[], ownLists()] : [suiteLists(row, row.suite, folder)];
   for (const options of ways) {
@@ -28,10 +28,11 @@ export function downloadPackage(row: KnownImage, folder: string, say: (line: str
       trouble = `${row.debianPackage} is not in them`;
       continue;
     }
-    say(`downloading Debian's package ${name}`);
-    const download = apt('apt-get', [...options, 'download', name], folder);
-    const file = readdirSync(folder).find((entry) => entry.endsWith('.deb'));
-    if (download.ok && file !== undefined) return file;
+    const parts = row.linux === true ? kernelParts(name, options, folder) : [name];
+    say(`downloading Debian's package ${parts.join(', ')}`);
+    const download = apt('apt-get', [...options, 'download', ...parts], folder);
+    const files = readdirSync(folder).filter((entry) => entry.endsWith('.deb')).sort((a, b) => (a < b ? -1 : 1));
+    if (download.ok && files.length > 0) return files;
     trouble = download.text;
   }
   throw new UsageError(`${row.name} could not be fetched: apt-get says "${trouble}"; ${byHand(row)}`);
@@ -59,6 +60,13 @@ function suiteLists(row: KnownImage, suite: string, folder: string): string[] {
 function dependencyOf(row: KnownImage, options: readonly string[], folder: string): string | undefined {
   const depends = apt('apt-cache', [...options, 'depends', row.debianPackage], folder);
   return /Depends: (linux-image-\S+)/.exec(depends.output)?.[1];
+}
+
+/** Since Debian 14 the package of a kernel is empty: what was in it is in those that it depends on. */
+function kernelParts(name: string, options: readonly string[], folder: string): string[] {
+  const depends = apt('apt-cache', [...options, 'depends', name], folder);
+  const parts = [...depends.output.matchAll(/Depends: (linux-(?:base|binary|modules)-\d\S*)/g)].map((match) => match[1] as string);
+  return parts.some((part) => part.startsWith('linux-binary-')) ? parts : [name];
 }
 
 function apt(program: string, args: readonly string[], folder: string): { ok: boolean; text: string; output: string } {

@@ -8,7 +8,7 @@ import { linuxDomain } from '../sim/linux-domain.ts';
 import { defineScenario, type Scenario, type ScenarioInput } from '../sim/scenario.ts';
 import { specFrom } from '../sim/spec.ts';
 import { looksLikeXlConfig, xlScenario } from '../sim/xl/scenario.ts';
-import { knownImage } from './image-registry.ts';
+import { initramfsNameOf, knownImage } from './image-registry.ts';
 import { storedImage } from './image-store.ts';
 import { packageRoot } from './package-info.ts';
 
@@ -54,7 +54,7 @@ export async function findScenario(name: string): Promise<Scenario> {
   const found = shipped.find((scenario) => scenario.name === name);
   if (found !== undefined) return found;
   // A fetched image can be booted by its name: a Linux kernel with what was fetched with it, others as a kernel of one's own.
-  if (knownImage(name)?.linux === true) return linuxScenario(name);
+  if (knownImage(name)?.linux === true || storedImage(initramfsNameOf(name)) !== undefined) return linuxScenario(name);
   if (storedImage(name) !== undefined || knownImage(name) !== undefined) return kernelScenario(name);
   if (!existsSync(name)) {
     const close = shipped.filter((scenario) => scenario.name.includes(name) || name.includes(scenario.name)).map((scenario) => scenario.name);
@@ -86,10 +86,10 @@ function builtVersionOf(path: string): string {
   return existsSync(built) ? built : path;
 }
 
-/** Another of Debian's kernels, as the scenario debian-linux boots the machine's own. */
+/** Another kernel that was fetched with its modules, as the scenario debian-linux boots the machine's own. */
 function linuxScenario(name: string): Scenario {
   return defineScenario({
-    name, title: `${knownImage(name)?.title}, with console, disk and network`, needs: [name],
+    name, title: `${knownImage(name)?.title ?? `The Linux kernel ${name}`}, with console, disk and network`, needs: [name],
     domains: [linuxDomain({ name: 'linux', kernel: name })],
     expect: { outcome: 'poweroff', console: ['BOOT-OK', 'ALL-OK'] },
     interactive: { cmdline: 'console=hvc0 rexen.shell' },

@@ -7,7 +7,7 @@ import { createTar } from 'nanotar';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { register } from '../../src/cli/commands/fetch.ts';
 import { debianPackageFiles, isDebianPackage } from '../../src/node/debian-package.ts';
-import { fetchImage } from '../../src/node/fetch-image.ts';
+import { fetchImage, fetchImages } from '../../src/node/fetch-image.ts';
 import { findScenario } from '../../src/node/scenario-files.ts';
 import { imageFolders, resolveImage, sha256Of, storedImage } from '../../src/node/image-store.ts';
 
@@ -60,9 +60,43 @@ describe('a Debian package', () => {
 
   test.each([
     ['cut', GRUB_DEB.subarray(0, 150), /damaged Debian package/],
-    ['of something else', debianPackage({ 'usr/bin/ls': 'x' }), /none of the known images/],
+    ['of something else', debianPackage({ 'usr/bin/ls': 'x' }), /no image is in there/],
   ])('that is %s is refused by name', async (_what, bytes, expected) => {
     await expect(fetchImage(file('bad.deb', bytes), undefined, silent)).rejects.toThrow(expected);
+  });
+});
+
+describe('a kernel package that somebody brings', () => {
+  // Nothing is loaded as a module, so that the packages need hold no modules.
+  const BUILTIN = 'kernel/drivers/block/xen-blkfront.ko\nkernel/drivers/net/xen-netfront.ko\nkernel/fs/ext4.ko\n';
+  const kernelPackage = (release: string): Uint8Array => debianPackage({ [`boot/vmlinuz-${release}`]: `kernel ${release}`, [`usr/lib/modules/${release}/modules.builtin`]: BUILTIN });
+  beforeEach(async () => void (await fetchImage(file('busybox', bytesOf('busybox')), undefined, silent)));
+  const names = async (...args: Parameters<typeof fetchImages>): Promise<string[]> => (await fetchImages(...args)).map((image) => image.name).filter((name) => name !== 'linux-root-disk');
+
+  test('of another flavour has its release as its name, and leaves the plain kernel alone', async () => {
+    expect(await names([file('plain.deb', kernelPackage('6.1.0-9-amd64'))], undefined, silent)).toEqual(['debian-linux', 'debian-linux-initramfs', 'debian-linux-boot-disk']);
+    expect(await names([file('rt.deb', kernelPackage('6.1.0-9-rt-amd64'))], undefined, silent)).toEqual(['linux-6.1.0-9-rt-amd64', 'linux-6.1.0-9-rt-amd64-initramfs']);
+    expect(new TextDecoder().decode(resolveImage('debian-linux').bytes)).toBe('kernel 6.1.0-9-amd64');
+  });
+
+  test('takes any name, by which it boots with its ramdisk, disk and network card', async () => {
+    expect(await names([file('k.deb', kernelPackage('6.18.15+deb13-amd64'))], 'my-linux', silent)).toEqual(['my-linux', 'my-linux-initramfs']);
+    expect((await findScenario('my-linux')).spec.domains[0]).toMatchObject({ kernel: { name: 'my-linux' }, ramdisk: { name: 'my-linux-initramfs' }, vifs: [{ bridge: 'xenbr0' }] });
+    expect(await names([file('k.deb', kernelPackage('6.18.15+deb13-amd64'))], 'debian-linux-trixie', silent)).toContain('debian-linux-trixie-boot-disk');
+    await expect(names([file('k.deb', kernelPackage('6.1-amd64'))], 'grub-i386', silent)).rejects.toThrow(/no image is in there that could be named grub-i386/);
+    await expect(names([file('grub.deb', GRUB_DEB)], 'mine', silent)).rejects.toThrow(/several images are in there \(grub-i386, grub-x86_64\)/);
+  });
+
+  test('may be in parts, as since Debian 14, which are given together', async () => {
+    const release = '7.2.13+deb14-amd64';
+    const binary = file(`linux-binary-${release}.deb`, debianPackage({ [`usr/lib/modules/${release}/vmlinuz`]: 'seven' }));
+    const base = file(`linux-base-${release}.deb`, debianPackage({ [`usr/lib/modules/${release}/modules.builtin`]: BUILTIN }));
+    expect(await names([binary, base], undefined, silent)).toEqual(['debian-linux', 'debian-linux-initramfs', 'debian-linux-boot-disk']);
+    expect(await names([base, binary], 'seven', silent)).toEqual(['seven', 'seven-initramfs']);
+    await expect(names([binary], 'half', silent)).rejects.toThrow(/linux-modules-VERSION and linux-base-VERSION in one command/);
+    expect(storedImage('half')).toBeUndefined();
+    await expect(names([file(`linux-image-${release}.deb`, debianPackage({ 'usr/share/doc/x': '' }))], undefined, silent)).rejects.toThrow(/since Debian 14 a kernel is in three packages/);
+    await expect(names([binary, file('vmlinux', bytesOf('k'))], 'two', silent)).rejects.toThrow(/--as two names one image/);
   });
 });
 

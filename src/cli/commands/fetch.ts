@@ -1,9 +1,9 @@
 // `rexen fetch`: gets images that the product does not contain, or takes over files the user has.
 import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
-import { fetchImage } from '../../node/fetch-image.ts';
+import { fetchImages } from '../../node/fetch-image.ts';
 import { KNOWN_IMAGES } from '../../node/image-registry.ts';
-import { storedImage, type StoredImage } from '../../node/image-store.ts';
+import { storedImage } from '../../node/image-store.ts';
 
 interface FetchOptions {
   readonly as?: string;
@@ -19,7 +19,7 @@ export function register(program: Command): void {
     .command('fetch')
     .description('get an image by name, or take one from a local file or Debian package')
     .argument('[names...]', `${KNOWN_IMAGES.map((row) => row.name).join(', ')}, or a file`)
-    .option('--as <name>', 'the name for a local file')
+    .option('--as <name>', 'the name for a local file, or for the kernel in a Debian package')
     .option('--list', 'list the known images and where they are')
     .option('--json', 'print one JSON object and nothing else')
     .action(run);
@@ -31,10 +31,8 @@ async function run(names: readonly string[], options: FetchOptions): Promise<voi
     return;
   }
   if (names.length === 0) throw new UsageError(`say what to fetch: ${KNOWN_IMAGES.map((row) => row.name).join(', ')}, or a file`);
-  if (options.as !== undefined && names.length > 1) throw new UsageError('--as names one file; fetch them one by one');
   if (options.as !== undefined && !IMAGE_NAME.test(options.as)) throw new UsageError(`--as ${options.as}: a name is made of letters, digits, '.', '_' and '-', and begins with a letter or digit`);
-  const images: StoredImage[] = [];
-  for (const name of names) images.push(...(await fetchImage(name, options.as, (line) => process.stderr.write(`${line}\n`))));
+  const images = await fetchImages(names, options.as, (line) => process.stderr.write(`${line}\n`));
   if (options.json === true) process.stdout.write(`${JSON.stringify({ images })}\n`);
   else for (const image of images) process.stdout.write(`${image.name}: ${image.path}\n  ${image.sizeBytes} bytes, sha256 ${image.sha256}, from ${image.origin}\n`);
 }

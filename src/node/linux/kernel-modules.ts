@@ -56,7 +56,7 @@ export async function planModules(files: readonly PackageFile[], wanted: readonl
     if (plan.has(name) || builtin.has(name)) return;
     const file = found.get(name);
     if (file === undefined) {
-      if (needed) throw new UsageError(`this kernel package neither has the module ${name} nor says that it is built in`);
+      if (needed) throw new UsageError(`this kernel package neither has the module ${name} nor says that it is built in${builtin.size === 0 ? ' (since Debian 14 both are told by packages of their own: give linux-binary-VERSION, linux-modules-VERSION and linux-base-VERSION in one command)' : ''}`);
       return;
     }
     const bytes = file.packed ? await unpackXz(file.bytes) : file.bytes;
