@@ -8,7 +8,9 @@ import type { Xenstored } from './xenstored.ts';
 export interface DomainEntries {
   readonly domId: number;
   readonly name: string;
+  /** What it is to have, and up to which that may be raised. */
   readonly memoryKib: number;
+  readonly maxMemoryKib: number;
   readonly vcpus: number;
   readonly storeMfn: number;
   readonly storePort: number;
@@ -18,6 +20,8 @@ export interface DomainEntries {
 
 /** A made-up but stable identity: nothing random may enter here. */
 export const domainUuid = (domId: number): string => `00000000-0000-4000-8000-${domId.toString(16).padStart(12, '0')}`;
+
+export const memoryTargetPath = (domId: number): string => `/local/domain/${domId}/memory/target`;
 
 /** Introduces the domain and writes its entries. */
 export function writeDomainEntries(store: Xenstored, entries: DomainEntries): void {
@@ -39,8 +43,8 @@ export function writeDomainEntries(store: Xenstored, entries: DomainEntries): vo
   store.writeAsDom0(`${home}/control/platform-feature-multiprocessor-suspend`, '1');
   store.writeAsDom0(`${home}/control/platform-feature-xs_reset_watches`, '1');
   store.writeAsDom0(`${home}/domid`, String(domId));
-  store.writeAsDom0(`${home}/memory/static-max`, String(entries.memoryKib));
-  store.writeAsDom0(`${home}/memory/target`, String(entries.memoryKib));
+  store.writeAsDom0(`${home}/memory/static-max`, String(entries.maxMemoryKib));
+  store.writeAsDom0(memoryTargetPath(domId), String(entries.memoryKib));
   store.writeAsDom0(`${home}/memory/videoram`, '0');
   store.writeAsDom0(`${home}/store/ring-ref`, String(entries.storeMfn));
   store.writeAsDom0(`${home}/store/port`, String(entries.storePort));

@@ -8,6 +8,7 @@
 // Source: tools/libs/light/libxl_device.c (libxl__initiate_device_generic_remove), tools/xl/xl_vmcontrol.c.
 import { XENBUS_STATE } from '../abi/xenbus.ts';
 import { backendPath, type DeviceConfig } from './device-spec.ts';
+import { memoryTargetPath } from './domain-entries.ts';
 import { removeDeviceEntries, writeDeviceEntries, writeHotplugDone } from './device-entries.ts';
 import type { Xenstored } from './xenstored.ts';
 
@@ -148,8 +149,15 @@ export class Toolstack {
       case 'sysrq':
         return this.#store.writeAsDom0(`/local/domain/${domId}/control/sysrq`, command.key.slice(0, 1));
       case 'balloon':
-        return this.#store.writeAsDom0(`/local/domain/${domId}/memory/target`, String(command.targetKib));
+        return this.#setMemory(domId, command.targetKib);
     }
+  }
+
+  /** libxl_set_memory_target() in libxl_mem.c. */
+  #setMemory(domId: number, targetKib: number): void {
+    const mostKib = Number(this.#store.readAsDom0(`/local/domain/${domId}/memory/static-max`));
+    if (targetKib > mostKib) return this.#port.note(domId, `the domain cannot have ${targetKib} KiB: its maxmem is ${mostKib} KiB`);
+    this.#store.writeAsDom0(memoryTargetPath(domId), String(targetKib));
   }
 
   #find(domId: number, name: string): DeviceConfig | undefined {

@@ -54,7 +54,7 @@ const XEN_FRAMES = 1024;
 export function buildWorld(options: WorldOptions): World {
   const { spec } = options;
   if (spec.domains.length === 0) throw new UsageError('a world needs at least one domain');
-  const guestFrames = spec.domains.reduce((sum, domain) => sum + domain.memoryMib * FRAMES_PER_MIB, 0);
+  const guestFrames = spec.domains.reduce((sum, domain) => sum + (domain.maxMemoryMib ?? domain.memoryMib) * FRAMES_PER_MIB, 0);
   // The machine-to-phys tables take 12 bytes a frame.
   const frameCount = guestFrames + XEN_FRAMES + Math.ceil((guestFrames * 12) / 4096) + spec.domains.reduce((sum, { model }) => sum + (isShadowGuest(model) ? POOL_FRAMES : 64), 0);
   const machine = new MachineMemory({ frameCount, arenaBytes: arenaBytes(frameCount, spec.domains.length), ...(options.pool === undefined ? {} : { pool: options.pool }) });
@@ -95,6 +95,7 @@ function addDomain(world: World, dom0: Dom0, options: WorldOptions, domId: numbe
   });
   const built = buildDomain(world.hv, {
     domId, name, image: images.kernel, memoryMib: spec.memoryMib, cmdline: spec.cmdline, cpus: [cpu],
+    ...(spec.maxMemoryMib === undefined ? {} : { maxMemoryMib: spec.maxMemoryMib }),
     ...(spec.maxEventChannels === undefined ? {} : { maxEventChannels: spec.maxEventChannels }),
     ...(images.ramdisk === undefined ? {} : { ramdisk: images.ramdisk }),
   });

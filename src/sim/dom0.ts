@@ -11,7 +11,7 @@ import { ConsoleBackend } from '../dom0/console.ts';
 import { DeviceBackend, type DeviceDriver } from '../dom0/device-backend.ts';
 import { Disk } from '../dom0/disk.ts';
 import { diskNumber, type DeviceConfig } from '../dom0/device-spec.ts';
-import { writeDomainEntries } from '../dom0/domain-entries.ts';
+import { memoryTargetPath, writeDomainEntries } from '../dom0/domain-entries.ts';
 import type { ConsolePort, DevicePort, ImageReader } from '../dom0/ports.ts';
 import { StoreRing } from '../dom0/store-ring.ts';
 import { Toolstack, type ToolstackCommand, type ToolstackPort } from '../dom0/toolstack.ts';
@@ -29,7 +29,7 @@ import type { DomainSpec } from './spec.ts';
 import { DOM0_SERVICE, type Service, type World } from './world.ts';
 
 interface Tenant {
-  readonly memoryMib: number;
+  readonly maxMemoryKib: number;
   readonly devices: readonly DeviceConfig[];
   /** By device number. Disks outlive their back ends. */
   readonly disks: ReadonlyMap<number, Disk>;
@@ -85,19 +85,19 @@ export class Dom0 {
     const devices = devicesOf(spec);
     assert(images.length === (spec.disks ?? []).length, () => `${spec.name} has ${spec.disks?.length ?? 0} disks, and content for ${images.length}`);
     const disks = new Map(devices.filter((device) => device.deviceClass === 'vbd').map((device, index) => [device.deviceId, new Disk(images[index] as ImageReader)]));
-    this.#tenants.set(domain.domId, { memoryMib: spec.memoryMib, devices, disks, ring: undefined, ends: undefined, protocol: domain.abi.wordBits === 64 ? 'x86_64-abi' : 'x86_32-abi' });
-    this.#connect(domain, built);
+    this.#tenants.set(domain.domId, { maxMemoryKib: (spec.maxMemoryMib ?? spec.memoryMib) * 1024, devices, disks, ring: undefined, ends: undefined, protocol: domain.abi.wordBits === 64 ? 'x86_64-abi' : 'x86_32-abi' });
+    this.#connect(domain, built, spec.memoryMib * 1024);
     this.#act(() => this.toolstack.buildDevices(domain.domId));
   }
 
   /** Store and console of a domain that is new, or new again. */
-  #connect(domain: Domain, { storeMfn, storePort, consoleMfn, consolePort }: RenewedEnds): void {
+  #connect(domain: Domain, { storeMfn, storePort, consoleMfn, consolePort }: RenewedEnds, memoryKib: number): void {
     const { domId } = domain;
     const { hv } = this.#world;
     const tenant = this.#tenants.get(domId) as Tenant;
     connectBackend(hv, domId, storePort);
     connectBackend(hv, domId, consolePort);
-    writeDomainEntries(this.store, { domId, name: domain.name, memoryKib: tenant.memoryMib * 1024, vcpus: domain.vcpus.length, storeMfn, storePort, consoleMfn, consolePort });
+    writeDomainEntries(this.store, { domId, name: domain.name, memoryKib, maxMemoryKib: tenant.maxMemoryKib, vcpus: domain.vcpus.length, storeMfn, storePort, consoleMfn, consolePort });
     const { ring, console } = this.#addRings(domId, tenant, { storeMfn, storePort, consoleMfn, consolePort });
     ring.connect();
     console.connect();
@@ -130,10 +130,12 @@ export class Dom0 {
     if (domain === undefined || tenant === undefined) return 'it is gone';
     const ends = renewDomain(hv, domain);
     if ('problem' in ends) return ends.problem;
+    // What is saved with it is the memory that it was last told to have (retrieve_domain_configuration_end() in libxl_domain.c).
+    const targetKib = Number(this.store.readAsDom0(memoryTargetPath(domId)));
     this.store.release(domId);
     this.store.removeAsDom0(`/local/domain/${domId}`);
     this.#removeRings(domId, tenant);
-    this.#connect(domain, ends);
+    this.#connect(domain, ends, targetKib);
     return undefined;
   }
 

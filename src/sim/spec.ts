@@ -31,6 +31,8 @@ export interface DomainSpec {
   readonly ramdisk?: ImageRef;
   readonly cmdline: string;
   readonly memoryMib: number;
+  /** Up to which it may grow (xl's maxmem); default: what it has from the start. */
+  readonly maxMemoryMib?: number;
   /** The last event channel port that the guest may have: the toolstack's max_event_channels. Default: 1023, as libxl's. */
   readonly maxEventChannels?: number;
   /** It is there for the other domains: the world ends without it. */
@@ -117,7 +119,7 @@ const isBridge = (value: unknown): boolean =>
   isAbsentOr(value['hosts'], (hosts) => isListOf(hosts, isHost)) && isAbsentOr(value['files'], (files) => isRecord(files) && Object.values(files).every(isText));
 const isDomain = (value: unknown): boolean =>
   isRecord(value) && isAbsentOr(value['service'], isFlag) && isAbsentOr(value['maxEventChannels'], (last) => within(last, 1, 0x7fff_ffff)) && isAbsentOr(value['disks'], (disks) => isListOf(disks, isDisk)) && isAbsentOr(value['vifs'], (vifs) => isListOf(vifs, isVif)) &&
-  isAbsentOr(value['ramdisk'], isImage) && isText(value['name']) && isText(value['cmdline']) && isImage(value['kernel']) && within(value['memoryMib'], 1, 4096);
+  isAbsentOr(value['ramdisk'], isImage) && isText(value['name']) && isText(value['cmdline']) && isImage(value['kernel']) && within(value['memoryMib'], 1, 4096) && isAbsentOr(value['maxMemoryMib'], (most) => within(most, value['memoryMib'] as number, 4096));
 const isStep = (value: unknown): boolean =>
   isRecord(value) && isText(value['domain']) && isText(value['after']) && (isText(value['send']) || isRecord(value['command'])) && (value['delayNs'] === undefined || within(value['delayNs'], 0, Number.MAX_SAFE_INTEGER));
 

@@ -43,7 +43,7 @@ export class DeviceHost {
   constructor(devices: readonly DeviceConfig[], makeDriver: (port: DevicePort, device: DeviceConfig) => DeviceDriver) {
     this.devices = devices;
     this.#makeDriver = makeDriver;
-    writeDomainEntries(this.store, { domId: GUEST, name: 'g', memoryKib: 65536, vcpus: 1, storeMfn: 1, storePort: 1, consoleMfn: 2, consolePort: 2 });
+    writeDomainEntries(this.store, { domId: GUEST, name: 'g', memoryKib: 65536, maxMemoryKib: 65536, vcpus: 1, storeMfn: 1, storePort: 1, consoleMfn: 2, consolePort: 2 });
     this.store.onDom0Event = (_path, token) => {
       if (token === 'device') this.backend?.changed();
       this.#schedule(token as 'device' | 'toolstack', 1000);

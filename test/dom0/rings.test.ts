@@ -21,7 +21,7 @@ class Guest {
   received = '';
 
   constructor(startIndex = 0) {
-    writeDomainEntries(this.store, { domId: 1, name: 'g', memoryKib: 4096, vcpus: 1, storeMfn: 1, storePort: 1, consoleMfn: 2, consolePort: 2 });
+    writeDomainEntries(this.store, { domId: 1, name: 'g', memoryKib: 4096, maxMemoryKib: 4096, vcpus: 1, storeMfn: 1, storePort: 1, consoleMfn: 2, consolePort: 2 });
     for (const field of [F.req_cons, F.req_prod, F.rsp_cons, F.rsp_prod]) this.port.page.writeU32(field.at, startIndex);
     this.ring = new StoreRing(this.store, 1, this.port);
     this.ring.connect();

@@ -14,7 +14,7 @@ class Bench {
   constructor(quotas = DEFAULT_QUOTAS) {
     this.store = new Xenstored(quotas);
     for (const domId of [1, 2]) {
-      writeDomainEntries(this.store, { domId, name: `dom${domId}`, memoryKib: 65536, vcpus: 1, storeMfn: 5, storePort: 1, consoleMfn: 6, consolePort: 2 });
+      writeDomainEntries(this.store, { domId, name: `dom${domId}`, memoryKib: 65536, maxMemoryKib: 65536, vcpus: 1, storeMfn: 5, storePort: 1, consoleMfn: 6, consolePort: 2 });
     }
   }
   ask(domId: number, op: OpName | number, payload: string, txId = 0): string[] {

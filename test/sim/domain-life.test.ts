@@ -25,8 +25,8 @@ const domain = (name: string): DomainSpec => ({
   vifs: [{ mac: `00:16:3e:00:00:0${name.length}`, bridge: 'xenbr0' }],
 });
 
-function worldOf(...names: readonly string[]): World {
-  const domains = names.map(domain);
+const worldOf = (...names: readonly string[]): World => worldWith(names.map(domain));
+function worldWith(domains: readonly DomainSpec[]): World {
   const images = domains.map(() => ({ kernel, ramdisk: undefined, disks: [blankImage(2 ** 20), blankImage(2 ** 20)] }));
   return buildWorld({ spec: { ...SPEC_DEFAULTS, domains, digestEveryInsns: 0 }, images, choices: new SeededChoices('1'), input: (domIdOf) => new ScriptedInput([], domIdOf) });
 }
@@ -123,6 +123,40 @@ describe('saved and restored', () => {
     expect(digest()).toBe(earlyDigest);
     records.restore(late);
     expect(digest()).toBe(lateDigest);
+  });
+});
+
+describe('a domain with room to grow', () => {
+  const growing = (): World => worldWith([{ ...domain('a'), maxMemoryMib: 24 }]);
+  const balloon = (world: World, mib: number): void => world.services.get(0, 'dom0')?.command?.(1, { do: 'balloon', targetKib: mib * 1024 });
+  const memory = (world: World): (string | undefined)[] => ['target', 'static-max'].map((name) => read(world, `/local/domain/1/memory/${name}`));
+
+  test('starts with its memory, and Xen gives it no more than its maxmem', () => {
+    const world = growing();
+    const one = world.hv.domain(1) as Domain;
+    expect([one.totPages, one.maxPages]).toEqual([16 * 256, 24 * 256]);
+    expect(world.hv.frames.freeCount).toBeGreaterThanOrEqual(8 * 256);
+    expect(memory(world)).toEqual(['16384', '24576']);
+  });
+
+  test('is told to have no more than that', () => {
+    const world = growing();
+    balloon(world, 24);
+    expect(memory(world)).toEqual(['24576', '24576']);
+    balloon(world, 25);
+    expect(memory(world)).toEqual(['24576', '24576']);
+  });
+
+  test('comes back from a save with the target that it had', () => {
+    const world = growing();
+    world.advance(50_000);
+    const one = world.hv.domain(1) as Domain;
+    prepareSuspension(world, one);
+    balloon(world, 12);
+    suspend(world, one);
+    for (let slices = 0; slices < 50 && one.life.kind !== 'running'; slices++) world.advance(0);
+    expect(one.life.kind).toBe('running');
+    expect(memory(world)).toEqual(['12288', '24576']);
   });
 });
 

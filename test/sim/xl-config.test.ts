@@ -56,6 +56,11 @@ test('what the Xen Test Framework writes for each of its tests is a scenario', (
   expect(withKernel('max_event_channels = 0')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 128 });
 });
 
+test('maxmem above memory is how far the domain may grow', () => {
+  expect(withKernel('memory = 64\nmaxmem = 128')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 64, maxMemoryMib: 128 });
+  expect(withKernel('maxmem = 128')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 128 });
+});
+
 describe('the command line', () => {
   test.each([
     ['extra = "a b"', 'a b'], ['root = "/dev/xvda"', 'root=/dev/xvda'], ['root = "/dev/xvda"\nextra = "ro"', 'root=/dev/xvda ro'], ['cmdline = "c"\nroot = "r"\nextra = "e"', 'c'], ['extra = "say \\"hi\\" \\x41"', 'say "hi" A'], ["extra = 'don\\'t'", "don't"],
@@ -100,7 +105,7 @@ describe('what is not supported is refused by its name and line', () => {
   });
   test('too little', () => {
     expect(problemOf('name = "x"')).toBe('guest.cfg: it names no kernel; write kernel = "/path/to/vmlinuz"');
-    expect(problemOf('kernel = "k"\nmemory = 64\nmaxmem = 128')).toMatch(/^guest.cfg: maxmem: 128 is not supported/);
+    expect(problemOf('kernel = "k"\nmemory = 128\nmaxmem = 64')).toBe('guest.cfg: maxmem: 64 MiB are less than the memory that the domain starts with (128 MiB)');
   });
 });
 

@@ -40,6 +40,8 @@ export interface BuildOptions {
   /** Default: what fits the image. */
   readonly abi?: AbiName;
   readonly memoryMib: number;
+  /** Up to which it may ask for more; default: memoryMib. */
+  readonly maxMemoryMib?: number;
   /** The last port of event channels; default as libxl's. */
   readonly maxEventChannels?: number;
   readonly cmdline: string;
@@ -86,7 +88,7 @@ export function buildDomain(hv: Hypervisor, options: BuildOptions): BuiltDomain 
   if (abi.wordBits === 32 && mapped !== undefined && mapped.to >= abi.hypervisorVirtStart) return { problem: `needs addresses up to 0x${mapped.to.toString(16)} at its start, but Xen's begin at 0x${abi.hypervisorVirtStart.toString(16)}` };
   if (hv.frames.freeCount < totalPages + XEN_FRAMES) return { problem: `cannot have ${options.memoryMib} MiB: the machine has ${Math.floor(hv.frames.freeCount / 256)} MiB left` };
 
-  const domain = createDomain(hv, { domId: options.domId, name: options.name, abi, privileged: false, maxPages: totalPages, events: newEventChannels(options.maxEventChannels), grants: newGrantTable() });
+  const domain = createDomain(hv, { domId: options.domId, name: options.name, abi, privileged: false, maxPages: (options.maxMemoryMib ?? options.memoryMib) * 256, events: newEventChannels(options.maxEventChannels), grants: newGrantTable() });
   if (image.pae === 'extended-cr3' || image.pae === 'bimodal') domain.vmAssist |= 1 << VMASST.paeExtendedCr3;
   domain.sharedInfoMfn = mustHave(allocSharedFrame(hv, domain), 'a frame for shared_info');
   domain.perDomain = mustHave(createPerDomain(hv, domain), 'frames for the descriptor windows');

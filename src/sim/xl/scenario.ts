@@ -43,6 +43,10 @@ const only = (allowed: readonly string[], why: string): Row => (_draft, value, c
   const given = textOf(value, complain);
   if (!allowed.includes(given)) complain(`${given} is not supported; ${why}`);
 };
+const mebibytes = (value: XlValue, complain: Complain): number => {
+  const mib = numberOf(value, complain);
+  return mib < 4 || mib > 3500 ? complain(`${mib} MiB: a domain may have 4 to 3500`) : mib;
+};
 const withoutEffect: Row = () => undefined;
 
 const END_ACTIONS = ['destroy', 'restart', 'rename-restart', 'preserve', 'coredump-destroy', 'coredump-restart', 'soft-reset'];
@@ -55,12 +59,8 @@ const atTheEnd = (key: string): Row => (draft, value, complain) => {
 
 const KEYS: Readonly<Record<string, Row>> = {
   name: text('name'), kernel: text('kernel'), ramdisk: text('ramdisk'), cmdline: text('cmdline'), root: text('root'), extra: text('extra'),
-  memory: (draft, value, complain) => {
-    const memoryMib = numberOf(value, complain);
-    if (memoryMib < 4 || memoryMib > 3500) complain(`${memoryMib} MiB: a domain may have 4 to 3500`);
-    draft.memoryMib = memoryMib;
-  },
-  maxmem: (draft, value, complain) => void (draft.maxmemMib = numberOf(value, complain)),
+  memory: (draft, value, complain) => void (draft.memoryMib = mebibytes(value, complain)),
+  maxmem: (draft, value, complain) => void (draft.maxmemMib = mebibytes(value, complain)),
   // 0 is libxl's word for its default.
   max_event_channels: (draft, value, complain) => {
     const last = numberOf(value, complain);
@@ -110,11 +110,11 @@ export function xlScenario(file: string, source: string, fallbackName: string): 
   }
   const { name = fallbackName, kernel, ramdisk, memoryMib, maxmemMib = memoryMib, maxEventChannels, disks, vifs } = draft;
   if (kernel === undefined || kernel === '') throw new UsageError(`${file}: it names no kernel; write kernel = "/path/to/vmlinuz"`);
-  if (maxmemMib !== memoryMib) throw new UsageError(`${file}: maxmem: ${maxmemMib} is not supported; a domain has all its memory (${memoryMib} MiB) from the start`);
+  if (maxmemMib < memoryMib) throw new UsageError(`${file}: maxmem: ${maxmemMib} MiB are less than the memory that the domain starts with (${memoryMib} MiB)`);
   const scenario = defineScenario({
     name: fallbackName,
     title: `The domain of ${file}`,
-    domains: [{ name, kernel: { name: kernel }, ...(ramdisk === undefined || ramdisk === '' ? {} : { ramdisk: { name: ramdisk } }), cmdline: commandLine(draft), memoryMib, ...(maxEventChannels === undefined ? {} : { maxEventChannels }), ...(disks.length === 0 ? {} : { disks }), ...(vifs.length === 0 ? {} : { vifs }) }],
+    domains: [{ name, kernel: { name: kernel }, ...(ramdisk === undefined || ramdisk === '' ? {} : { ramdisk: { name: ramdisk } }), cmdline: commandLine(draft), memoryMib, ...(maxmemMib === memoryMib ? {} : { maxMemoryMib: maxmemMib }), ...(maxEventChannels === undefined ? {} : { maxEventChannels }), ...(disks.length === 0 ? {} : { disks }), ...(vifs.length === 0 ? {} : { vifs }) }],
   });
   return { scenario, notes: draft.notes };
 }
