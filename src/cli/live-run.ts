@@ -15,6 +15,7 @@ import { EventsDigest, recordingDigest } from '../log/digest.ts';
 import { encodeMessage } from '../log/packets.ts';
 import { buildWorld } from '../sim/build-world.ts';
 import { LiveInput, ScriptedInput, StoppableInput, type InputSource } from '../sim/input.ts';
+import { OUTCOMES } from '../sim/outcome.ts';
 import type { Scenario } from '../sim/scenario.ts';
 import { StateDigester } from '../sim/state-digest.ts';
 import type { EventSink, World } from '../sim/world.ts';
@@ -87,9 +88,10 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   if (run.file !== undefined) refuseToOverwrite(run.file, images.files.map(({ name }) => resolveImagePath(name)));
   const live = run.interactive ? new LiveInput() : undefined;
   let stoppable: StoppableInput | undefined;
+  let script: ScriptedInput | undefined;
   const input = (domIdOf: (name: string) => number | undefined): InputSource => {
-    const source: InputSource = live ?? new ScriptedInput(scenario.spec.input, domIdOf);
-    stoppable = new StoppableInput(source);
+    script = new ScriptedInput(scenario.spec.input, domIdOf);
+    stoppable = new StoppableInput(live ?? script);
     return stoppable;
   };
   // The file is opened when the world is there: one that cannot be built leaves a recording of that name alone.
@@ -143,7 +145,8 @@ export async function runLive(run: LiveRun): Promise<RunResult> {
   const sidecar = totals === undefined ? undefined : checkpoints?.finish(totals.digest);
   const wallMs = performance.now() - started;
   const digest = totals?.digest ?? recordingDigest(encodeMessage('World', header), (digestOnly as DigestOnly).digest.last);
-  const unmet = unmetExpectations(scenario.expect, ended.outcome, scenario.spec, (domId) => console.text(domId));
+  const awaited = OUTCOMES[ended.outcome].done || live !== undefined ? undefined : script?.awaited();
+  const unmet = [...unmetExpectations(scenario.expect, ended.outcome, scenario.spec, (domId) => console.text(domId)), ...(awaited === undefined ? [] : [awaited])];
   const summary: Summary = {
     scenario: scenario.name, seed: run.seed, outcome: ended.outcome, text: ended.text,
     events: world.eventCount, instructions: end.instructions, virtualTimeNs: end.virtualTimeNs,

@@ -81,9 +81,11 @@ export class ScriptedInput implements InputSource {
     return this.#dueNs ?? Infinity;
   }
 
-  /** Steps whose text never came. */
-  remaining(): readonly InputStep[] {
-    return this.#steps.slice(this.#next);
+  /** For a run that came to no good end: the step whose text has not come, as a sentence. */
+  awaited(): string | undefined {
+    const step = this.#steps[this.#next];
+    if (step === undefined || this.#dueNs !== undefined) return undefined;
+    return `the script waits for ${JSON.stringify(step.after)} on the console of ${step.domain} (step ${this.#next + 1} of ${this.#steps.length})`;
   }
 
   save(): unknown {

@@ -98,6 +98,13 @@ describe('recording and replaying', () => {
     expect(json(ran)).toMatchObject({ exact: true, outcome: 'crash' });
   });
 
+  test('a run that comes to no end says for what its script still waits', async () => {
+    writeFileSync(at('waits.mjs'), "export const scenario = { domains: [{ name: 'guest', kernel: { name: 'builtin:pv-i386-pae.elf' }, cmdline: '', memoryMib: 16 }], input: [{ domain: 'guest', after: 'no such prompt', send: 'x' }] };\n");
+    const ran = await rexen('run', at('waits.mjs'), '--max-instructions', '100000', '--json');
+    expect(ran.code).toBe(1);
+    expect(json(ran)).toMatchObject({ outcome: 'limit', unmet: ['the script waits for "no such prompt" on the console of guest (step 1 of 1)'] });
+  });
+
   test('a guest that spins for ever meets its limit, and that replays exactly', async () => {
     const ran = await rexen('record', 'pv-i386-pae', '--cmdline', 'spin', '--max-instructions', '3_000_000', '-o', at('spin.rxr'), '--json');
     expect(ran.code).toBe(1);
