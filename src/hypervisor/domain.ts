@@ -117,6 +117,8 @@ export interface Domain {
   totPages: number;
   maxPages: number;
   sharedInfoMfn: number;
+  /** The memory map that the toolstack gave: one piece of RAM from address 0, in frames. */
+  memoryMapPages?: number;
   /** VMASST_TYPE_* bits that are on. */
   vmAssist: number;
   events: EventChannels;

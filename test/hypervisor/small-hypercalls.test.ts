@@ -4,6 +4,7 @@ import { EVENT } from '../../src/abi/events.ts';
 import { setUpcallMask, markUpcallPending } from '../../src/hypervisor/shared-info.ts';
 import { timeScale } from '../../src/hypervisor/time.ts';
 import { pauseDomain, resumeDomain } from '../../src/hypervisor/vcpu-state.ts';
+import type { AbiName } from '../../src/hypervisor/personality.ts';
 import { SmallGuest } from './small-guest.ts';
 
 const NR = {
@@ -355,5 +356,27 @@ describe('devices and what is not for a domU', () => {
     // Argo is not built into a Xen of the default configuration; the PMU is, and is off.
     expect([guest.call(NR.argo_op, 1, 0, 0, 0, 0), guest.call(NR.xenpmu_op, 0, 0)]).toEqual([-38, -95]);
     expect(guest.call(60)).toBe(-38);
+  });
+});
+
+describe('the memory map', () => {
+  const MEMORY_OP = 12;
+  const MEMORY_MAP = 9;
+  test('there is none where no toolstack gave one', () => {
+    const guest = new SmallGuest();
+    expect(guest.call(MEMORY_OP, MEMORY_MAP, guest.words(1, 0))).toBe(-38);
+  });
+
+  test.each<[AbiName, number]>([['pv32pae', 1], ['pv64', 2]])('is one piece of RAM as large as the domain may become (%s)', (abi, word) => {
+    const guest = new SmallGuest(abi);
+    guest.state.d1.memoryMapPages = 0x20_0000;
+    const at = guest.words();
+    const buffer = at + 64;
+    const [low, high] = [buffer >>> 0, abi === 'pv64' ? Math.floor(buffer / 2 ** 32) : 0];
+    const ask = (room: number, wanted: boolean): number => guest.call(MEMORY_OP, MEMORY_MAP, word === 2 ? guest.words(room, 0, wanted ? low : 0, wanted ? high : 0) : guest.words(room, wanted ? low : 0));
+    expect([ask(128, false), guest.readWord(0), guest.readWord(16)]).toEqual([0, 1, 0]);
+    expect([ask(0, true), guest.readWord(0), guest.readWord(18)]).toEqual([0, 0, 0]);
+    expect([ask(128, true), guest.readWord(0), ...[16, 17, 18, 19, 20, 21].map((index) => guest.readWord(index))]).toEqual([0, 1, 0, 0, 0, 2, 1, 0]);
+    expect(guest.call(MEMORY_OP, MEMORY_MAP, 0x10)).toBe(-14);
   });
 });

@@ -134,7 +134,7 @@ describe('a domain with room to grow', () => {
   test('starts with its memory, and Xen gives it no more than its maxmem', () => {
     const world = growing();
     const one = world.hv.domain(1) as Domain;
-    expect([one.totPages, one.maxPages]).toEqual([16 * 256, 24 * 256]);
+    expect([one.totPages, one.maxPages, one.memoryMapPages]).toEqual([16 * 256, 24 * 256, 24 * 256]);
     expect(world.hv.frames.freeCount).toBeGreaterThanOrEqual(8 * 256);
     expect(memory(world)).toEqual(['16384', '24576']);
   });

@@ -89,6 +89,9 @@ export function buildDomain(hv: Hypervisor, options: BuildOptions): BuiltDomain 
   if (hv.frames.freeCount < totalPages + XEN_FRAMES) return { problem: `cannot have ${options.memoryMib} MiB: the machine has ${Math.floor(hv.frames.freeCount / 256)} MiB left` };
 
   const domain = createDomain(hv, { domId: options.domId, name: options.name, abi, privileged: false, maxPages: (options.maxMemoryMib ?? options.memoryMib) * 256, events: newEventChannels(options.maxEventChannels), grants: newGrantTable() });
+  // libxl gives every PV domain a map of its maxmem (xc_domain_set_memmap_limit() in libxl__build_pre()). Here only those that
+  // may grow need one; the others are as Xen builds them itself, which was traced, and take their size from start_info.
+  if (options.maxMemoryMib !== undefined) domain.memoryMapPages = domain.maxPages;
   if (image.pae === 'extended-cr3' || image.pae === 'bimodal') domain.vmAssist |= 1 << VMASST.paeExtendedCr3;
   domain.sharedInfoMfn = mustHave(allocSharedFrame(hv, domain), 'a frame for shared_info');
   domain.perDomain = mustHave(createPerDomain(hv, domain), 'frames for the descriptor windows');

@@ -135,6 +135,28 @@ const machphysList = (compat: boolean) => (hv: Hypervisor, vcpu: Vcpu, arg: numb
   return done(hv.access.writeU32(vcpu, arg + bytes * 2, i) ? 0 : -ERRNO.EFAULT);
 };
 
+/** XEN_DOMCTL_set_memory_map's only entry: struct e820entry, packed. */
+const E820_ENTRY_BYTES = 20;
+const E820_RAM = 1;
+
+/** XENMEM_memory_map. Source: arch_memory_op(), xen/arch/x86/mm.c. */
+function memoryMap(hv: Hypervisor, vcpu: Vcpu, arg: number): HypercallOutcome {
+  const { memoryMapPages } = vcpu.domain;
+  if (memoryMapPages === undefined) return done(-ERRNO.ENOSYS);
+  // struct xen_memory_map: how many entries there is room for, and where.
+  const bytes = wordBytes(vcpu);
+  if (!hv.access.read(vcpu, arg, bytes * 2)) return done(-ERRNO.EFAULT);
+  const room = hv.access.view.getUint32(0, true);
+  const buffer = bytes === 8 ? hv.access.view.getInt32(12, true) * 0x1_0000_0000 + hv.access.view.getUint32(8, true) : hv.access.view.getUint32(4, true);
+  // Without a buffer it is asked how many there are.
+  const count = buffer === 0 ? 1 : Math.min(room, 1);
+  const entry = new DataView(new ArrayBuffer(E820_ENTRY_BYTES));
+  entry.setBigUint64(8, BigInt(memoryMapPages) * 4096n, true);
+  entry.setUint32(16, E820_RAM, true);
+  const copied = buffer === 0 || count === 0 || hv.access.copyToGuest(vcpu, buffer, new Uint8Array(entry.buffer));
+  return done(copied && hv.access.writeU32(vcpu, arg, count) ? 0 : -ERRNO.EFAULT);
+}
+
 interface MemoryRow {
   readonly name: string;
   /** May a call go on at an extent other than 0? */
@@ -154,8 +176,7 @@ export const MEMORY_ROWS: Readonly<Record<number, MemoryRow>> = {
   6: { name: 'populate_physmap', continues: true, run: adjust(populate) },
   // Auto-translated guests only.
   7: { name: 'add_to_physmap', continues: true, run: refuse(-ERRNO.ENOSYS) },
-  // No memory map was given to this domain.
-  9: { name: 'memory_map', continues: true, run: refuse(-ERRNO.ENOSYS) },
+  9: { name: 'memory_map', continues: true, run: memoryMap },
   10: { name: 'machine_memory_map', continues: true, run: refuse(-ERRNO.EPERM) },
   11: { name: 'exchange', run: memoryExchange },
   12: { name: 'machphys_mapping', continues: true, run: machphysMapping },
