@@ -97,6 +97,8 @@ describe('what cannot be loaded is refused with one clause', () => {
     ['no notes', {}, /no Xen ELF notes and no __xen_guest section/],
     ['a foreign machine', { machine: 40, notes: BASIC_NOTES }, /ELF machine 40/],
     ['another loader', { notes: [[5, 'xen-3.0'], [8, 'special'], [6, 'x']] }, /loader "special"/],
+    ['no loader', { notes: [[5, 'xen-3.0']] }, /^has no ELF note LOADER/],
+    ['a kernel for PVH', { notes: [[18, 0x10_0000]] }, /^was built for PVH domains alone/],
     ['another interface', { notes: [[5, 'xen-2.0'], [8, 'generic']] }, /interface "xen-2.0"/],
     ['a feature of dom0', { notes: [...BASIC_NOTES, [10, '!dom0']] }, /requires the feature dom0/],
     ['a feature of nobody', { notes: [...BASIC_NOTES, [10, '!telepathy']] }, /requires the feature telepathy, which no Xen has/],

@@ -73,8 +73,12 @@ export function parseKernel(bytes: Uint8Array): KernelImage | KernelProblem {
 
 /** elf_xen_note_check(), and what a PV domain cannot give. */
 function checkNotes(notes: KernelNotes): KernelProblem | undefined {
+  // CONFIG_PVH without CONFIG_XEN_PV, or grub-i386-xen_pvh.bin.
+  if (notes.loader === '' && notes.guestOs === '' && notes.found.some(({ name }) => name === 'PHYS32_ENTRY')) {
+    return { problem: 'was built for PVH domains alone (of what Xen asks PV kernels it says only PHYS32_ENTRY); a PV kernel is wanted here: built with CONFIG_XEN_PV, or of GRUB the file without "pvh" in its name' };
+  }
   if (!notes.loader.startsWith('generic') && !notes.guestOs.startsWith('linux')) {
-    return { problem: `wants the loader "${notes.loader}" for "${notes.guestOs}"; only the loader "generic" is there` };
+    return { problem: notes.loader === '' ? 'has no ELF note LOADER; PV kernels say "generic" there' : `wants the loader "${notes.loader}" for "${notes.guestOs}"; only the loader "generic" is there` };
   }
   if (!notes.xenVersion.startsWith('xen-3.0')) return { problem: `wants the Xen interface "${notes.xenVersion}"; only "xen-3.0" is there` };
   if (notes.unknownRequired !== undefined) return { problem: `requires the feature ${notes.unknownRequired}, which no Xen has` };
