@@ -23,7 +23,7 @@ export function report(result: RunResult, options: { json: boolean; what: string
     process.stdout.write(`${JSON.stringify(result.summary)}\n`);
     return code;
   }
-  process.stdout.write(`\n${summaryLines(result.summary, `${options.what}: ${code === 0 ? 'done' : 'not done'}`).join('\n')}\n`);
+  process.stdout.write(`\n${summaryLines(result.summary, `${options.what}: ${code === 0 ? 'done' : 'done, but the run itself failed, as its outcome says (exit code 1)'}`).join('\n')}\n`);
   if (result.profile !== undefined) process.stdout.write(`${result.profile.join('\n')}\n`);
   return code;
 }

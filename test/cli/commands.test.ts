@@ -93,6 +93,7 @@ describe('recording and replaying', () => {
 
   test('a crash that was recorded and replays exactly is 0; recording it is 1', async () => {
     expect((await rexen('record', 'pv-i386-pae', '--cmdline', 'panic', '-o', at('panic.rxr'), '--json')).code).toBe(1);
+    expect((await rexen('run', 'pv-i386-pae', '--cmdline', 'panic')).stdout).toMatch(/\nran: done, but the run itself failed, as its outcome says \(exit code 1\)\n$/);
     const ran = await rexen('replay', at('panic.rxr'), '--json');
     expect(ran.code).toBe(0);
     expect(json(ran)).toMatchObject({ exact: true, outcome: 'crash' });

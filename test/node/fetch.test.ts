@@ -169,6 +169,9 @@ describe('the command', () => {
     expect(JSON.parse(await run(path, '--json'))).toMatchObject({ images: [{ name: 'kernel', sizeBytes: 1 }] });
     expect(JSON.parse(await run('--list', '--json'))).toMatchObject({ images: expect.arrayContaining([expect.objectContaining({ name: 'grub-i386', path: null })]) });
   });
+  test('takes the version of a Debian kernel as a name', async () => {
+    expect(await run(file('kernel', bytesOf('k')), '--as', 'linux-6.18.15+deb13-amd64')).toMatch(/^linux-6\.18\.15\+deb13-amd64: /);
+  });
   test('wants something to fetch', async () => {
     await expect(run()).rejects.toThrow(/say what to fetch/);
   });

@@ -12,7 +12,7 @@ interface FetchOptions {
 }
 
 /** Of a folder in the cache as well. */
-const IMAGE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+const IMAGE_NAME = /^[A-Za-z0-9][A-Za-z0-9._+-]*$/;
 
 export function register(program: Command): void {
   program
@@ -31,7 +31,7 @@ async function run(names: readonly string[], options: FetchOptions): Promise<voi
     return;
   }
   if (names.length === 0) throw new UsageError(`say what to fetch: ${KNOWN_IMAGES.map((row) => row.name).join(', ')}, or a file`);
-  if (options.as !== undefined && !IMAGE_NAME.test(options.as)) throw new UsageError(`--as ${options.as}: a name is made of letters, digits, '.', '_' and '-', and begins with a letter or digit`);
+  if (options.as !== undefined && !IMAGE_NAME.test(options.as)) throw new UsageError(`--as ${options.as}: a name is made of letters, digits, '.', '_', '+' and '-', and begins with a letter or digit`);
   const images = await fetchImages(names, options.as, (line) => process.stderr.write(`${line}\n`));
   if (options.json === true) process.stdout.write(`${JSON.stringify({ images })}\n`);
   else for (const image of images) process.stdout.write(`${image.name}: ${image.path}\n  ${image.sizeBytes} bytes, sha256 ${image.sha256}, from ${image.origin}\n`);
