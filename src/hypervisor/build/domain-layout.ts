@@ -79,7 +79,7 @@ export function planDomain(image: KernelImage, abi: Abi, totalPages: number, ram
   let pfn = 0;
   /** What did not fit any more, in order. */
   const lacking: string[] = [];
-  const tooSmall = (): KernelProblem => ({ problem: `does not fit into ${Math.floor(totalPages / 256)} MiB: there is no room for ${lacking[0]}; give the domain more memory` });
+  const tooSmall = (): KernelProblem => ({ problem: `does not fit into ${Math.floor(totalPages / 256)} MiB: there is no room for ${lacking[0]}, and what must be in its memory at the start takes ${Math.ceil(pfn / 256)} MiB or more; give the domain more memory` });
   const take = (pages: number, what: string): PlannedSegment => {
     const segment = { pfn, pages, vaddr: image.virtBase + pfn * PAGE };
     pfn += pages;
