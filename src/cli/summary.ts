@@ -50,7 +50,8 @@ export function summaryLines(summary: Summary, verdict: string): string[] {
     `time           ${durationText(summary.virtualTimeNs)} virtual, ${durationText(summary.wallMs * 1e6)} wall, ${summary.mips.toFixed(0)} MIPS`,
   ];
   if (summary.bytes > 0) {
-    const perEvent = summary.events > 0 ? ` (${(summary.bytes / summary.events).toFixed(2)} bytes an event)` : '';
+    // Of a replay that stopped before the end, the file holds more than the events that are counted.
+    const perEvent = summary.events > 0 && summary.outcome !== 'stopped' ? ` (${(summary.bytes / summary.events).toFixed(2)} bytes an event)` : '';
     lines.push(`recording      ${summary.file ?? ''}, ${thousands(summary.bytes)} bytes${perEvent}`);
   }
   if (summary.verified !== undefined) lines.push(`verified       ${summary.verified.text}`);

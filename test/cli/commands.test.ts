@@ -84,6 +84,8 @@ describe('recording and replaying', () => {
   });
 
   test('replay --until stops at that event', async () => {
+    const told = await rexen('replay', at('pae.rxr'), '--until', '118');
+    expect(told.stdout, 'the whole file is not these events').toMatch(/recording +\S*pae\.rxr, [0-9,]+ bytes\n/);
     const ran = await rexen('replay', at('pae.rxr'), '--until', '118', '--json');
     expect(ran.code).toBe(0);
     expect(json(ran)).toMatchObject({ outcome: 'stopped', exact: false });
@@ -196,6 +198,7 @@ describe('bad input gets one clear sentence and exit code 2', () => {
     ['a kernel as the place to write', ['record', 'kernel.elf', '-o', './kernel.elf'], /^rexen: \.\/kernel\.elf: kernel\.elf is read by this very command and would be lost; write to another place\n$/],
     ['a ramdisk as the place to write', ['record', 'pv-i386-pae', '--ramdisk', 'kernel.elf', '-o', 'kernel.elf'], /^rexen: kernel\.elf: it is read by this very command/],
     ['the recording as the place to write', ['export', 'pae.rxr', '--trace', 'pae.rxr'], /^rexen: pae\.rxr: it is read by this very command/],
+    ['a disk that the world does not have', ['export', 'pae.rxr', '--disk', 'xvda'], /^rexen: pae\.rxr: there is no disk xvda; the disks are: none\n$/],
     ['a name that is none for an image', ['fetch', 'kernel.elf', '--as', '../x'], /--as \.\.\/x: a name is made of letters, digits/],
     ['an option that stands for a setting', ['run', 'pv-i386-pae', '--memory', 'abc'], /^rexen: --memory abc: memory \(/],
     ['events from behind the end', ['dump', 'pae.rxr', '--from', '999999'], /--from 999999: the recording has \d+ events/],

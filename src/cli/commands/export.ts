@@ -4,9 +4,11 @@
 // interface: a capture file (export-pcap.ts). All events as a picture in time: a trace (export-trace.ts).
 import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { Command } from 'commander';
-import { UsageError } from '../../base/assert.ts';
+import { assert, UsageError } from '../../base/assert.ts';
 import type { Disk } from '../../dom0/disk.ts';
 import { loadHashes } from '../../node/load-hashes.ts';
+import { specOf } from '../../node/recorded-world.ts';
+import { withRecordingFile } from '../../node/recording-files.ts';
 import { refuseToOverwrite } from '../../node/output-file.ts';
 import { parsePosition } from '../arguments.ts';
 import type { EventsToFile } from '../events-to-file.ts';
@@ -53,18 +55,22 @@ async function execute(file: string, options: ExportOptions): Promise<void> {
   refuseToOverwrite(output, [file]);
   await loadHashes();
   if (vdev === undefined) return executeEvents(file, options);
+  // Before the replay, which may take minutes.
+  const domains = await withRecordingFile(file, (recording) => specOf(recording).domains.filter(({ name }) => options.domain === undefined || options.domain === name));
+  if (!domains.some(({ disks = [] }) => disks.some((row) => row.vdev === vdev))) {
+    const known = domains.flatMap(({ name, disks = [] }) => disks.map((row) => `${row.vdev} of ${name}`));
+    throw new UsageError(`${file}: there is no disk ${vdev}${options.domain === undefined ? '' : ` of a domain ${options.domain}`}; the disks are: ${known.join(', ') || 'none'}`);
+  }
   let disk: Disk | undefined;
-  let known: string[] = [];
   const result = await runReplay({
     file, images: options.images, until: options.until === undefined ? undefined : parsePosition(options.until), showConsole: false, progress: options.json !== true,
     atEnd: (world, spec) => {
-      known = spec.domains.flatMap((domain) => (domain.disks ?? []).map((row) => `${row.vdev} of ${domain.name}`));
       spec.domains.forEach((domain, index) => {
         if (options.domain === undefined || options.domain === domain.name) disk ??= world.disk(index + 1, vdev);
       });
     },
   });
-  if (disk === undefined) throw new UsageError(`${file}: there is no disk ${vdev}${options.domain === undefined ? '' : ` of a domain ${options.domain}`}; its disks are: ${known.join(', ') || 'none'}`);
+  assert(disk !== undefined, () => `the world of ${file} has no disk ${vdev}`);
   if (result.outcome === 'diverged' || result.outcome === 'broken') throw new UsageError(`${file}: the replay is not what was recorded, so its disks are not either; \`rexen replay ${file}\` says where they part`);
   writeDisk(disk, output);
   const summary = { file: output, bytes: disk.sizeBytes, changedBlocks: disk.overlayBlocks, complete: result.outcome === 'exact' };
