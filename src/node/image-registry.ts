@@ -29,6 +29,7 @@ export const KNOWN_IMAGES: readonly KnownImage[] = [
   { name: 'debian-linux-bullseye', title: "Debian 11's Linux kernel (5.10)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'bullseye', inside: PLAIN_LINUX, linux: true, bootDisk: true },
   { name: 'debian-linux-bookworm', title: "Debian 12's Linux kernel (6.1)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'bookworm', inside: PLAIN_LINUX, linux: true, bootDisk: true },
   { name: 'debian-linux-trixie', title: "Debian 13's Linux kernel (6.12)", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'trixie', inside: PLAIN_LINUX, linux: true, bootDisk: true },
+  { name: 'debian-linux-sid', title: "Debian unstable's Linux kernel, the newest", debianPackage: 'linux-image-amd64', metaPackage: true, suite: 'sid', inside: PLAIN_LINUX, linux: true, bootDisk: true },
   { name: 'busybox', title: "Debian's static busybox, the user space of the Linux guests", debianPackage: 'busybox-static', inside: /^(?:usr\/)?bin\/busybox$/ },
 ];
 

@@ -4,11 +4,11 @@
 //   $REXEN_CACHE, or $XDG_CACHE_HOME/rexen, or ~/.cache/rexen
 //     images/grub-i386/<sha256>.bin ...  images/grub-i386/current.json
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { UsageError } from '../base/assert.ts';
-import { fetchedWith } from './image-registry.ts';
+import { fetchedWith, initramfsNameOf } from './image-registry.ts';
 import { guestImagesFolder } from './package-info.ts';
 
 export interface StoredImage {
@@ -69,6 +69,15 @@ export function storedImage(name: string): StoredImage | undefined {
     if (!(error instanceof SyntaxError)) throw error;
     throw new UsageError(`${note} is damaged; run \`rexen fetch ${name}\` again`);
   }
+}
+
+/** What was fetched under a name of the user's own, ordered by name; what was made for a kernel is not told apart from it. */
+export function ownImages(): StoredImage[] {
+  const folder = join(cacheFolder(), 'images');
+  const names = existsSync(folder) ? readdirSync(folder).sort((a, b) => (a < b ? -1 : 1)) : [];
+  const stored = names.map(storedImage).filter((image): image is StoredImage => image !== undefined && fetchedWith(image.name) === undefined);
+  const made = new Set(stored.map(({ name }) => initramfsNameOf(name)));
+  return stored.filter(({ name }) => !made.has(name));
 }
 
 /**

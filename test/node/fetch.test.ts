@@ -172,6 +172,13 @@ describe('the command', () => {
   test('takes the version of a Debian kernel as a name', async () => {
     expect(await run(file('kernel', bytesOf('k')), '--as', 'linux-6.18.15+deb13-amd64')).toMatch(/^linux-6\.18\.15\+deb13-amd64: /);
   });
+  test('lists what has a name of the user, once', async () => {
+    await run(file('kernel', bytesOf('k')), '--as', 'mine');
+    await run(file('initrd', bytesOf('i')), '--as', 'mine-initramfs');
+    await run(file('busybox', bytesOf('b')));
+    const { images } = JSON.parse(await run('--list', '--json')) as { images: { name: string; title: string }[] };
+    expect(images.filter(({ title }) => title === 'your own').map(({ name }) => name)).toEqual(['mine']);
+  });
   test('wants something to fetch', async () => {
     await expect(run()).rejects.toThrow(/say what to fetch/);
   });

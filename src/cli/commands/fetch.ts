@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { UsageError } from '../../base/assert.ts';
 import { fetchImages } from '../../node/fetch-image.ts';
 import { KNOWN_IMAGES } from '../../node/image-registry.ts';
-import { storedImage } from '../../node/image-store.ts';
+import { ownImages, storedImage } from '../../node/image-store.ts';
 
 interface FetchOptions {
   readonly as?: string;
@@ -20,7 +20,7 @@ export function register(program: Command): void {
     .description('get an image by name, or take one from a local file or Debian package')
     .argument('[names...]', `${KNOWN_IMAGES.map((row) => row.name).join(', ')}, or a file`)
     .option('--as <name>', 'the name for a local file, or for the kernel in a Debian package')
-    .option('--list', 'list the known images and where they are')
+    .option('--list', 'list the known images and your own, and where they are')
     .option('--json', 'print one JSON object and nothing else')
     .action(run);
 }
@@ -38,7 +38,8 @@ async function run(names: readonly string[], options: FetchOptions): Promise<voi
 }
 
 function list(json: boolean): void {
-  const rows = KNOWN_IMAGES.map((row) => ({ name: row.name, title: row.title, debianPackage: row.debianPackage, path: storedImage(row.name)?.path ?? null }));
+  const known = KNOWN_IMAGES.map((row) => ({ name: row.name, title: row.title, debianPackage: row.debianPackage, path: storedImage(row.name)?.path ?? null }));
+  const rows = [...known, ...ownImages().map((image) => ({ name: image.name, title: 'your own', debianPackage: image.origin, path: image.path }))];
   if (json) {
     process.stdout.write(`${JSON.stringify({ images: rows })}\n`);
     return;
