@@ -56,6 +56,11 @@ test('what the Xen Test Framework writes for each of its tests is a scenario', (
   expect(withKernel('max_event_channels = 0')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 128 });
 });
 
+test('what a cmdline makes useless is said', () => {
+  expect(xlScenario('g', 'kernel = "k"\ncmdline = "a"\nextra = "b"', 'g').notes).toEqual(['root= and extra= count for nothing beside cmdline=']);
+  expect(xlScenario('g', 'kernel = "k"\ncmdline = "a"\nextra = ""', 'g').notes).toEqual([]);
+});
+
 test('maxmem above memory is how far the domain may grow', () => {
   expect(withKernel('memory = 64\nmaxmem = 128')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 64, maxMemoryMib: 128 });
   expect(withKernel('maxmem = 128')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 128 });

@@ -119,9 +119,12 @@ export function xlScenario(file: string, source: string, fallbackName: string): 
   return { scenario, notes: draft.notes };
 }
 
-/** As xl: cmdline alone if it is there, else root= and extra. */
-function commandLine({ cmdline, root, extra = '' }: Draft): string {
-  if (cmdline !== undefined) return cmdline;
+/** As xl, which warns as well: cmdline alone if it is there, else root= and extra. */
+function commandLine({ cmdline, root, extra = '', notes }: Draft): string {
+  if (cmdline !== undefined) {
+    if ((root ?? '') !== '' || extra !== '') notes.push('root= and extra= count for nothing beside cmdline=');
+    return cmdline;
+  }
   return root === undefined || root === '' ? extra : `root=${root}${extra === '' ? '' : ` ${extra}`}`;
 }
 
