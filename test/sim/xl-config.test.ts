@@ -63,7 +63,7 @@ test('what a cmdline makes useless is said', () => {
 
 test('maxmem above memory is how far the domain may grow', () => {
   expect(withKernel('memory = 64\nmaxmem = 128')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 64, maxMemoryMib: 128 });
-  expect(withKernel('maxmem = 128')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 128 });
+  expect(withKernel('maxmem = 256')).toEqual({ name: 'guest', kernel: { name: 'k' }, cmdline: '', memoryMib: 256 });
 });
 
 describe('the command line', () => {

@@ -15,7 +15,7 @@ interface Draft {
   cmdline?: string;
   root?: string;
   extra?: string;
-  memoryMib: number;
+  memoryMib?: number;
   maxmemMib?: number;
   maxEventChannels?: number;
   disks: DiskSpec[];
@@ -89,6 +89,8 @@ const KEYS: Readonly<Record<string, Row>> = {
   cpus: withoutEffect, cpus_soft: withoutEffect, cpu_weight: withoutEffect, cap: withoutEffect, pool: withoutEffect, nodes: withoutEffect, claim_mode: withoutEffect, seclabel: withoutEffect,
 };
 
+const DEFAULT_MEMORY_MIB = 128;
+
 const isEmpty = (value: XlValue): boolean => (value.kind === 'list' ? value.items.length === 0 : value.text === '');
 
 export interface XlScenario {
@@ -99,7 +101,7 @@ export interface XlScenario {
 
 /** `file` is for complaints, `fallbackName` for a file that names no domain. Throws UsageError. */
 export function xlScenario(file: string, source: string, fallbackName: string): XlScenario {
-  const draft: Draft = { memoryMib: 128, disks: [], vifs: [], notes: [] };
+  const draft: Draft = { disks: [], vifs: [], notes: [] };
   for (const [key, value] of parseXlConfig(file, source)) {
     const complain: Complain = (problem) => {
       throw new UsageError(`${file}:${value.line}: ${key}: ${problem}`);
@@ -108,7 +110,9 @@ export function xlScenario(file: string, source: string, fallbackName: string): 
     if (row !== undefined) row(draft, value, complain);
     else if (!isEmpty(value)) complain(key === 'bootloader' ? 'a boot loader in dom0 is not supported; boot PV GRUB as the kernel (kernel = "grub-x86_64" after `rexen fetch grub-x86_64`)' : 'is not supported; what is: ' + Object.keys(KEYS).join(', '));
   }
-  const { name = fallbackName, kernel, ramdisk, memoryMib, maxmemMib = memoryMib, maxEventChannels, disks, vifs } = draft;
+  // A maxmem alone is the memory too: libxl__domain_build_info_setdefault().
+  const memoryMib = draft.memoryMib ?? draft.maxmemMib ?? DEFAULT_MEMORY_MIB;
+  const { name = fallbackName, kernel, ramdisk, maxmemMib = memoryMib, maxEventChannels, disks, vifs } = draft;
   if (kernel === undefined || kernel === '') throw new UsageError(`${file}: it names no kernel; write kernel = "/path/to/vmlinuz"`);
   if (maxmemMib < memoryMib) throw new UsageError(`${file}: maxmem: ${maxmemMib} MiB are less than the memory that the domain starts with (${memoryMib} MiB)`);
   const scenario = defineScenario({
