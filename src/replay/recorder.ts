@@ -52,7 +52,7 @@ export class Recorder implements EventSink {
   }
 
   stateDigest(eventCount: number): void {
-    // What came before is handed over too: a recording that is killed loses at most what came since.
+    // What came before is handed over too: a recording that is killed loses at most what came since, and what is on its way to another thread.
     this.#events.endChunk();
     const parts = this.#digestState();
     this.#target.stateDigest(this.#whole === undefined ? { atEvent: eventCount, parts } : { atEvent: this.#events.eventCount, parts: this.#whole.over(parts) });
