@@ -17,7 +17,9 @@
 //
 // What is too rare or too large for expressions (far transfers, IRET, segment loads, control
 // registers, CPUID, ...) is a `system` row: one TypeScript function over the Cpu, in system rows.
-// The translator ends its block there and lets the evaluator perform it.
+// The translator ends its block there and lets the evaluator perform it, but for what is ordinary of the x87.
+
+import type { Quick } from './x87/quick.ts';
 
 export type Width = 1 | 8 | 16 | 32 | 64 | 128;
 export type LaneWidth = 8 | 16 | 32 | 64;
@@ -140,8 +142,8 @@ export type Stmt =
    * source's. Notes flags in MXCSR and raises #XM if one of them is unmasked (then nothing else has happened).
    */
   | { readonly do: 'float'; readonly id: number; readonly op: FloatOp; readonly format: FloatFormat; readonly lanes: 1 | 2 | 4; readonly a: Expr; readonly b: Expr }
-  /** Performed in TypeScript by the named system row. Always the only statement of its instruction. */
-  | { readonly do: 'system'; readonly row: string };
+  /** Performed in TypeScript by the named system row. Always the only statement of its instruction. `quick`: translated code can do the ordinary itself. */
+  | { readonly do: 'system'; readonly row: string; readonly quick?: Quick };
 
 export type SimdUnit = 'mmx' | 'sse';
 

@@ -7,6 +7,7 @@ import type { Expr, FloatFormat, FloatOp, MemRef, Rep, StatusFlag, Stmt, Width }
 import { modeBits, type ModeKey } from './mode.ts';
 import { SEG } from './state-layout.ts';
 import { ROWS } from './rows/index.ts';
+import type { Quick } from './x87/quick.ts';
 
 export interface Lowered {
   /** Decoded where it was first met: its vaddr is not this one's if positionFree. */
@@ -207,10 +208,10 @@ export class Lowering {
     this.kind = 'transfer';
     this.stmts.push({ do: 'branch', cond, target: constant(this.#ripWidth(), target) });
   }
-  system(row: string): void {
+  system(row: string, quick?: Quick): void {
     assert(this.stmts.length === 0, `${this.insn.code}: a system row must be alone`);
     this.kind = 'system';
-    this.stmts.push({ do: 'system', row });
+    this.stmts.push(quick === undefined ? { do: 'system', row } : { do: 'system', row, quick });
   }
   #ripWidth(): Width {
     return this.bits === 64 ? 64 : 32;

@@ -3,6 +3,7 @@ import { and1, cond, constant, flag, isZero, nonZero, not1, reg, sub, trunc } fr
 import type { Lowering, Row } from '../lower.ts';
 import type { Expr, Width } from '../ir.ts';
 import { X87_NAMES } from '../x87/names.ts';
+import { quickOf } from '../x87/quick.ts';
 
 const CONDITIONS: Readonly<Record<string, number>> = { Jo: 0, Jno: 1, Jb: 2, Jae: 3, Je: 4, Jne: 5, Jbe: 6, Ja: 7, Js: 8, Jns: 9, Jp: 10, Jnp: 11, Jl: 12, Jge: 13, Jle: 14, Jg: 15 };
 
@@ -71,6 +72,7 @@ export const CONTROL_ROWS: Readonly<Record<string, Row>> = {
   ...system(
     'Int', 'Int1', 'Int3', 'Into', 'Ud0', 'Ud1', 'Ud2', 'Hlt', 'Cli', 'Sti', 'In', 'Out', 'Insb', 'Insw', 'Insd', 'Outsb', 'Outsw', 'Outsd', 'Cpuid', 'Rdtsc', 'Rdtscp', 'Rdmsr', 'Wrmsr', 'Rdpmc', 'Clts', 'Lmsw', 'Smsw',
     'Lgdt', 'Lidt', 'Sgdt', 'Sidt', 'Lldt', 'Sldt', 'Ltr', 'Str', 'Lar', 'Lsl', 'Verr', 'Verw', 'Arpl', 'Lds', 'Les', 'Lfs', 'Lgs', 'Lss', 'Invlpg', 'Wbinvd', 'Invd', 'Sysenter', 'Sysexit', 'Sysexitq', 'Sysret', 'Sysretq', 'Swapgs',
-    ...X87_NAMES, 'Rsm', 'Syscall', 'Vmcall', 'Vmmcall', 'Xgetbv',
+    'Rsm', 'Syscall', 'Vmcall', 'Vmmcall', 'Xgetbv',
   ),
+  ...Object.fromEntries(X87_NAMES.map((name): [string, Row] => [name, (l) => l.system(name, quickOf(l.insn, (at) => l.ref(at)))])),
 };

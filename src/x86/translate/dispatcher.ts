@@ -24,6 +24,7 @@ import { emitExpr, type Reads } from './expression.ts';
 import { JUMP_CACHE } from './jump-cache.ts';
 import { FIND, walkerBody, type WalkerPlaces } from './page-walker.ts';
 import { moduleBytes, type Signature } from './wasm-module.ts';
+import { x87Body } from './x87-unit.ts';
 
 export interface DispatcherPlaces extends WalkerPlaces {
   readonly jumpCacheBase: number;
@@ -38,7 +39,7 @@ export const LEFT = { miss: 0, stop: 1, hops: 2, warm: ENDED.warm, short: ENDED.
 
 const { i32, i64 } = TYPE;
 /** Function indices: two imports, then these. The last two are of long mode. */
-const FUNCTION = { slowRead: 2, slowWrite: 3, statusImage: 4, run: 5, find: 6, interpret: 7 } as const;
+const FUNCTION = { slowRead: 2, slowWrite: 3, statusImage: 4, x87: 5, run: 6, find: 7, interpret: 8 } as const;
 /** Signature numbers shared with the region modules, and the last, which is the dispatcher's. */
 export const SIGNATURE = { region: 0, slow: 1, image: 2, run: 3, hostSlow: 4 } as const;
 
@@ -58,6 +59,7 @@ export const HELPER_IMPORTS = [
   { name: 'slowRead', signature: SIGNATURE.slow },
   { name: 'slowWrite', signature: SIGNATURE.slow },
   { name: 'statusImage', signature: SIGNATURE.image },
+  { name: 'x87', signature: SIGNATURE.run },
 ] as const;
 
 /** The module; it imports slowRead and slowWrite and exports them again together with statusImage and run. */
@@ -76,6 +78,7 @@ export function dispatcherModule(places: DispatcherPlaces): Uint8Array {
       { signature: SIGNATURE.slow, body: slowBody(0, long ? FIND.read : undefined), exportName: 'slowRead' },
       { signature: SIGNATURE.slow, body: slowBody(1, long ? FIND.write : undefined), exportName: 'slowWrite' },
       { signature: SIGNATURE.image, body: statusImageBody(long), exportName: 'statusImage' },
+      { signature: SIGNATURE.run, body: x87Body(stateBase), exportName: 'x87' },
       { signature: SIGNATURE.run, body: runBody(places), exportName: 'run' },
       ...walker,
       ...interpreter,

@@ -9,7 +9,7 @@ export function knownAfter(stmts: readonly Stmt[], before: KnownFlags | undefine
   let known = before;
   for (const s of stmts) {
     if (s.do === 'setFlags') known = { op: s.op, width: s.width };
-    else if (s.do === 'setFlagBits' || s.do === 'setEflags') known = { op: IMAGE_OP, width: 32 };
+    else if (s.do === 'setFlagBits' || s.do === 'setEflags' || (s.do === 'system' && s.quick?.into === 'flags')) known = { op: IMAGE_OP, width: 32 };
     else if (s.do === 'if') {
       const then = knownAfter(s.then, known);
       const otherwise = knownAfter(s.else ?? [], known);

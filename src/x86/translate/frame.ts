@@ -16,7 +16,7 @@ import { SIMD } from './vector.ts';
 export const LOCAL = { label: 0, target: 1, result: 2, budget: 3, flagOp: 4, flagA: 5, flagB: 6, flagR: 7, gpr: 8 } as const;
 
 /** Function indices of the helpers that every module imports, in this order (dispatcher.ts). */
-export const HELPER = { slowRead: 0, slowWrite: 1, statusImage: 2 } as const;
+export const HELPER = { slowRead: 0, slowWrite: 1, statusImage: 2, x87: 3 } as const;
 
 /** How a segment is reached: no check; base added and limit compared; base of 64 bits added; never (the evaluator does it). */
 export type SegmentKind = 'flat' | 'checked' | 'based' | 'never';

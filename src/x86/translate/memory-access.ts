@@ -20,7 +20,7 @@ export interface StopSite {
 }
 
 /** Emits the check of one access; leaves the address in the returned local. `pushOffset` pushes the offset as a register's type. */
-export function emitAccess(f: Frame, kind: AccessKind, width: Width, seg: number, pushOffset: () => void, stop: StopSite, aligned = false): number {
+export function emitAccess(f: Frame, kind: AccessKind, width: Width | 80, seg: number, pushOffset: () => void, stop: StopSite, aligned = false): number {
   const { c, target } = f;
   const sizeBytes = width / 8;
   const { long } = target;

@@ -91,8 +91,10 @@ function targetOf({ value, width }: Extract<Expr, { tag: 'const' }>): number {
 /** Can the statement be translated? */
 function performable(s: Stmt, source: Pick<RegionSource, 'segments'>): boolean {
   switch (s.do) {
-    case 'system':
-      return false;
+    case 'system': {
+      const { mem, writes } = s.quick ?? {};
+      return s.quick !== undefined && (mem === undefined || (source.segments[mem.seg] !== 'never' && !(writes === true && mem.seg === SEG.cs)));
+    }
     case 'float':
       return isInline(s);
     case 'setEflags':

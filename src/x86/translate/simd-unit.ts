@@ -26,7 +26,7 @@ export function emitSimd(s: StatementEmitter, stmt: Extract<Stmt, { do: 'unit' |
 }
 
 /** Pushes nonzero if the evaluator must look: it knows which exception that is, if any. */
-function emitUnitRefused(f: Frame, unit: SimdUnit): void {
+export function emitUnitRefused(f: Frame, unit: SimdUnit): void {
   const { c } = f;
   f.loadState32(STATE.cr0);
   c.const32(CR0.EM | CR0.TS);

@@ -12,6 +12,7 @@ import { widthOf } from '../expr.ts';
 import { emitExpr, type Reads } from './expression.ts';
 import { type Frame, HELPER, LOCAL } from './frame.ts';
 import { emitSimd } from './simd-unit.ts';
+import { emitX87 } from './x87-call.ts';
 import { emitAccess, emitLoad, emitStore, sameMem, type StopSite } from './memory-access.ts';
 
 /** The producer whose operands are in the flag locals, if known. */
@@ -149,9 +150,10 @@ export class StatementEmitter implements Reads {
       case 'enterMmx':
       case 'float':
         return emitSimd(this, s);
+      case 'system':
+        return emitX87(this, s, this.#stop);
       case 'jump':
       case 'branch':
-      case 'system':
         assert(false, `statement ${s.do} inside a block`);
         return;
       default:
@@ -379,8 +381,9 @@ export class StatementEmitter implements Reads {
   }
 
   /** An i32 on the stack becomes a flag image: the producer's operands are not needed any more. */
-  #setImage(): void {
+  setImage(): void {
     const { c } = this.f;
+    this.f.flagsTouched = true;
     this.#toWord(32);
     c.set(LOCAL.flagR);
     for (const local of [LOCAL.flagA, LOCAL.flagB]) {
@@ -410,7 +413,7 @@ export class StatementEmitter implements Reads {
       c.byte(OP.i32_shl);
       c.byte(OP.i32_or);
     }
-    this.#setImage();
+    this.setImage();
   }
 
   #setEflags(value: Expr, mask: Expr): void {
@@ -443,7 +446,7 @@ export class StatementEmitter implements Reads {
     merge(() => this.#image());
     c.const32(STATUS_MASK);
     c.byte(OP.i32_and);
-    this.#setImage();
+    this.setImage();
   }
 
   /** Widens what is on the stack to a register's type. */
