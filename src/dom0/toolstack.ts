@@ -103,10 +103,14 @@ interface End {
 const SHUTDOWN_SUSPEND = 2;
 /** A fast disk for a small domain. */
 const DOWN_NS = 5_000_000;
+/** What a guest has to take "suspend" out of the store: domain_suspend_common_pvcontrol_suspending() in libxl_dom_suspend.c waits a minute. */
+const SUSPEND_LIMIT_NS = 60_000_000_000;
 /** LIBXL_DESTROY_TIMEOUT: ten seconds. */
 const REMOVAL_LIMIT_NS = 10_000_000_000;
 
 export const deviceName = (device: DeviceConfig): string => (device.deviceClass === 'vbd' ? device.disk.vdev : `vif${device.deviceId}`);
+
+const shutdownPath = (domId: number): string => `/local/domain/${domId}/control/shutdown`;
 
 export class Toolstack {
   readonly #store: Xenstored;
@@ -115,6 +119,8 @@ export class Toolstack {
   #scripts: Script[] = [];
   /** Domains that are to be saved and restored, and how long that takes. */
   #comingBack: Record<number, number> = {};
+  /** Until when their kernels may answer. */
+  #asked: { readonly domId: number; readonly dueNs: number }[] = [];
   /** What is to happen with domains that have shut down. */
   #ends: End[] = [];
   /** Minor number of the next loop device. */
@@ -142,10 +148,12 @@ export class Toolstack {
       case 'detach':
         return this.#takeAway(domId, command.device, command.force === true);
       case 'shutdown':
-        return this.#store.writeAsDom0(`/local/domain/${domId}/control/shutdown`, command.how);
+        return this.#store.writeAsDom0(shutdownPath(domId), command.how);
       case 'save-restore':
         this.#comingBack[domId] = command.downNs ?? DOWN_NS;
-        return this.#store.writeAsDom0(`/local/domain/${domId}/control/shutdown`, 'suspend');
+        this.#asked = [...this.#asked.filter((row) => row.domId !== domId), { domId, dueNs: this.#port.nowNs() + SUSPEND_LIMIT_NS }];
+        this.#port.scheduleRun(SUSPEND_LIMIT_NS);
+        return this.#store.writeAsDom0(shutdownPath(domId), 'suspend');
       case 'sysrq':
         return this.#store.writeAsDom0(`/local/domain/${domId}/control/sysrq`, command.key.slice(0, 1));
       case 'balloon':
@@ -206,15 +214,32 @@ export class Toolstack {
       if (config !== undefined) writeHotplugDone(this.#store, domId, config, this.#nextMinor++);
     }
     for (const row of [...this.#removals]) this.#goOnRemoving(row, now);
+    for (const { domId } of this.#asked.filter((row) => row.dueNs <= now)) this.#cancelSuspension(domId);
+    this.#asked = this.#asked.filter((row) => row.dueNs > now);
     const ended = this.#ends.filter((row) => row.dueNs <= now);
     this.#ends = this.#ends.filter((row) => row.dueNs > now);
     for (const { domId, then } of ended) then === 'restore' ? this.#restoreDomain(domId) : this.#port.destroy(domId);
   }
 
+  /** A kernel that does not watch control/shutdown never takes the word out. */
+  #isUnheard(domId: number): boolean {
+    return this.#comingBack[domId] !== undefined && this.#store.readAsDom0(shutdownPath(domId)) === 'suspend';
+  }
+  #cancelSuspension(domId: number): void {
+    if (!this.#isUnheard(domId)) return;
+    delete this.#comingBack[domId];
+    this.#store.writeAsDom0(shutdownPath(domId), '');
+    this.#port.note(domId, 'it was to be saved, but its kernel has not taken "suspend" out of control/shutdown for a minute; the request is withdrawn');
+  }
+
   /** The domain has shut down. True: it comes back, or another one does. */
   domainShutdown(domId: number, reason: number): boolean {
     const downNs = reason === SHUTDOWN_SUSPEND ? this.#comingBack[domId] : undefined;
+    if (downNs === undefined && this.#comingBack[domId] !== undefined) {
+      this.#port.note(domId, `it was to be saved, but has ended without suspending${this.#isUnheard(domId) ? ': its kernel has not taken "suspend" out of control/shutdown' : ''}`);
+    }
     delete this.#comingBack[domId];
+    this.#asked = this.#asked.filter((row) => row.domId !== domId);
     this.#store.domainShutdown(domId);
     // Nobody is left who could see whether it is cleared away.
     const awaited = this.awaitsDomain;
@@ -275,13 +300,14 @@ export class Toolstack {
 
   /** JSON-serialisable. */
   save(): unknown {
-    return { removals: [...this.#removals], scripts: [...this.#scripts], comingBack: { ...this.#comingBack }, ends: [...this.#ends], nextMinor: this.#nextMinor };
+    return { removals: [...this.#removals], scripts: [...this.#scripts], comingBack: { ...this.#comingBack }, asked: [...this.#asked], ends: [...this.#ends], nextMinor: this.#nextMinor };
   }
   restore(state: unknown): void {
-    const saved = state as { removals: Removal[]; scripts: Script[]; comingBack: Record<number, number>; ends: End[]; nextMinor: number };
+    const saved = state as { removals: Removal[]; scripts: Script[]; comingBack: Record<number, number>; asked: { domId: number; dueNs: number }[]; ends: End[]; nextMinor: number };
     this.#removals = [...saved.removals];
     this.#scripts = [...saved.scripts];
     this.#comingBack = { ...saved.comingBack };
+    this.#asked = [...saved.asked];
     this.#ends = [...saved.ends];
     this.#nextMinor = saved.nextMinor;
   }

@@ -213,6 +213,25 @@ describe('unplugging', () => {
     expect(host.notes).toEqual(force ? [] : ['xvda was not given back by the guest in time; it stays']);
   });
 
+  test('a guest that does not hear that it is to be saved has a minute; then the request is withdrawn, and the log says so', () => {
+    const { host } = built();
+    const word = (): string | undefined => host.store.readAsDom0(`/local/domain/${GUEST}/control/shutdown`);
+    host.toolstack.command(GUEST, { do: 'save-restore' }, 0);
+    host.settle(host.nowNs + 59_000_000_000);
+    expect([word(), host.notes]).toEqual(['suspend', []]);
+    host.settle(host.nowNs + 2_000_000_000);
+    expect(word()).toBe('');
+    expect(host.notes).toEqual([expect.stringContaining('the request is withdrawn')]);
+    expect(host.toolstack.domainShutdown(GUEST, 2), 'nobody saves it any more').toBe(false);
+  });
+
+  test('a guest that ends while it is to be saved has not been saved, and the log says so', () => {
+    const { host } = built();
+    host.toolstack.command(GUEST, { do: 'save-restore' }, 0);
+    host.toolstack.domainShutdown(GUEST, 0);
+    expect(host.notes).toEqual([expect.stringContaining('has ended without suspending: its kernel has not taken')]);
+  });
+
   test('commands that make no sense are remarks in the log', () => {
     const { host } = built();
     host.toolstack.command(GUEST, { do: 'attach', device: 'xvda' }, 0);
