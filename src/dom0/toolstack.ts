@@ -94,6 +94,13 @@ interface Script {
   readonly dueNs: number;
 }
 
+interface Asked {
+  readonly domId: number;
+  readonly dueNs: number;
+  /** The word is out of the store. */
+  readonly heard: boolean;
+}
+
 interface End {
   readonly domId: number;
   readonly then: 'restore' | 'destroy';
@@ -103,7 +110,7 @@ interface End {
 const SHUTDOWN_SUSPEND = 2;
 /** A fast disk for a small domain. */
 const DOWN_NS = 5_000_000;
-/** What a guest has to take "suspend" out of the store: domain_suspend_common_pvcontrol_suspending() in libxl_dom_suspend.c waits a minute. */
+/** What a guest has to take "suspend" out of the store, and then again to suspend: a minute each, as in libxl_dom_suspend.c (domain_suspend_common_pvcontrol_suspending, domain_suspend_common_wait_guest). */
 const SUSPEND_LIMIT_NS = 60_000_000_000;
 /** LIBXL_DESTROY_TIMEOUT: ten seconds. */
 const REMOVAL_LIMIT_NS = 10_000_000_000;
@@ -119,8 +126,8 @@ export class Toolstack {
   #scripts: Script[] = [];
   /** Domains that are to be saved and restored, and how long that takes. */
   #comingBack: Record<number, number> = {};
-  /** Until when their kernels may answer. */
-  #asked: { readonly domId: number; readonly dueNs: number }[] = [];
+  /** Until when their kernels may hear of it, and then do it. */
+  #asked: Asked[] = [];
   /** What is to happen with domains that have shut down. */
   #ends: End[] = [];
   /** Minor number of the next loop device. */
@@ -151,8 +158,7 @@ export class Toolstack {
         return this.#store.writeAsDom0(shutdownPath(domId), command.how);
       case 'save-restore':
         this.#comingBack[domId] = command.downNs ?? DOWN_NS;
-        this.#asked = [...this.#asked.filter((row) => row.domId !== domId), { domId, dueNs: this.#port.nowNs() + SUSPEND_LIMIT_NS }];
-        this.#port.scheduleRun(SUSPEND_LIMIT_NS);
+        this.#waitForSuspension(domId, false);
         return this.#store.writeAsDom0(shutdownPath(domId), 'suspend');
       case 'sysrq':
         return this.#store.writeAsDom0(`/local/domain/${domId}/control/sysrq`, command.key.slice(0, 1));
@@ -214,8 +220,7 @@ export class Toolstack {
       if (config !== undefined) writeHotplugDone(this.#store, domId, config, this.#nextMinor++);
     }
     for (const row of [...this.#removals]) this.#goOnRemoving(row, now);
-    for (const { domId } of this.#asked.filter((row) => row.dueNs <= now)) this.#cancelSuspension(domId);
-    this.#asked = this.#asked.filter((row) => row.dueNs > now);
+    for (const { domId, heard } of this.#asked.filter((row) => row.dueNs <= now)) this.#waitedForSuspension(domId, heard);
     const ended = this.#ends.filter((row) => row.dueNs <= now);
     this.#ends = this.#ends.filter((row) => row.dueNs > now);
     for (const { domId, then } of ended) then === 'restore' ? this.#restoreDomain(domId) : this.#port.destroy(domId);
@@ -225,11 +230,17 @@ export class Toolstack {
   #isUnheard(domId: number): boolean {
     return this.#comingBack[domId] !== undefined && this.#store.readAsDom0(shutdownPath(domId)) === 'suspend';
   }
-  #cancelSuspension(domId: number): void {
-    if (!this.#isUnheard(domId)) return;
+  #waitForSuspension(domId: number, heard: boolean): void {
+    this.#asked = [...this.#asked.filter((row) => row.domId !== domId), { domId, dueNs: this.#port.nowNs() + SUSPEND_LIMIT_NS, heard }];
+    this.#port.scheduleRun(SUSPEND_LIMIT_NS);
+  }
+  #waitedForSuspension(domId: number, heard: boolean): void {
+    const unheard = this.#isUnheard(domId);
+    if (!unheard && !heard) return this.#waitForSuspension(domId, true);
+    this.#asked = this.#asked.filter((row) => row.domId !== domId);
     delete this.#comingBack[domId];
-    this.#store.writeAsDom0(shutdownPath(domId), '');
-    this.#port.note(domId, 'it was to be saved, but its kernel has not taken "suspend" out of control/shutdown for a minute; the request is withdrawn');
+    if (unheard) this.#store.writeAsDom0(shutdownPath(domId), '');
+    this.#port.note(domId, unheard ? 'it was to be saved, but its kernel has not taken "suspend" out of control/shutdown for a minute; the request is withdrawn' : 'it was to be saved, but its kernel, which has heard of it, has not suspended for a minute; it is not waited for any longer');
   }
 
   /** The domain has shut down. True: it comes back, or another one does. */
@@ -298,16 +309,16 @@ export class Toolstack {
     }
   }
 
-  /** JSON-serialisable. */
+  /** JSON-serialisable. What is added later is there only if it says something: digests of worlds in which it does not stay as they were. */
   save(): unknown {
-    return { removals: [...this.#removals], scripts: [...this.#scripts], comingBack: { ...this.#comingBack }, asked: [...this.#asked], ends: [...this.#ends], nextMinor: this.#nextMinor };
+    return { removals: [...this.#removals], scripts: [...this.#scripts], comingBack: { ...this.#comingBack }, ends: [...this.#ends], nextMinor: this.#nextMinor, ...(this.#asked.length === 0 ? {} : { asked: [...this.#asked] }) };
   }
   restore(state: unknown): void {
-    const saved = state as { removals: Removal[]; scripts: Script[]; comingBack: Record<number, number>; asked: { domId: number; dueNs: number }[]; ends: End[]; nextMinor: number };
+    const saved = state as { removals: Removal[]; scripts: Script[]; comingBack: Record<number, number>; asked?: Asked[]; ends: End[]; nextMinor: number };
     this.#removals = [...saved.removals];
     this.#scripts = [...saved.scripts];
     this.#comingBack = { ...saved.comingBack };
-    this.#asked = [...saved.asked];
+    this.#asked = [...(saved.asked ?? [])];
     this.#ends = [...saved.ends];
     this.#nextMinor = saved.nextMinor;
   }

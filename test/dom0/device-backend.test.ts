@@ -225,6 +225,30 @@ describe('unplugging', () => {
     expect(host.toolstack.domainShutdown(GUEST, 2), 'nobody saves it any more').toBe(false);
   });
 
+  test('a guest that hears it and does not suspend, as Linux 2.6.24, has another minute', () => {
+    const { host } = built();
+    host.toolstack.command(GUEST, { do: 'save-restore' }, 0);
+    host.store.writeAsDom0(`/local/domain/${GUEST}/control/shutdown`, '');
+    host.settle(host.nowNs + 119_000_000_000);
+    expect(host.notes).toEqual([]);
+    host.settle(host.nowNs + 2_000_000_000);
+    expect(host.notes).toEqual([expect.stringContaining('has not suspended for a minute')]);
+    expect(host.toolstack.domainShutdown(GUEST, 2), 'nobody saves it any more').toBe(false);
+  });
+
+  test('a toolstack whom nobody has asked to save a domain saves what it always did, so that older recordings have the same digests', () => {
+    const { host } = built();
+    const fields = (): string[] => Object.keys(host.toolstack.save() as object).sort();
+    expect(fields()).toEqual(['comingBack', 'ends', 'nextMinor', 'removals', 'scripts']);
+    host.toolstack.command(GUEST, { do: 'save-restore' }, 0);
+    expect(fields()).toContain('asked');
+    const saved = host.toolstack.save();
+    host.toolstack.domainShutdown(GUEST, 2);
+    expect(host.toolstack.save()).not.toHaveProperty('asked');
+    host.toolstack.restore(saved);
+    expect(host.toolstack.save()).toEqual(saved);
+  });
+
   test('a guest that ends while it is to be saved has not been saved, and the log says so', () => {
     const { host } = built();
     host.toolstack.command(GUEST, { do: 'save-restore' }, 0);
