@@ -23,7 +23,7 @@ const EVENTS = 2 * SLOT_COUNT;
 const WANTED = 3 * SLOT_COUNT;
 
 interface ThreadData {
-  readonly rexenReadAhead: { readonly path: string; readonly control: Int32Array; readonly memory: SharedArrayBuffer };
+  readonly rexenReadAhead: { readonly path: string; readonly digest: Uint8Array; readonly control: Int32Array; readonly memory: SharedArrayBuffer };
 }
 
 const slotBatch = (memory: SharedArrayBuffer, slot: number): EventBatch => new EventBatch(memory, slot * SLOT_BYTES, SLOT_BYTES);
@@ -39,10 +39,10 @@ export class ReadAhead implements DecodedChunks {
   readonly #batches: readonly EventBatch[];
   readonly #worker: Worker;
 
-  private constructor(path: string) {
+  private constructor(path: string, digest: Uint8Array) {
     const memory = new SharedArrayBuffer(SLOT_COUNT * SLOT_BYTES);
     this.#batches = Array.from({ length: SLOT_COUNT }, (_, slot) => slotBatch(memory, slot));
-    const data: ThreadData = { rexenReadAhead: { path, control: this.#control, memory } };
+    const data: ThreadData = { rexenReadAhead: { path, digest, control: this.#control, memory } };
     this.#worker = new Worker(new URL(import.meta.url), { workerData: data });
     this.#worker.unref();
     // What it could not do the replay does.
@@ -53,7 +53,7 @@ export class ReadAhead implements DecodedChunks {
   static start(path: string, recording: Recording, always = false): ReadAhead | undefined {
     if (fileURLToPath(import.meta.url).endsWith('.ts')) return undefined;
     const insns = recording.trailer?.instructions ?? Infinity;
-    return always || (recording.eventCount >= DENSE.events && insns < recording.eventCount * DENSE.insnsPerEvent) ? new ReadAhead(path) : undefined;
+    return always || (recording.eventCount >= DENSE.events && insns < recording.eventCount * DENSE.insnsPerEvent) ? new ReadAhead(path, recording.digest) : undefined;
   }
 
   chunk(index: number): EventBatch | undefined {
@@ -80,7 +80,9 @@ export class ReadAhead implements DecodedChunks {
 
 // -- the thread ----------------------------------------------------------------------------------
 
-function readAll(recording: Recording, { control, memory }: ThreadData['rexenReadAhead']): void {
+function readAll(recording: Recording, { digest: wanted, control, memory }: ThreadData['rexenReadAhead']): void {
+  // Another file may have come under that name meanwhile.
+  if (!sameBytes(recording.digest, wanted)) return;
   const decoder = new ChunkDecoder(rateOf(recording.world));
   const digest = new EventsDigest();
   let decoded = -1;

@@ -76,6 +76,8 @@ const slotBatch = ({ memory }: Slots, slot: number): EventBatch => new EventBatc
  */
 const DENSE = { events: 65_536, insnsPerEvent: 2000 };
 const THREAD_AFTER_EVENTS = 2_097_152;
+/** A disk may stall; a thread that frees no slot for so long is gone. */
+const GIVEN_UP_MS = 120_000;
 
 class OpenFile {
   readonly sink: FileSink;
@@ -172,6 +174,7 @@ class GrowingRecording implements RecordingFile {
 
 /** Hands a recording that was begun here over to a thread. */
 class WriterThread {
+  readonly #path: string;
   readonly #worker: Worker;
   readonly #slots = newSlots();
   readonly #batches = Array.from({ length: SLOT_COUNT }, (_, slot) => slotBatch(this.#slots, slot));
@@ -181,6 +184,7 @@ class WriterThread {
   #settle: { resolve: (totals: RecordingTotals | undefined) => void; reject: (error: Error) => void } | undefined;
 
   constructor(start: Start) {
+    this.#path = start.path;
     const data: ThreadData = { rexenRecording: start, slots: this.#slots };
     this.#worker = new Worker(new URL(import.meta.url), { workerData: data });
     this.#worker.unref();
@@ -232,13 +236,13 @@ class WriterThread {
     }
   }
 
-  /** If there is none the writer is slower than the guest, who waits here. */
+  /** If there is none the writer is slower than the guest, who waits here; but not for ever for one that died: that would be said to this thread's event loop, which stands still. */
   #freeSlot(): number {
     const { taken } = this.#slots;
     for (;;) {
       const encoded = Atomics.load(taken, SLOT_COUNT);
       for (let slot = 0; slot < SLOT_COUNT; slot++) if (Atomics.load(taken, slot) === 0) return slot;
-      if (Atomics.wait(taken, SLOT_COUNT, encoded, 1000) === 'timed-out') this.#throwFailure();
+      if (Atomics.wait(taken, SLOT_COUNT, encoded, GIVEN_UP_MS) === 'timed-out') throw new Error(`${this.#path}: nothing was written for ${GIVEN_UP_MS / 1000} s; what is in the file up to there replays`);
     }
   }
 

@@ -170,6 +170,8 @@ test('the reading thread gives every chunk as numbers once it is there, and noth
   expect(await chunksOf(right, 20_000)).toBe(chunks.length);
   const { offset } = chunks[3]!;
   expect(await chunksOf(right.with(offset + 40, right[offset + 40]! ^ 1), 1500)).toBe(0);
+  const other = recordBytes((encoder) => storm(encoder, 20_000, 'another'), { codec: zlibCodec() });
+  expect(await chunksOf(other, 1500), 'of another file under that name').toBe(0);
   // A short recording, or one whose guest does much between its events, gets no thread; nor do TypeScript sources.
   const recording = openRecording(bytesSource(file, right), { codec: zlibCodec() });
   expect([Thread.start(file, recording), ReadAhead.start(file, recording, true)]).toEqual([undefined, undefined]);

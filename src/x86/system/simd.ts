@@ -6,7 +6,7 @@ import { alignedVector, probeWrite, readBytes, segmentLinear, writeBytes, writeL
 import { MODE } from '../mode.ts';
 import { STATE } from '../state-layout.ts';
 import { enterMmx, unitRefused } from '../simd/unit.ts';
-import { registerAt, setRegisterAt, summarise, topOf } from '../x87/unit.ts';
+import { CONTROL_WORD, registerAt, setRegisterAt, summarise, topOf } from '../x87/unit.ts';
 import { GP0, gpr, loadMem, memLinear, NM, storeMem, type SystemRow, UD } from './row.ts';
 import { fault, memOf } from './x87-memory.ts';
 
@@ -92,7 +92,7 @@ const fxrstor = (wide: boolean): SystemRow => (core, insn) => {
   const view = new DataView(bytes.buffer);
   const mxcsr = view.getUint32(AT.mxcsr, true);
   if (savesXmm(core) && (mxcsr & ~MXCSR_MASK) !== 0) return GP0;
-  core.set32(STATE.fpuControl, (view.getUint16(AT.control, true) & 0x1f3f) | 0x40);
+  core.set32(STATE.fpuControl, (view.getUint16(AT.control, true) & CONTROL_WORD.keep) | CONTROL_WORD.set);
   core.set32(STATE.fpuStatus, view.getUint16(AT.status, true));
   core.set32(STATE.fpuFull, view.getUint8(AT.full));
   core.set32(STATE.fpuOpcode, view.getUint16(AT.opcode, true) & 0x7ff);

@@ -3,14 +3,14 @@
 import { CR0, type Core } from '../core.ts';
 import type { Insn, MemOperand } from '../decode.ts';
 import { STATE } from '../state-layout.ts';
-import { EXCEPTIONS, initialise, registerAt, setRegisterAt, setTagWord, summarise, tagWord, topOf } from '../x87/unit.ts';
+import { CONTROL_WORD, EXCEPTIONS, initialise, registerAt, setRegisterAt, setTagWord, summarise, tagWord, topOf } from '../x87/unit.ts';
 import { FLAG, MAX_EXP } from '../x87/number.ts';
 import { NM, setGpr16, storeMem, type SystemResult, type SystemRow, loadMem, UD } from './row.ts';
 import { controlled, fault, memOf, probeOperand, readOperand, waiting, writeOperand } from './x87-memory.ts';
 
 const waited = (perform: SystemRow): SystemRow => controlled((core, insn) => waiting(core) ?? perform(core, insn));
 /** Reserved bits of the control word: bit 6 reads as one. */
-const controlWord = (value: number): number => (value & 0x1f3f) | 0x40;
+const controlWord = (value: number): number => (value & CONTROL_WORD.keep) | CONTROL_WORD.set;
 
 const storeWord = (value: (core: Core) => number): SystemRow => controlled((core, insn) => {
   const mem = memOf(insn);

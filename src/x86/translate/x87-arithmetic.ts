@@ -12,14 +12,7 @@ export class X87Arithmetic extends X87Words {
     const precision = this.and(this.op(OP.i32_shr_u, this.get('control'), this.k(8)), 3);
     this.when(this.not(precision), () => this.set('cut', this.k(SINGLE.cut)));
     this.when(this.op(OP.i32_eq, precision, this.k(2)), () => this.set('cut', this.k(DOUBLE.cut)));
-    this.when(this.field('reversed'), () => {
-      this.set('t', this.get('a'));
-      this.set('a', this.get('b'));
-      this.set('b', this.get('t'));
-      this.set('n', this.get('expA'));
-      this.set('expA', this.get('expB'));
-      this.set('expB', this.get('n'));
-    });
+    this.when(this.field('reversed'), () => this.#exchange());
     this.set('sign', this.and(this.get('expA'), SIGN));
     this.set('hi', this.get('a'));
     this.set('exp', this.and(this.get('expA'), EXP));
@@ -60,18 +53,21 @@ export class X87Arithmetic extends X87Words {
     this.when(this.among('storeSingle', 'storeDouble'), () => this.#narrow(), () => this.writeRegister(this.field('to'), this.get('hi'), value));
   }
 
+  /** a and b, in t and n meanwhile. */
+  #exchange(): void {
+    this.set('t', this.get('a'));
+    this.set('a', this.get('b'));
+    this.set('b', this.get('t'));
+    this.set('n', this.get('expA'));
+    this.set('expA', this.get('expB'));
+    this.set('expB', this.get('n'));
+  }
+
   /** The larger magnitude is made a; b is shifted to where it stands. */
   addOrSubtract(zeroResult: () => void): void {
     const magnitude = (exp: 'expA' | 'expB'): Code => this.and(this.get(exp), EXP);
     const smaller = this.or(this.op(OP.i32_lt_u, magnitude('expA'), magnitude('expB')), this.both(this.op(OP.i32_eq, magnitude('expA'), magnitude('expB')), this.op(OP.i64_lt_u, this.get('a'), this.get('b'))));
-    this.when(smaller, () => {
-      this.set('t', this.get('a'));
-      this.set('a', this.get('b'));
-      this.set('b', this.get('t'));
-      this.set('n', this.get('expA'));
-      this.set('expA', this.get('expB'));
-      this.set('expB', this.get('n'));
-    });
+    this.when(smaller, () => this.#exchange());
     // Of two zeros (the larger one is zero): their sign, or none.
     this.when(this.isZero(this.get('a')), () => {
       this.set('sign', this.and(this.both(this.get('expA'), this.get('expB')), SIGN));

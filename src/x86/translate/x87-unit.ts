@@ -7,10 +7,11 @@
 // bit on top and what is lost folded into the last one, then rounded once: exactly what ../x87/ does with bigints. A result that is
 // not a normal number of its format (or a zero) is the evaluator's, and so is every exception but a masked #P.
 import { CR0 } from '../core.ts';
+import { FLAG_BIT } from '../flags.ts';
 import { STATE } from '../state-layout.ts';
 import { BIAS, FLAG } from '../x87/number.ts';
 import { SOURCE, TASK } from '../x87/quick.ts';
-import { CONDITIONS, EXCEPTIONS } from '../x87/unit.ts';
+import { CONDITIONS, CONTROL_WORD, EXCEPTIONS } from '../x87/unit.ts';
 import type { Code } from './assembly.ts';
 import { OP, TYPE } from './code-buffer.ts';
 import { X87Arithmetic } from './x87-arithmetic.ts';
@@ -19,8 +20,6 @@ import { DOUBLE, EXP, I32_NAMES, I64_NAMES, LOCALS, SIGN, SINGLE, TOP_BIT } from
 /** The exponent of a whole number whose lowest bit is the significand's. */
 const WHOLE = BIAS + 63;
 const RC = { shift: 10, mask: 3, chop: 3 } as const;
-const RESERVED = { keep: 0x1f3f, set: 0x40 } as const;
-const FLAGS = { ZF: 0x40, CF: 1 } as const;
 
 /** The function's body: (i32, i32) -> i32. */
 export const x87Body = (stateBase: number): Uint8Array => new X87(stateBase).body();
@@ -104,7 +103,7 @@ class X87 extends X87Arithmetic {
     this.when(this.is('storeStatus'), () => this.store(OP.i32_store16, this.get('operand'), 0, this.get('status')));
     this.when(this.is('storeControl'), () => this.store(OP.i32_store16, this.get('operand'), 0, this.get('control')));
     this.when(this.is('loadControl'), () => {
-      this.set('n', this.or(this.and(this.memory(OP.i32_load16_u), RESERVED.keep), this.k(RESERVED.set)));
+      this.set('n', this.or(this.and(this.memory(OP.i32_load16_u), CONTROL_WORD.keep), this.k(CONTROL_WORD.set)));
       // One that unmasks what has happened leaves an exception behind.
       this.refuseIf(this.both(this.and(this.get('status'), EXCEPTIONS), this.op(OP.i32_xor, this.get('n'), this.k(-1))));
       this.setStateWord(STATE.fpuControl, this.get('n'));
@@ -179,7 +178,7 @@ class X87 extends X87Arithmetic {
     this.set('n', this.both(this.get('n'), this.not(this.get('exp'))));
     this.when(this.is('compareToFlags'), () => {
       this.set('cleared', this.k(0));
-      this.set('answer', this.or(this.op(OP.i32_mul, this.get('exp'), this.k(FLAGS.ZF)), this.op(OP.i32_mul, this.get('n'), this.k(FLAGS.CF))));
+      this.set('answer', this.or(this.op(OP.i32_mul, this.get('exp'), this.k(1 << FLAG_BIT.zf)), this.op(OP.i32_mul, this.get('n'), this.k(1 << FLAG_BIT.cf))));
     }, () => {
       this.set('cleared', this.k(FLAG.C1 | CONDITIONS));
       this.set('flags', this.or(this.op(OP.i32_mul, this.get('exp'), this.k(FLAG.C3)), this.op(OP.i32_mul, this.get('n'), this.k(FLAG.C0))));

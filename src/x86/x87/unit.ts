@@ -7,6 +7,8 @@ import { FLAG, type F80, INDEFINITE, INTEGER_BIT, KIND, kindOf, MAX_EXP, Outcome
 export const EXCEPTIONS = 0x3f;
 const TOP_SHIFT = 11;
 export const CONDITIONS = FLAG.C0 | FLAG.C2 | FLAG.C3;
+/** Of a control word that is loaded: bits that can be set, and bit 6, which always is. */
+export const CONTROL_WORD = { keep: 0x1f3f, set: 0x40 } as const;
 
 export const topOf = (core: Core): number => (core.get32(STATE.fpuStatus) >> TOP_SHIFT) & 7;
 export function setTop(core: Core, top: number): void {
