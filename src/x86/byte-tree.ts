@@ -7,38 +7,50 @@ const START_EDGES = 4096;
 const LEAF = 0x80000000;
 const MAX_NODES = 1 << 24;
 
-/** No key may be the beginning of another one. */
+/** No key may be the beginning of another one, bytes that are passed over included. */
 export class ByteTree<T> {
   /** Open addressing: a node's number and a byte, plus one; what the edge leads to, a node or a leaf. */
   #keys = new Uint32Array(2 * START_EDGES);
   #targets = new Uint32Array(2 * START_EDGES);
   #edges = 0;
   #nodes = 1;
+  /** Of a node whose next bytes may be any: how many. */
+  #passes = new Uint8Array(2 * START_EDGES);
   readonly #values: T[] = [];
 
   get size(): number {
     return this.#values.length;
   }
 
-  /** The value whose key `bytes` begin with. */
-  find(bytes: Uint8Array): T | undefined {
+  /** The value whose key begins `bytes` at `from`; none of it may stand at `to` or behind. */
+  find(bytes: Uint8Array, from = 0, to = bytes.length): T | undefined {
     let node = 0;
-    for (let i = 0; i < bytes.length; i++) {
-      const to = this.#targets[this.#place(node * 256 + (bytes[i] as number) + 1)] as number;
-      if (to === 0) return undefined;
-      if (to >= LEAF) return this.#values[to - LEAF];
-      node = to;
+    for (let i = from; i < to; i++) {
+      const passed = this.#passes[node] as number;
+      let byte = 0;
+      if (passed === 0) byte = bytes[i] as number;
+      else if ((i += passed - 1) >= to) return undefined;
+      const next = this.#targets[this.#place(node * 256 + byte + 1)] as number;
+      if (next === 0) return undefined;
+      if (next >= LEAF) return this.#values[next - LEAF];
+      node = next;
     }
     return undefined;
   }
 
-  /** Adds a key of 1 to 15 bytes that is not there yet. */
-  add(bytes: Uint8Array, lengthBytes: number, value: T): void {
+  /** Adds a key of 1 to 15 bytes that is not there yet. `anyBytes` of them, from `anyAt` on, may be any: whatever begins alike has such bytes there too. */
+  add(bytes: Uint8Array, lengthBytes: number, value: T, anyAt = 0, anyBytes = 0): void {
     let node = 0;
+    let fresh = this.#edges === 0;
     for (let i = 0; i < lengthBytes; i++) {
       if (2 * this.#edges >= this.#keys.length) this.#grow();
+      const passed = anyBytes > 0 && i === anyAt ? anyBytes : 0;
+      assert(fresh || this.#passes[node] === passed, 'what begins alike goes on differently');
+      this.#passes[node] = passed;
+      const byte = passed === 0 ? (bytes[i] as number) : 0;
+      if (passed > 0) i += passed - 1;
       const last = i === lengthBytes - 1;
-      const key = node * 256 + (bytes[i] as number) + 1;
+      const key = node * 256 + byte + 1;
       const at = this.#place(key);
       const known = this.#targets[at] as number;
       assert(known === 0 || (known < LEAF && !last), 'a key of the tree is the beginning of another one');
@@ -47,6 +59,7 @@ export class ByteTree<T> {
         this.#targets[at] = last ? LEAF + this.#values.push(value) - 1 : this.#nodes++;
         this.#edges++;
       }
+      fresh = known === 0;
       node = this.#targets[at] as number;
     }
     assert(this.#nodes < MAX_NODES, 'the tree is full');
@@ -62,7 +75,9 @@ export class ByteTree<T> {
   }
 
   #grow(): void {
-    const [keys, targets] = [this.#keys, this.#targets];
+    const [keys, targets, passes] = [this.#keys, this.#targets, this.#passes];
+    this.#passes = new Uint8Array(2 * keys.length);
+    this.#passes.set(passes);
     this.#keys = new Uint32Array(2 * keys.length);
     this.#targets = new Uint32Array(2 * keys.length);
     for (let i = 0; i < keys.length; i++) {

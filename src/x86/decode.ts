@@ -51,6 +51,12 @@ export interface Insn {
   readonly stackDelta: number;
   /** An explicit segment prefix, -1 for none. */
   readonly segPrefix: number;
+  /**
+   * Where in its bytes the number stands in which it differs from others of its kind, and the number's size (0: there is none): the
+   * displacement of memory or of a near branch, or what MOV puts into a register, if that has four bytes.
+   */
+  readonly numberAt: number;
+  readonly numberBytes: number;
   /** The 11 bits that the x87 keeps of an instruction's opcode; meaningless for others. */
   readonly fpuOpcode: number;
 }
@@ -230,6 +236,7 @@ function decodeAny(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): Dec
     const operands: Operand[] = [];
     for (let at = 0; at < instruction.opCount; at++) operands.push(operandOf(instruction, at, bitness));
     const defaultAddress = bitness;
+    const number = numberOf(decoder, instruction, operands);
     return {
       kind: 'insn',
       insn: {
@@ -245,6 +252,8 @@ function decodeAny(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): Dec
         addressWidth: prefixes.a67 ? (defaultAddress === 64 ? 32 : defaultAddress === 32 ? 16 : 32) : defaultAddress,
         stackDelta: instruction.stackPointerIncrement,
         segPrefix: instruction.hasSegmentPrefix ? (SEGMENT_OF[instruction.segmentPrefix] ?? -1) : -1,
+        numberAt: number.at,
+        numberBytes: number.sizeBytes,
         fpuOpcode: (((window[prefixes.opcodeAt] ?? 0) & 7) << 8) | (window[prefixes.opcodeAt + 1] ?? 0),
       },
     };
@@ -253,6 +262,16 @@ function decodeAny(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): Dec
     decoder.free();
   }
 }
+
+function numberOf(decoder: Decoder, instruction: Instruction, operands: readonly Operand[]): { at: number; sizeBytes: number } {
+  const immediate = operands[0]?.kind === 'near' || (instruction.mnemonic === Mnemonic.Mov && operands[0]?.kind === 'reg' && operands[1]?.kind === 'imm');
+  if (!immediate && instruction.memoryDisplSize === 0) return NO_NUMBER;
+  const offsets = decoder.getConstantOffsets(instruction);
+  const found = immediate ? { at: offsets.immediateOffset, sizeBytes: offsets.immediateSize } : { at: offsets.displacementOffset, sizeBytes: offsets.displacementSize };
+  offsets.free();
+  return operands[1]?.kind === 'imm' && immediate && found.sizeBytes !== 4 ? NO_NUMBER : found;
+}
+const NO_NUMBER = { at: 0, sizeBytes: 0 };
 
 const FEATURE_NAMES: readonly string[] = namesOf(CpuidFeature as unknown as Record<string, unknown>);
 /** The CPUID features that an instruction belongs to, by iced's names. Costs a second decoding. */

@@ -22,8 +22,6 @@ export interface Lowered {
   readonly positionFree: boolean;
   /** Of MMX or SSE: there only if CPUID promises it. */
   readonly simd: boolean;
-  /** Where a block program (interpret/) has its operations, to be copied; kept here because equal instructions share this record. */
-  readonly operations: { era: number; at: number; words: number; mayBail: boolean };
 }
 
 export type Row = (l: Lowering) => void;
@@ -270,9 +268,9 @@ export function lower(insn: Insn, mode: ModeKey): Lowered | undefined {
   const lowering = new Lowering(insn, mode);
   row(lowering);
   const { stmts, kind, tempCount, rep, positionFree, simd } = lowering;
-  const base = { insn, lengthBytes: insn.lengthBytes, stmts, kind, tempCount, positionFree, simd, operations: { era: 0, at: 0, words: 0, mayBail: false } };
+  const base = { insn, lengthBytes: insn.lengthBytes, stmts, kind, tempCount, positionFree, simd };
   return rep === undefined ? base : { ...base, rep };
 }
 
 /** What CPUID does not promise is #UD; the rest has a row (completeness.test.ts). */
-export const lowerMissing = (insn: Insn): Lowered => ({ insn, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row: 'missing' }], kind: 'system', tempCount: 0, positionFree: true, simd: false, operations: { era: 0, at: 0, words: 0, mayBail: false } });
+export const lowerMissing = (insn: Insn): Lowered => ({ insn, lengthBytes: insn.lengthBytes, stmts: [{ do: 'system', row: 'missing' }], kind: 'system', tempCount: 0, positionFree: true, simd: false });

@@ -14,7 +14,7 @@ import { codeChanged, markCode, registerCodeUser, type CodeUser } from './code-f
 import { Core } from './core.ts';
 import type { Cpu, CpuCounters, CpuOptions } from './cpu.ts';
 import { MAX_INSN_BYTES, type Insn } from './decode.ts';
-import { DONE, type Evaluator } from './evaluate.ts';
+import { DONE, type Done, type Evaluator } from './evaluate.ts';
 import { VECTOR, type CpuExit, type Exception } from './exit.ts';
 import { EFLAGS } from './flags.ts';
 import { loweringMode, MODE } from './mode.ts';
@@ -39,6 +39,8 @@ const MAX_BUDGET = 2 ** 30;
 const BUDGET_EXIT: CpuExit = { kind: 'budget' };
 /** Single step. */
 const DR6_BS = 0x4000;
+/** Of a string instruction, before the translator is asked. */
+const MOST_ITERATIONS = 64;
 const GP0: Exception = { vector: VECTOR.GP, errorCode: 0 };
 const CS = STATE.seg + SEG.cs * SEG_SLOT_BYTES;
 
@@ -134,7 +136,8 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
       const plain = !stepping && core.breakpoints === undefined && core.get32(STATE.shadow) === SHADOW.none;
       let one = false;
       if (atBoundary && plain && translator !== undefined) {
-        const step = translator.step(inMiddle);
+        const step = translator.step(inMiddle, this.#iterations);
+        this.#iterations = 1;
         inMiddle = false;
         if (step === STEP.ran) continue;
         one = step === STEP.evaluateOne;
@@ -171,6 +174,8 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   #middle = NaN;
   /** Set when an exception was delivered: rip is somewhere else. */
   #broke = false;
+  /** Of a string instruction that was performed last, as long as it repeats; else 1. */
+  #iterations = 1;
 
   /**
    * Performs instructions that end no block, as long as they are known and in the current page. Nothing in
@@ -228,7 +233,31 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     this.#evaluated++;
     const shadow = core.get32(STATE.shadow);
     if (shadow !== SHADOW.none) core.set32(STATE.shadow, shadow === SHADOW.newSti ? SHADOW.sti : shadow === SHADOW.newSs ? SHADOW.ss : SHADOW.none);
+    if (done === DONE.repeat && !stepping && core.breakpoints === undefined) return this.#repeat(entry, rip, budget - 1);
     return stepping && shadow !== SHADOW.newSs ? this.#debug(DR6_BS) : undefined;
+  }
+
+  /** More iterations of the string instruction at rip, as #loop would have them one by one; some, since it may be worth translating. */
+  #repeat(entry: InsnEntry, rip: number, limit: number): CpuExit | undefined {
+    const { core } = this;
+    const page = this.#page;
+    const run = entry.run as () => Done;
+    const least = Math.max(0, limit - MOST_ITERATIONS);
+    let done: Done = DONE.repeat;
+    let budget = limit;
+    // One that goes on in the next page is not in the index, and looks that page up each time.
+    while (done === DONE.repeat && budget > least && this.#page === page && page?.get(rip & 0xfff) === entry) {
+      done = run();
+      if (done === DONE.fault) break;
+      core.set32(STATE.budget, --budget);
+    }
+    this.#evaluated += limit - budget;
+    this.#iterations += limit - budget;
+    if (done === DONE.repeat) return undefined;
+    this.#iterations = 1;
+    if (done === DONE.fault) return this.#raise(core.fault as Exception);
+    core.rip = core.csFlat ? core.wrap(rip + entry.lengthBytes) : this.#wrap(rip + entry.lengthBytes);
+    return undefined;
   }
 
   /**

@@ -35,3 +35,15 @@ test('a key that begins another one is refused', () => {
   tree.add(Uint8Array.of(1, 2, 3), 3, 'long');
   expect(() => tree.add(Uint8Array.of(1, 2), 2, 'short')).toThrow(/beginning/);
 });
+
+test('bytes that may be any are passed over, and what follows them still counts', () => {
+  const tree = new ByteTree<string>();
+  tree.add(Uint8Array.of(0x80, 0x45, 9, 9, 7), 5, 'seven', 2, 2);
+  tree.add(Uint8Array.of(0x80, 0x45, 1, 2, 8), 5, 'eight', 2, 2);
+  tree.add(Uint8Array.of(0x81, 5, 5), 3, 'last', 1, 2);
+  expect([tree.find(Uint8Array.of(0x80, 0x45, 200, 0, 7)), tree.find(Uint8Array.of(0x80, 0x45, 7, 7, 8, 1)), tree.find(Uint8Array.of(0x80, 0x45, 7, 7, 9))]).toEqual(['seven', 'eight', undefined]);
+  // Inside a larger piece of memory, to whose end nothing may go.
+  const memory = Uint8Array.of(0, 0x81, 1, 2, 3);
+  expect([tree.find(memory, 1, 4), tree.find(memory, 1, 3), tree.find(memory, 1, 2), tree.find(memory, 0, 5)]).toEqual(['last', undefined, undefined, undefined]);
+  expect(() => tree.add(Uint8Array.of(0x80, 0x45, 1, 2, 3), 5, 'plain')).toThrow(/differently/);
+});

@@ -31,8 +31,9 @@ export interface Translator {
    * At a block boundary with budget left and the current fetch page valid for rip. `ran`: translated code ran, the
    * state is at an instruction boundary. Else the evaluator's turn: of one instruction, after which translated code
    * may go on, or up to the next block boundary. `inMiddle`: no block may begin here, so this only looks for what is there.
+   * `executions`: how often the evaluator has performed what is here since the last step, this time included.
    */
-  step(inMiddle: boolean): Step;
+  step(inMiddle: boolean, executions: number): Step;
   /** These bytes of the frame change: what was made from them is void. */
   invalidate(mfn: number, from: number, to: number): void;
   /** Forgets everything (a restored checkpoint, another machine). */
@@ -382,7 +383,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       }
       const { key } = page.known;
       const base = page.mfn * 4096;
-      program = made.make(rip, (vaddr) => host.lowerAt(base + (vaddr & 0xfff), vaddr, key, true), lukewarm);
+      program = made.make({ rip, maddr: base + (rip & 0xfff), mode: key }, (vaddr) => host.lowerAt(base + (vaddr & 0xfff), vaddr, key, true), lukewarm);
       page.programs.set(rip, program);
       counters.programs++;
     }
@@ -408,7 +409,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     else if (entry !== undefined) jumps.dropHopLimit(rip);
   }
 
-  function step(inMiddle: boolean): Step {
+  function step(inMiddle: boolean, executions: number): Step {
     const known = modeOf(word(STATE.mode));
     if (!known.mode.translatable) return STEP.cold;
     const rip = ripNow();
@@ -428,7 +429,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       const made = entry === undefined && known.mode.interpretable ? maker() : undefined;
       if (made === undefined || !interpretable(made, page, rip)) {
         if (entry === undefined) {
-          if (inMiddle || !warmUp(page, rip, 1)) return made === undefined ? STEP.cold : STEP.evaluateOne;
+          if (inMiddle || !warmUp(page, rip, executions)) return made === undefined ? STEP.cold : STEP.evaluateOne;
           entry = page.entryOf.get(rip) as NonNullable<typeof entry>;
         }
         fillJumpCache(page, rip, entry.fn.slot, entry.label);
