@@ -167,7 +167,7 @@ export function takeFreeFrame(hv: Hypervisor, window = 1): number | undefined {
 /** The frame becomes the domain's: allocated, no type (assign_pages). Not counted against maxPages. */
 export function assignFrame(hv: Hypervisor, domain: Domain, mfn: number): void {
   const { frames } = hv;
-  assert(frames.owner[mfn] === FREE_OWNER, `mfn ${mfn} already belongs to ${frames.owner[mfn]}`);
+  assert(frames.owner[mfn] === FREE_OWNER, () => `mfn ${mfn} already belongs to ${frames.owner[mfn]}`);
   frames.owner[mfn] = domain.domId;
   frames.type[mfn] = FRAME_TYPE.none;
   frames.typeCount[mfn] = 0;

@@ -90,7 +90,7 @@ export class VectorCompiler {
   }
 
   #place(): number {
-    assert(this.#used < NODE_PLACES, `an instruction with more than ${NODE_PLACES} vectors`);
+    assert(this.#used < NODE_PLACES, () => `an instruction with more than ${NODE_PLACES} vectors`);
     return this.#v.temps + this.#used++;
   }
 
@@ -187,7 +187,7 @@ export class VectorCompiler {
     if (op === 'narrowS' || op === 'narrowU') return this.#narrow(op, lane, left, right);
     if (lane === 64) {
       const operate = LANE64[op];
-      assert(operate !== undefined, `${op} has no lanes of 64 bits`);
+      assert(operate !== undefined, () => `${op} has no lanes of 64 bits`);
       return this.#binary(left, right, (to, a, b) => {
         for (let i = 0; i < 2; i++) v.u64[to * 2 + i] = operate(v.u64[a * 2 + i] as bigint, v.u64[b * 2 + i] as bigint);
       });

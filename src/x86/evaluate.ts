@@ -35,7 +35,7 @@ export const newTemps = (): Temps => ({ n: new Float64Array(MAX_TEMPS), lo: new 
 
 /** A function that runs the instruction (one iteration of a REP). rip is set for jumped; else the caller moves it. */
 export function compile(evaluator: Evaluator, temps: Temps, lowered: Lowered): () => Done {
-  assert(lowered.tempCount <= MAX_TEMPS, `${lowered.insn.code} needs ${lowered.tempCount} temporaries`);
+  assert(lowered.tempCount <= MAX_TEMPS, () => `${lowered.insn.code} needs ${lowered.tempCount} temporaries`);
   const compiler = new StmtCompiler(evaluator, temps, lowered);
   const body = lowered.kind === 'transfer' ? compiler.transfer(lowered.stmts) : compiler.sequence(lowered.stmts);
   return lowered.rep === undefined ? body : repeating(evaluator.core, lowered, body);
@@ -227,7 +227,7 @@ class StmtCompiler {
         return simdStatement(core, this.#temps, this.#expr, stmt);
       case 'system': {
         const row = SYSTEM_ROWS[stmt.row];
-        assert(row !== undefined, `system row ${stmt.row} is missing`);
+        assert(row !== undefined, () => `system row ${stmt.row} is missing`);
         const { insn } = this.#lowered;
         const evaluator = this.#evaluator;
         return () => {

@@ -72,7 +72,7 @@ const CODE_WIDTH: readonly Width[] = [8, 16, 32, 64];
 export function flagOpCode(op: string, width: Width): number {
   const number = FLAG_OPS.indexOf(op);
   const code = WIDTH_CODE[width];
-  assert(number >= 0 && code !== undefined, `no flag producer ${op} at width ${width}`);
+  assert(number >= 0 && code !== undefined, () => `no flag producer ${op} at width ${width}`);
   return number * 4 + code;
 }
 export const flagOpOf = (code: number): { readonly op: string; readonly width: Width } => ({ op: FLAG_OPS[code >> 2] as string, width: CODE_WIDTH[code & 3] as Width });

@@ -58,7 +58,7 @@ export class Lowering {
     if (operand?.kind === 'reg') return operand.width;
     const token = this.insn.code.split('_')[at + 1] ?? '';
     const digits = /(\d+)$/.exec(token);
-    assert(digits !== null, `${this.insn.code}: operand ${at} has no width`);
+    assert(digits !== null, () => `${this.insn.code}: operand ${at} has no width`);
     return Number(digits[1]) as Width;
   }
 
@@ -68,7 +68,7 @@ export class Lowering {
 
   mem(at: number): MemOperand {
     const operand = this.insn.operands[at];
-    assert(operand?.kind === 'mem', `${this.insn.code}: operand ${at} is not memory`);
+    assert(operand?.kind === 'mem', () => `${this.insn.code}: operand ${at} is not memory`);
     return operand.mem;
   }
 
@@ -207,7 +207,7 @@ export class Lowering {
     this.stmts.push({ do: 'branch', cond, target: constant(this.#ripWidth(), target) });
   }
   system(row: string, quick?: Quick): void {
-    assert(this.stmts.length === 0, `${this.insn.code}: a system row must be alone`);
+    assert(this.stmts.length === 0, () => `${this.insn.code}: a system row must be alone`);
     this.kind = 'system';
     this.stmts.push(quick === undefined ? { do: 'system', row } : { do: 'system', row, quick });
   }

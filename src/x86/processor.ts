@@ -26,7 +26,7 @@ import { SEG, SEG_SLOT_BYTES, SHADOW, STATE } from './state-layout.ts';
 import { completeIo } from './system/misc.ts';
 import { combine, deliverThroughIdt, type Delivery } from './system/delivery.ts';
 import type { TranslatorCounters, TranslatorOptions } from './translate/ports.ts';
-import { createTranslator, STEP, type Translator } from './translate/translator.ts';
+import { createTranslator, STEP, type Step, type Translator } from './translate/translator.ts';
 import { translatorHost } from './translator-host.ts';
 
 /** For tests: one tier does what it can, the evaluator the rest. `pairs`: regions share modules, as they do when nobody tests them. */
@@ -92,7 +92,7 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
   // -- running -------------------------------------------------------------------------------------
 
   run(budgetInsns: number): CpuExit {
-    assert(budgetInsns >= 1 && budgetInsns <= MAX_BUDGET, `budget of ${budgetInsns} instructions`);
+    assert(budgetInsns >= 1 && budgetInsns <= MAX_BUDGET, () => `budget of ${budgetInsns} instructions`);
     this.#runBudget = budgetInsns;
     this.core.set32(STATE.budget, budgetInsns);
     const exit = this.#loop();
@@ -109,6 +109,8 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
     const translator = this.#translator;
     let atBoundary = core.rip !== this.#middle;
     let inMiddle = false;
+    /** Translated code has left this instruction to the evaluator. */
+    let stopped = false;
     this.#middle = NaN;
     for (;;) {
       const budget = core.get32(STATE.budget);
@@ -136,10 +138,11 @@ export class Processor extends StateFace implements Cpu, Evaluator, CodeUser {
       const plain = !stepping && core.breakpoints === undefined && core.get32(STATE.shadow) === SHADOW.none;
       let one = false;
       if (atBoundary && plain && translator !== undefined) {
-        const step = translator.step(inMiddle, this.#iterations);
+        const step: Step = stopped ? STEP.evaluateOne : translator.step(inMiddle, this.#iterations);
         this.#iterations = 1;
         inMiddle = false;
-        if (step === STEP.ran) continue;
+        stopped = step === STEP.stopped;
+        if (stopped || step === STEP.ran) continue;
         one = step === STEP.evaluateOne;
         atBoundary = one;
       }

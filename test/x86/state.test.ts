@@ -142,6 +142,60 @@ describe('a budget', () => {
     expect([cpu.reg(0), cpu.reg(2)]).toEqual([1006, 0]);
     expect(cpu.tsc()).toBe(1009n);
   });
+
+  test.each([0n, 0xffff_fffen, 2n ** 53n - 5n, 2n ** 53n, 2n ** 63n - 4n, -7n, -1n, -(2n ** 53n), -(2n ** 63n)])('sees a time stamp that begins at %s with all its bits', (base) => {
+    for (const perInsn of [1, 3, 1000]) {
+      const { machine, cpu } = machineWith('evaluate');
+      machine.writeBytes(0x1000, Buffer.from('90900f31', 'hex')); // nop; nop; rdtsc
+      cpu.setTsc(base, perInsn);
+      cpu.setEip(0x1000);
+      cpu.run(3);
+      expect((BigInt(cpu.reg(2)) << 32n) | BigInt(cpu.reg(0))).toBe(BigInt.asUintN(64, base + 2n * BigInt(perInsn)));
+    }
+  });
+});
+
+describe('a string instruction of the evaluator', () => {
+  /** mov edi, to; mov ecx, 200; rep stosb (at 0x0a); inc ecx. */
+  const program = (to: number): Buffer => Buffer.concat([Buffer.from([0xbf]), Buffer.from(Uint32Array.of(to).buffer), Buffer.from('b9c8000000f3aa41', 'hex')]);
+
+  test('does the same whether its iterations are budgeted one by one or all at once', () => {
+    const [once, cut] = [machineWith('evaluate'), machineWith('evaluate')];
+    for (const { machine, cpu } of [once, cut]) {
+      machine.writeBytes(0x1000, program(0x8000));
+      cpu.setReg(0, 0xab);
+      cpu.setEip(0x1000);
+    }
+    expect(once.cpu.run(203)).toEqual({ kind: 'budget' });
+    for (let i = 0; i < 203; i++) cut.cpu.run(1);
+    expect(once.cpu.saveState()).toEqual(cut.cpu.saveState());
+    expect([once.cpu.retired(), once.cpu.eip(), once.cpu.reg(1), once.machine.readBytes(0x8000, 201)[200], once.machine.readBytes(0x8000, 201)[199]]).toEqual([203, 0x100d, 1, 0, 0xab]);
+  });
+
+  test('overwrites itself, and what is there then is performed next', () => {
+    const { machine, cpu } = machineWith('evaluate');
+    // Its own two bytes, and INC ECX behind them, become NOPs at the 81st to 83rd iteration.
+    machine.writeBytes(0x1000, program(0x100a - 80));
+    cpu.setReg(0, 0x90);
+    cpu.setEip(0x1000);
+    cpu.run(2 + 81);
+    // F3 is NOP now, and AA, no longer repeated, stores once more.
+    expect([cpu.eip(), cpu.reg(1), cpu.reg(7), machine.readU8(0x100a)]).toEqual([0x100a, 200 - 81, 0x100b, 0x90]);
+    cpu.run(2);
+    expect([cpu.eip(), cpu.reg(1), cpu.reg(7), machine.readU8(0x100b)]).toEqual([0x100c, 200 - 81, 0x100c, 0x90]);
+  });
+
+  test('faults in the middle with what was done counted, and goes on there', () => {
+    const { machine, cpu } = loaded('evaluate', program(0x7ff38));
+    machine.writeU32(0x81000 + 0x7f * 4, 0x7f000 | 7);
+    // 0x80000 and above are not mapped: 0xc8 bytes fit to the last one.
+    const { cpu: short, machine: other } = loaded('evaluate', program(0x7ff9c));
+    expect([cpu.run(203), cpu.retired()]).toEqual([{ kind: 'budget' }, 203]);
+    expect(short.run(1000)).toMatchObject({ kind: 'exception', exception: { vector: 14, cr2: 0x80000 } });
+    expect([short.retired(), short.reg(1), short.reg(7)]).toEqual([2 + 100, 100, 0x80000]);
+    other.writeU32(0x81000 + 0x80 * 4, 0x90000 | 7);
+    expect([short.run(101), short.reg(1)]).toEqual([{ kind: 'budget' }, 1]);
+  });
 });
 
 describe('instructions with equal bytes', () => {

@@ -1,5 +1,5 @@
 // Control, debug and model-specific registers, descriptor-table registers, CPUID, time stamps.
-import { addressOf, bitsOf, inCanonicalRange } from '../address.ts';
+import { addressOf, bitsOf, fromHalves, highHalf, inCanonicalRange } from '../address.ts';
 import { ACCESS, CR0, CR4, EFER, UNUSABLE, type Core } from '../core.ts';
 import { debugRegistersChanged, flushTlb, invlpg, loadPdptes } from '../paging.ts';
 import { descriptorAccess, descriptorLimit, gp, isException, readDescriptor, systemBase } from '../segments.ts';
@@ -317,7 +317,13 @@ export const CONTROL_REGISTER_ROWS: Readonly<Record<string, SystemRow>> = {
   },
   Rdtsc: (core) => {
     if ((core.get32(STATE.cr4) & CR4.TSD) !== 0 && cpl(core) !== 0) return GP0;
-    pair(core, tscOf(core));
+    // A kernel that waits reads it a hundred thousand times; while all of it are exact numbers no bigint is needed.
+    const now = fromHalves(core.get32(STATE.tscBase), core.get32(STATE.tscBase + 4)) + core.retiredNow() * core.get32(STATE.tscPerInsn);
+    if (now < 0 || !Number.isSafeInteger(now) || core.get32(STATE.tscPerInsn + 4) !== 0) pair(core, tscOf(core));
+    else {
+      setGpr(core, 0, now >>> 0);
+      setGpr(core, 2, highHalf(now));
+    }
     return undefined;
   },
   Rdtscp: () => UD,

@@ -1,11 +1,11 @@
 // The shape of a system row: an instruction performed in TypeScript over the whole core.
 import type { Core } from '../core.ts';
-import { addressOf, highHalf } from '../address.ts';
+import { addressOf, fromHalves, highHalf, isCanonical } from '../address.ts';
 import type { Insn, MemOperand } from '../decode.ts';
 import type { CpuExit, Exception } from '../exit.ts';
 import { SETS_RF, VECTOR } from '../exit.ts';
 import { EFLAGS } from '../flags.ts';
-import { linearAt, probeWrite, readLinear, read64, segmentLinear, segmentLinear64, write64, writeLinear, writePair } from '../memory-access.ts';
+import { linearAt, pairHigh, probeWrite, readLinear, readPair, read64, segmentLinear, segmentLinear64, write64, writeLinear, writePair } from '../memory-access.ts';
 import { MODE } from '../mode.ts';
 import { SEG, STATE } from '../state-layout.ts';
 
@@ -113,8 +113,9 @@ export function peekStack(core: Core, sizeBytes: number, delta: number): number 
   const vaddr = stackLinear(core, sizeBytes, delta, false);
   if (vaddr !== vaddr) return undefined;
   if (sizeBytes === 8) {
-    const bits = read64(core, vaddr, core.user);
-    return bits === undefined ? undefined : (addressOf(bits) ?? NaN);
+    const low = readPair(core, vaddr, core.user);
+    if (low !== low) return undefined;
+    return isCanonical(pairHigh.half) ? fromHalves(low, pairHigh.half) : NaN;
   }
   const value = readLinear(core, vaddr, sizeBytes, core.user);
   return value !== value ? undefined : value;

@@ -213,7 +213,7 @@ export class StatementEmitter implements Reads {
       return;
     }
     const local = this.#temps.get(id);
-    assert(local !== undefined, `temporary ${id} is used before it is assigned`);
+    assert(local !== undefined, () => `temporary ${id} is used before it is assigned`);
     c.get(local);
   }
 
@@ -494,6 +494,6 @@ export function sameKnown(a: KnownFlags | undefined, b: KnownFlags | undefined):
 
 function flagRow(op: string): FlagRow {
   const row = FLAG_ROWS[op];
-  assert(row !== undefined, `no flag producer ${op}`);
+  assert(row !== undefined, () => `no flag producer ${op}`);
   return row;
 }

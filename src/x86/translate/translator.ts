@@ -23,14 +23,14 @@ import { type Block, discover, type Region } from './region.ts';
 import { moduleBytes } from './wasm-module.ts';
 
 /** What a step came to. */
-export const STEP = { ran: 0, evaluateOne: 1, cold: 2 } as const;
+export const STEP = { ran: 0, evaluateOne: 1, cold: 2, stopped: 3 } as const;
 export type Step = (typeof STEP)[keyof typeof STEP];
 
 export interface Translator {
   /**
    * At a block boundary with budget left and the current fetch page valid for rip. `ran`: translated code ran, the
-   * state is at an instruction boundary. Else the evaluator's turn: of one instruction, after which translated code
-   * may go on, or up to the next block boundary. `inMiddle`: no block may begin here, so this only looks for what is there.
+   * state is at an instruction boundary; `stopped`: and what is there is the evaluator's. Else it is the evaluator's turn
+   * at once: of one instruction, after which translated code may go on, or up to the next block boundary. `inMiddle`: no block may begin here, so this only looks for what is there.
    * `executions`: how often the evaluator has performed what is here since the last step, this time included.
    */
   step(inMiddle: boolean, executions: number): Step;
@@ -111,6 +111,8 @@ interface KnownMode {
   readonly key: number;
   readonly number: number;
   readonly mode: TranslatorMode;
+  /** Since it was first entered. */
+  dispatcher: Dispatcher | undefined;
 }
 
 export function createTranslator(host: TranslatorHost, options: TranslatorOptions = {}): Translator {
@@ -157,7 +159,6 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
   let lastPage: CodePage | undefined;
   let freeSlots: number[] = [];
   let nextSlot = 1;
-  let evaluateFirst = false;
   /** The budget does not cover the block program at rip. */
   let budgetShort = false;
   /** Hot entries that wait to be translated together. */
@@ -178,7 +179,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     let known = modes.get(key);
     if (known === undefined) {
       const mode = host.mode(key);
-      known = { key, number: modes.size, mode: modes.size < MAX_MODES ? mode : { ...mode, translatable: false } };
+      known = { key, number: modes.size, mode: modes.size < MAX_MODES ? mode : { ...mode, translatable: false }, dispatcher: undefined };
       modes.set(key, known);
     }
     current = known;
@@ -216,7 +217,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
 
   function takeSlot(): number {
     const slot = freeSlots.pop() ?? nextSlot++;
-    assert(slot < tableSlots, `dispatch table of ${tableSlots} slots is full`);
+    assert(slot < tableSlots, () => `dispatch table of ${tableSlots} slots is full`);
     return slot;
   }
 
@@ -414,8 +415,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     if (!known.mode.translatable) return STEP.cold;
     const rip = ripNow();
     const mfn = word(STATE.fetchMaddr) >>> 12;
-    if (evaluateFirst || (word(STATE.eflagsRest) & EFLAGS.TF) !== 0 || word(STATE.shadow) !== 0) {
-      evaluateFirst = false;
+    if ((word(STATE.eflagsRest) & EFLAGS.TF) !== 0 || word(STATE.shadow) !== 0) {
       budgetShort = false;
       return STEP.evaluateOne;
     }
@@ -436,9 +436,10 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
       }
     }
     counters.entered++;
-    const left = dispatcherFor(known.mode).run(known.mode.user ? TLB.execUser : TLB.execSup, known.number);
-    if (left === LEFT.stop) evaluateFirst = true;
-    else if (left === LEFT.hops) join(known);
+    known.dispatcher ??= dispatcherFor(known.mode);
+    const left = known.dispatcher.run(known.mode.user ? TLB.execUser : TLB.execSup, known.number);
+    if (left === LEFT.stop) return STEP.stopped;
+    if (left === LEFT.hops) join(known);
     else if (left === LEFT.warm) warmed(known);
     else if (left === LEFT.short) budgetShort = true;
     return STEP.ran;
@@ -482,7 +483,6 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     pending = [];
     waited = 0;
     nextSlot = 1;
-    evaluateFirst = false;
     budgetShort = false;
     programs?.reset();
   }

@@ -35,7 +35,7 @@ const BITWISE: Readonly<Record<string, number>> = { and: SIMD.and, or: SIMD.or, 
 
 function opcode(rows: readonly Op[], lane: LaneWidth, what: string): number {
   const row = rows.find(([width]) => width === lane);
-  assert(row !== undefined, `${what} has no lanes of ${lane} bits`);
+  assert(row !== undefined, () => `${what} has no lanes of ${lane} bits`);
   return row[1];
 }
 
