@@ -6,7 +6,7 @@
 // and where every byte must be on disk before the guest goes on (a person is typing).
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
-import { assert } from '../base/assert.ts';
+import { assert, UsageError } from '../base/assert.ts';
 import type { Compression } from '../log/codec.ts';
 import { EncodingWriter, rateOf, type ReleaseTarget } from '../log/encoding-writer.ts';
 import { EventBatch } from '../log/event-batch.ts';
@@ -242,7 +242,7 @@ class WriterThread {
     for (;;) {
       const encoded = Atomics.load(taken, SLOT_COUNT);
       for (let slot = 0; slot < SLOT_COUNT; slot++) if (Atomics.load(taken, slot) === 0) return slot;
-      if (Atomics.wait(taken, SLOT_COUNT, encoded, GIVEN_UP_MS) === 'timed-out') throw new Error(`${this.#path}: nothing was written for ${GIVEN_UP_MS / 1000} s; what is in the file up to there replays`);
+      if (Atomics.wait(taken, SLOT_COUNT, encoded, GIVEN_UP_MS) === 'timed-out') throw new UsageError(`${this.#path}: nothing was written for ${GIVEN_UP_MS / 1000} s; what is in the file up to there replays`);
     }
   }
 
