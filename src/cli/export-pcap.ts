@@ -37,8 +37,9 @@ export async function exportPcap(file: string, options: PcapExport): Promise<Pca
 
 function chooseInterface(file: string, spec: WorldSpec, name: string | undefined): Interface {
   const all = spec.domains.flatMap((domain, index) => (domain.vifs ?? []).map((_vif, deviceId): Interface => ({ domId: index + 1, deviceId })));
-  const names = all.map(interfaceName).join(', ') || 'none';
+  const names = all.map(interfaceName).join(', ');
   const found = name === undefined ? (all.length === 1 ? all[0] : undefined) : all.find((row) => interfaceName(row) === name);
   if (found !== undefined) return found;
-  throw new UsageError(name === undefined && all.length > 1 ? `${file}: say which interface, with --vif; its interfaces are: ${names}` : `${file}: there is no interface${name === undefined ? '' : ` ${name}`}; its interfaces are: ${names}`);
+  if (all.length === 0) throw new UsageError(`${file}: no domain of it has a network interface`);
+  throw new UsageError(name === undefined ? `${file}: say which interface, with --vif; its interfaces are: ${names}` : `${file}: there is no interface ${name}; its interfaces are: ${names}`);
 }

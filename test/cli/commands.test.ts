@@ -198,6 +198,9 @@ describe('bad input gets one clear sentence and exit code 2', () => {
     ['a kernel as the place to write', ['record', 'kernel.elf', '-o', './kernel.elf'], /^rexen: \.\/kernel\.elf: kernel\.elf is read by this very command and would be lost; write to another place\n$/],
     ['a ramdisk as the place to write', ['record', 'pv-i386-pae', '--ramdisk', 'kernel.elf', '-o', 'kernel.elf'], /^rexen: kernel\.elf: it is read by this very command/],
     ['the recording as the place to write', ['export', 'pae.rxr', '--trace', 'pae.rxr'], /^rexen: pae\.rxr: it is read by this very command/],
+    ['a file to write that is named twice', ['export', 'pae.rxr', '--pcap', 'a.pcap', '-o', 'b.pcap'], /^rexen: the file to write is named twice, a\.pcap and b\.pcap: leave one out\n$/],
+    ['nothing to export', ['export', 'pae.rxr'], /^rexen: say what to export: --disk xvda, --pcap or --trace\n$/],
+    ['a capture of a world without a network', ['export', 'pae.rxr', '--pcap'], /^rexen: pae\.rxr: no domain of it has a network interface\n$/],
     ['a disk that the world does not have', ['export', 'pae.rxr', '--disk', 'xvda'], /^rexen: pae\.rxr: there is no disk xvda; the disks are: none\n$/],
     ['a name that is none for an image', ['fetch', 'kernel.elf', '--as', '../x'], /--as \.\.\/x: a name is made of letters, digits/],
     ['an option that stands for a setting', ['run', 'pv-i386-pae', '--memory', 'abc'], /^rexen: --memory abc: memory \(/],
@@ -210,6 +213,12 @@ describe('bad input gets one clear sentence and exit code 2', () => {
     expect(ran.stderr).toMatch(sentence);
     expect(ran.stderr).not.toMatch(/^\s+at /m);
     expect(ran.stdout).toBe('');
+  });
+
+  test('what is exported has the recording\'s name, or the one that is given', async () => {
+    expect(await rexen('export', 'pae.rxr', '--trace')).toMatchObject({ code: 0, stdout: expect.stringMatching(/^pae\.trace\.json: \d+ events/) });
+    expect(await rexen('export', 'pae.rxr', '--trace', '-o', 'other.json')).toMatchObject({ code: 0, stdout: expect.stringMatching(/^other\.json: /) });
+    expect(readFileSync(at('other.json')).equals(readFileSync(at('pae.trace.json')))).toBe(true);
   });
 
   test('a world that cannot be built leaves an older recording of that name alone, and nothing where there was none', async () => {
