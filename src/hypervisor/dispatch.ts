@@ -9,8 +9,7 @@ export type HypercallRows = Readonly<Record<number, HypercallRow>>;
 
 /** Joins families' rows: later families may not redefine a number. */
 export function joinRows(...families: readonly HypercallRows[]): Record<number, HypercallRow> {
-  // An array: numbers that are keys of an object are hashed at each look.
-  const rows: HypercallRow[] = [];
+  const rows: Record<number, HypercallRow> = {};
   for (const family of families) Object.assign(rows, family);
   return rows;
 }

@@ -53,7 +53,8 @@ export interface Insn {
   readonly segPrefix: number;
   /**
    * Where in its bytes the number stands in which it differs from others of its kind, and the number's size (0: there is none): the
-   * displacement of memory or of a near branch, or what MOV puts into a register, if that has four bytes.
+   * displacement of memory or of a near branch, or what MOV puts into a register, if that has four bytes. Told of 64-bit code, where
+   * somebody asks (interpret/shapes.ts).
    */
   readonly numberAt: number;
   readonly numberBytes: number;
@@ -236,7 +237,7 @@ function decodeAny(bytes: Uint8Array, vaddr: number, bitness: 16 | 32 | 64): Dec
     const operands: Operand[] = [];
     for (let at = 0; at < instruction.opCount; at++) operands.push(operandOf(instruction, at, bitness));
     const defaultAddress = bitness;
-    const number = numberOf(decoder, instruction, operands);
+    const number = bitness === 64 ? numberOf(decoder, instruction, operands) : NO_NUMBER;
     return {
       kind: 'insn',
       insn: {

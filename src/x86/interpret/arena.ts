@@ -75,7 +75,7 @@ export class Arena {
   /** The halves of a constant's cell; undefined of what is none. */
   constantAt(cell: number): readonly [low: number, high: number] | undefined {
     const at = cell >>> 2;
-    const isCell = (cell & 7) === ((4 * this.#end) & 7) && at >= this.#constantsAt && at < this.#end;
+    const isCell = (cell & 7) === 0 && at >= this.#constantsAt && at < this.#end;
     return isCell ? [this.u32[at] as number, this.u32[at + 1] as number] : undefined;
   }
 }

@@ -33,6 +33,7 @@ export interface BlockPlace {
 
 export class ProgramMaker {
   readonly #machine: MachineMemory;
+  /** Where they lie, for who reads them (tests). */
   readonly arena: Arena;
   readonly #maker: InstructionMaker;
   readonly #shapes = new Shapes();

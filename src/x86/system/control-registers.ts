@@ -318,8 +318,11 @@ export const CONTROL_REGISTER_ROWS: Readonly<Record<string, SystemRow>> = {
   Rdtsc: (core) => {
     if ((core.get32(STATE.cr4) & CR4.TSD) !== 0 && cpl(core) !== 0) return GP0;
     // A kernel that waits reads it a hundred thousand times; while all of it are exact numbers no bigint is needed.
-    const now = fromHalves(core.get32(STATE.tscBase), core.get32(STATE.tscBase + 4)) + core.retiredNow() * core.get32(STATE.tscPerInsn);
-    if (now < 0 || !Number.isSafeInteger(now) || core.get32(STATE.tscPerInsn + 4) !== 0) pair(core, tscOf(core));
+    const base = fromHalves(core.get32(STATE.tscBase), core.get32(STATE.tscBase + 4));
+    const passed = core.retiredNow() * core.get32(STATE.tscPerInsn);
+    const now = base + passed;
+    const exact = Number.isSafeInteger(base) && Number.isSafeInteger(passed) && Number.isSafeInteger(now) && core.get32(STATE.tscPerInsn + 4) === 0;
+    if (now < 0 || !exact) pair(core, tscOf(core));
     else {
       setGpr(core, 0, now >>> 0);
       setGpr(core, 2, highHalf(now));

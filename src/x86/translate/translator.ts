@@ -81,7 +81,7 @@ interface CodePage {
   readonly known: KnownMode;
   /** Executions seen by block start. */
   readonly heat: Uint16Array;
-  /** Block programs by rip; 0: the first instruction is the evaluator's. */
+  /** Block programs by rip; 0: there is none (ProgramMaker.make). */
   readonly programs: Map<number, number>;
   functions: PageFunction[];
   regroups: number;
@@ -374,7 +374,7 @@ export function createTranslator(host: TranslatorHost, options: TranslatorOption
     programs.grant(program, hotAfter === Infinity || heat >= NEVER >>> 1 ? FOREVER : page.waiting.has(rip) ? A_FEW : Math.max(1, heatNeeded(page, rip) - heat));
   }
 
-  /** The program of the block at rip is found in the jump cache from now on; false: its first instruction is the evaluator's. */
+  /** The program of the block at rip is found in the jump cache from now on; false: there is none. */
   function interpretable(made: ProgramMaker, page: CodePage, rip: number): boolean {
     let program = page.programs.get(rip);
     if (program === undefined) {
