@@ -80,7 +80,8 @@ test('what is copied is word for word what is made anew, for every encoding with
       const { numberAt, numberBytes, code: name } = insnOf(code, 0x1000) as Insn;
       const number = round === 0 ? undefined : dice.chance(40) ? dice.pick(EDGES) : dice.u32();
       if (number !== undefined) for (let i = 0; i < numberBytes; i++) bytes[numberAt + i] = number >>> (8 * i);
-      const block = [...dice.pick(BEFORE), ...bytes, 0xc3];
+      // SETB behind it shows which producer is taken to be in force.
+      const block = [...dice.pick(BEFORE), ...bytes, 0x0f, 0x92, 0xc0, 0xc3];
       const rip = dice.pick(PLACES) + (dice.chance(90) ? dice.below(4000) : 4064 + dice.below(32));
       fresh.programs.reset();
       if (!copying.programs.hasRoom) copying.programs.reset();
